@@ -1,0 +1,1 @@
+//! Layer 2, pure. What a stream of messages means.

@@ -1,0 +1,1 @@
+//! Layer 1, pure. The codec of protocol 3.
