@@ -1,1 +1,14 @@
-//! Layer 2, pure. What a stream of messages means.
+//! Layer 2, pure. What a stream of messages means: the ledger of replies, a client's virtual
+//! session, prepared statements, settings, and the reasons for which a client keeps its server.
+
+pub mod pin;
+pub mod pipeline;
+pub mod prepared;
+pub mod reply;
+pub mod session;
+pub mod settings;
+pub mod statement;
+pub mod transaction;
+
+pub use pin::PinReason;
+pub use transaction::TransactionStatus;

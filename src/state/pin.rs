@@ -1,0 +1,116 @@
+//! Why a client keeps its server after its transaction, and what that depends on.
+
+/// What a client did that only its own server knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum PinReason {
+    /// `SET`, `RESET`, `set_config`: a setting outlives the transaction.
+    Setting,
+    /// `SET ROLE` or `SET SESSION AUTHORIZATION`.
+    Role,
+    /// `PREPARE` as SQL.
+    Prepare,
+    /// A temporary table, view or sequence.
+    TemporaryObject,
+    /// A session-level advisory lock.
+    AdvisoryLock,
+    /// `DECLARE … WITH HOLD`.
+    HoldCursor,
+    /// `LISTEN`.
+    Listen,
+    /// `LOAD`.
+    Load,
+    /// `DISCARD`.
+    Discard,
+    /// `nextval`, `setval`, `currval` or `lastval`.
+    Sequence,
+    /// State that a function, procedure, `DO` block or trigger left behind.
+    Hidden,
+    /// A text that could not be understood for certain.
+    Uncertain,
+    /// A statement too large to be looked at or kept.
+    LargeStatement,
+}
+
+impl PinReason {
+    /// Every reason, in the order of [`PinReason::index`].
+    pub const ALL: [Self; 13] = [
+        Self::Setting,
+        Self::Role,
+        Self::Prepare,
+        Self::TemporaryObject,
+        Self::AdvisoryLock,
+        Self::HoldCursor,
+        Self::Listen,
+        Self::Load,
+        Self::Discard,
+        Self::Sequence,
+        Self::Hidden,
+        Self::Uncertain,
+        Self::LargeStatement,
+    ];
+
+    /// Position in [`PinReason::ALL`].
+    #[must_use]
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The reason as a label of metrics and logs.
+    #[must_use]
+    pub fn as_label(self) -> &'static str {
+        match self {
+            Self::Setting => "setting",
+            Self::Role => "role",
+            Self::Prepare => "prepare",
+            Self::TemporaryObject => "temporary_object",
+            Self::AdvisoryLock => "advisory_lock",
+            Self::HoldCursor => "hold_cursor",
+            Self::Listen => "listen",
+            Self::Load => "load",
+            Self::Discard => "discard",
+            Self::Sequence => "sequence",
+            Self::Hidden => "hidden",
+            Self::Uncertain => "uncertain",
+            Self::LargeStatement => "large_statement",
+        }
+    }
+
+    /// What whoever reads the log can do about it.
+    #[must_use]
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Setting => "give the setting at connect (options=-c name=value) or use SET LOCAL",
+            Self::Role => "log in as the role, or use SET LOCAL ROLE",
+            Self::Prepare => "use the extended protocol's prepared statements",
+            Self::TemporaryObject => "drop the temporary object, or end the connection when done",
+            Self::AdvisoryLock => "use pg_advisory_xact_lock",
+            Self::HoldCursor => "declare the cursor WITHOUT HOLD inside a transaction",
+            Self::Listen => "give the listener a connection of its own",
+            Self::Load => "load the library with session_preload_libraries",
+            Self::Discard => "leave out the reset query: pgweir cleans servers itself",
+            Self::Sequence => "use INSERT ... RETURNING",
+            Self::Hidden => "look at what the function or trigger leaves in the session",
+            Self::Uncertain => "write the statement so that its end is plain",
+            Self::LargeStatement => "send large values as parameters",
+        }
+    }
+
+    /// True if `DISCARD ALL` cannot take the state back, so that the server must be closed.
+    #[must_use]
+    pub fn survives_discard_all(self) -> bool {
+        matches!(self, Self::Load)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_the_order_of_the_indices() {
+        for (at, reason) in PinReason::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), at);
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! A server's stream, sorted by the ledger: what goes to the client as it came, and what does not.
+//!
+//! Large messages are passed on in pieces; only those whose content matters are waited for.
+
+use super::pipeline::{Fate, Surprise};
+use super::session::{ServerSide, Session};
+use super::transaction::TransactionStatus;
+use crate::wire::frame::HEADER_LEN;
+use crate::wire::response::ErrorFields;
+use crate::wire::{BackendTag, Header, SqlState, backend};
+use std::ops::Range;
+
+/// Largest message of a server: PostgreSQL's own limit for one.
+const FRAME_MAX: usize = 0x3fff_ffff + HEADER_LEN;
+
+/// A message whose content matters is waited for up to this size.
+const WHOLE_MAX: usize = 16 * 1024;
+
+/// What is left of a server's message whose fate is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Passing {
+    /// Between messages.
+    #[default]
+    Nothing,
+    /// This many bytes go to the client.
+    Forward(usize),
+    /// This many bytes go nowhere.
+    Swallow(usize),
+}
+
+/// What the owner of the connection must know of what passed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// The client was told that it may go on.
+    Ready,
+    /// The client was told of an error.
+    Error {
+        /// Its code, if it had one.
+        sqlstate: Option<SqlState>,
+        /// The server ends the connection.
+        fatal: bool,
+    },
+    /// The server reported a setting.
+    ParameterStatus {
+        /// Its name.
+        name: &'a str,
+        /// Its value.
+        value: &'a str,
+        /// True if it is the outcome of what pgweir sent ahead.
+        ahead: bool,
+    },
+    /// `DISCARD ALL` or `DEALLOCATE ALL` succeeded.
+    Discarded(Discarded),
+}
+
+/// What a client threw away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discarded {
+    /// Everything: `DISCARD ALL`.
+    All,
+    /// Prepared statements: `DEALLOCATE ALL`.
+    Statements,
+}
+
+/// Bytes for the client: a range of what came, or a copy where something was put in between.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    range: Range<usize>,
+    spilled: Vec<u8>,
+}
+
+impl Outgoing {
+    /// What goes to the client, given the input it was made from.
+    #[must_use]
+    pub fn bytes<'a>(&'a self, input: &'a [u8]) -> &'a [u8] {
+        if self.spilled.is_empty() { input.get(self.range.clone()).unwrap_or_default() } else { &self.spilled }
+    }
+
+    /// The range of the input that goes to the client as it is, if nothing was put in between.
+    pub fn into_parts(self) -> (Range<usize>, Vec<u8>) {
+        (self.range, self.spilled)
+    }
+
+    fn keep(&mut self, input: &[u8], range: Range<usize>) {
+        if range.is_empty() {
+            return;
+        }
+        if !self.spilled.is_empty() {
+            self.spilled.extend_from_slice(input.get(range).unwrap_or_default());
+        } else if self.range.is_empty() {
+            self.range = range;
+        } else if self.range.end == range.start {
+            self.range.end = range.end;
+        } else {
+            self.spill(input);
+            self.spilled.extend_from_slice(input.get(range).unwrap_or_default());
+        }
+    }
+
+    fn insert(&mut self, input: &[u8], bytes: &[u8]) {
+        self.spill(input);
+        self.spilled.extend_from_slice(bytes);
+    }
+
+    fn spill(&mut self, input: &[u8]) {
+        if self.spilled.is_empty() {
+            self.spilled.extend_from_slice(input.get(self.range.clone()).unwrap_or_default());
+        }
+    }
+}
+
+/// Sorts what came from the server. Returns the bytes done with; the rest must be given again
+/// with more behind it.
+///
+/// # Errors
+/// [`Surprise`]: the server is closed.
+pub fn sort(
+    client: &mut Session,
+    server: &mut ServerSide,
+    passing: &mut Passing,
+    input: &[u8],
+    out: &mut Outgoing,
+    mut seen: impl FnMut(Event<'_>),
+) -> Result<usize, Surprise> {
+    let mut at = 0;
+    loop {
+        while let Some(bytes) = server.pipeline.next_synthesized() {
+            out.insert(input, bytes);
+        }
+        let rest = input.get(at..).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(at);
+        }
+        match *passing {
+            Passing::Nothing => {}
+            Passing::Forward(left) => {
+                let take = left.min(rest.len());
+                out.keep(input, at..at + take);
+                at += take;
+                *passing = if take < left { Passing::Forward(left - take) } else { Passing::Nothing };
+                continue;
+            }
+            Passing::Swallow(left) => {
+                let take = left.min(rest.len());
+                at += take;
+                *passing = if take < left { Passing::Swallow(left - take) } else { Passing::Nothing };
+                continue;
+            }
+        }
+        let malformed = |_| Surprise::Malformed { tag: rest.first().copied().unwrap_or_default() };
+        let Some(header) = Header::read(rest, FRAME_MAX).map_err(malformed)? else {
+            return Ok(at);
+        };
+        let tag = BackendTag(header.tag);
+        let fate = if needs_content(tag) {
+            let body = match rest.get(HEADER_LEN..header.frame_len) {
+                Some(body) => body,
+                None if header.frame_len <= WHOLE_MAX => return Ok(at),
+                // Too large to wait for: what is there must do.
+                None => rest.get(HEADER_LEN..).unwrap_or_default(),
+            };
+            look_at(tag, body, client, server, &mut seen)?
+        } else if tag == BackendTag::NOTICE_RESPONSE || tag == BackendTag::NOTIFICATION_RESPONSE {
+            server.pipeline.on_asynchronous()
+        } else {
+            server.pipeline.on_reply(tag)?
+        };
+        let take = header.frame_len.min(rest.len());
+        let left = header.frame_len - take;
+        if fate == Fate::Forward {
+            out.keep(input, at..at + take);
+            *passing = if left > 0 { Passing::Forward(left) } else { Passing::Nothing };
+        } else {
+            *passing = if left > 0 { Passing::Swallow(left) } else { Passing::Nothing };
+        }
+        at += take;
+    }
+}
+
+/// Messages of which more than the type matters.
+fn needs_content(tag: BackendTag) -> bool {
+    matches!(
+        tag,
+        BackendTag::READY_FOR_QUERY
+            | BackendTag::ERROR_RESPONSE
+            | BackendTag::PARAMETER_STATUS
+            | BackendTag::COMMAND_COMPLETE
+    )
+}
+
+fn look_at(
+    tag: BackendTag,
+    body: &[u8],
+    client: &mut Session,
+    server: &mut ServerSide,
+    seen: &mut impl FnMut(Event<'_>),
+) -> Result<Fate, Surprise> {
+    let malformed = Surprise::Malformed { tag: tag.0 };
+    match tag {
+        BackendTag::READY_FOR_QUERY => {
+            let &[status] = body else { return Err(malformed) };
+            let status = TransactionStatus::from_byte(status).ok_or(malformed)?;
+            let fate = server.pipeline.on_ready(status)?;
+            if fate == Fate::Forward {
+                seen(Event::Ready);
+            }
+            Ok(fate)
+        }
+        BackendTag::ERROR_RESPONSE => {
+            let mut undone = Vec::new();
+            let fate = server.pipeline.on_error(|undo, how| undone.push((undo, how)))?;
+            for (undo, how) in undone {
+                client.undo(server, undo, how);
+            }
+            let fields = ErrorFields::read(body);
+            seen(Event::Error { sqlstate: fields.sqlstate, fatal: fields.fatal });
+            Ok(fate)
+        }
+        BackendTag::PARAMETER_STATUS => {
+            let (name, value) = backend::parameter_status(body).ok_or(malformed)?;
+            let fate = server.pipeline.on_asynchronous();
+            seen(Event::ParameterStatus { name, value, ahead: fate == Fate::Prelude });
+            Ok(fate)
+        }
+        _ => {
+            let fate = server.pipeline.on_reply(tag)?;
+            let discarded = match body {
+                b"DISCARD ALL\0" => Some(Discarded::All),
+                b"DEALLOCATE ALL\0" => Some(Discarded::Statements),
+                _ => None,
+            };
+            if let Some(discarded) = discarded {
+                server.statements.clear();
+                server.unnamed = super::session::ServerUnnamed::Unknown;
+                client.deallocated_all();
+                seen(Event::Discarded(discarded));
+            }
+            Ok(fate)
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "reply_tests.rs"]
+mod tests;

@@ -1,0 +1,736 @@
+//! One client's virtual session, and how its messages become those of the server it holds.
+//!
+//! Pure: bytes of the client in, bytes for the server out, and every reply that will come is put
+//! on the server's ledger. Statements that the server lacks are prepared in the same bytes.
+//!
+//! Source: <https://www.postgresql.org/docs/current/protocol-flow.html>
+
+use super::pin::PinReason;
+use super::pipeline::{Expected, Fate, Miscarriage, Pipeline, Undo};
+use super::prepared::{ClientStatements, Prepared, ServerName, ServerStatements, Unnamed};
+use super::settings::Settings;
+use super::statement::{self, Effects};
+use crate::wire::frame::{self, Frame};
+use crate::wire::frontend::{Bind, Object, Parse, query_text};
+use crate::wire::{FrameError, FrontendTag, HEADER_LEN, Header, encode};
+use std::sync::Arc;
+
+/// Largest statement text (in bytes, with its frame) that is looked at or kept: a larger one is
+/// streamed through unseen, and pins.
+pub const STATEMENT_MAX: usize = 1 << 20;
+
+/// Most bytes produced for a server in one go: what an expansion can make us buffer.
+const OUT_MAX: usize = 1 << 20;
+
+/// A statement beyond what a server keeps is closed at once when this many are over the limit.
+const STATEMENTS_SLACK: usize = 4;
+
+/// Where statements with the same text become one; behind a lock in the proxy.
+pub trait Intern {
+    /// The statement whose `Parse` message has `tail`, as parsed under `settings`.
+    fn intern(&mut self, tail: &[u8], effects: Effects, settings: &Settings) -> Arc<Prepared>;
+}
+
+/// What a client may have, by configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Largest message in bytes.
+    pub message_max: usize,
+    /// Most named statements of a client.
+    pub statements_max: usize,
+    /// Most statements kept on a server.
+    pub server_statements_max: usize,
+}
+
+/// A client as PostgreSQL would know it.
+pub struct Session {
+    /// Tells this client from every other.
+    pub id: u64,
+    /// The settings it wants.
+    pub settings: Arc<Settings>,
+    /// Why it keeps its server, if it does.
+    pub pin: Option<PinReason>,
+    /// Its named statements.
+    pub statements: ClientStatements,
+    unnamed: Option<Box<Unnamed>>,
+    unnamed_count: u32,
+    /// What is left of a message that is streamed.
+    streaming: Streaming,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Streaming {
+    No,
+    Forward(usize),
+    Discard(usize),
+}
+
+/// Which unnamed statement a server has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerUnnamed {
+    /// None.
+    Nothing,
+    /// That of the client who made this token.
+    Is(u64),
+    /// An error came in between.
+    Unknown,
+}
+
+/// What is known of a server's session.
+pub struct ServerSide {
+    /// The replies it owes.
+    pub pipeline: Pipeline,
+    /// The statements it has.
+    pub statements: ServerStatements,
+    /// Its unnamed statement.
+    pub unnamed: ServerUnnamed,
+    /// The settings it was told.
+    pub applied: Arc<Settings>,
+}
+
+impl Default for ServerSide {
+    fn default() -> Self {
+        Self {
+            pipeline: Pipeline::default(),
+            statements: ServerStatements::default(),
+            unnamed: ServerUnnamed::Nothing,
+            applied: Arc::default(),
+        }
+    }
+}
+
+/// What came of a piece of a client's stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Translated {
+    /// Bytes of the input that are done with.
+    pub consumed: usize,
+    /// The client said good-bye.
+    pub terminate: bool,
+    /// Simple queries and executions begun.
+    pub requests: Requests,
+}
+
+/// Counts of what was asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Requests {
+    /// `Query` and `FunctionCall`.
+    pub simple: u32,
+    /// `Execute`.
+    pub extended: u32,
+}
+
+/// Why a client's stream cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClientFault {
+    /// A frame is broken.
+    #[error("malformed message")]
+    Frame(#[from] FrameError),
+    /// A message that does not belong here.
+    #[error("message of type {tag:#04x} is not expected here")]
+    Unexpected {
+        /// Its type.
+        tag: u8,
+    },
+    /// More statements than are allowed.
+    #[error("too many prepared statements")]
+    TooManyStatements,
+}
+
+/// How far the front of a client's stream goes that should be sent in one go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// These bytes end with a message that the server answers.
+    Batch(usize),
+    /// The bound is reached, or a large message begins: these bytes may go without their end.
+    Piece(usize),
+    /// More must come first.
+    Incomplete,
+    /// Only `Terminate`.
+    Terminate,
+}
+
+impl Session {
+    /// A session in which nothing has happened yet.
+    #[must_use]
+    pub fn new(id: u64, settings: Arc<Settings>) -> Self {
+        Self {
+            id,
+            settings,
+            pin: None,
+            statements: ClientStatements::default(),
+            unnamed: None,
+            unnamed_count: 0,
+            streaming: Streaming::No,
+        }
+    }
+
+    /// True in the middle of a message that is streamed.
+    #[must_use]
+    pub fn is_streaming(&self) -> bool {
+        self.streaming != Streaming::No
+    }
+
+    /// How much of `input` should be sent together. Whole batches are, so that a client which
+    /// vanishes leaves no half of one on a server; `piece_max` bounds what is gathered for it.
+    ///
+    /// # Errors
+    /// [`ClientFault`] for what can be no client's message.
+    pub fn extent(&self, input: &[u8], piece_max: usize, limits: &Limits) -> Result<Extent, ClientFault> {
+        if self.is_streaming() {
+            return Ok(if input.is_empty() { Extent::Incomplete } else { Extent::Piece(input.len()) });
+        }
+        let mut rest = input;
+        let mut batch = 0;
+        while let Some(header) = read_header(rest, limits)? {
+            let tag = FrontendTag(header.tag);
+            if header.frame_len > rest.len() {
+                let at = input.len() - rest.len();
+                if streams(tag, header.frame_len, rest) {
+                    return Ok(Extent::Piece(input.len()));
+                }
+                return Ok(match (batch, at) {
+                    (0, at) if at >= piece_max => Extent::Piece(at),
+                    (0, _) => Extent::Incomplete,
+                    (batch, _) => Extent::Batch(batch),
+                });
+            }
+            if tag == FrontendTag::TERMINATE && rest.len() == input.len() {
+                return Ok(Extent::Terminate);
+            }
+            rest = rest.get(header.frame_len..).unwrap_or_default();
+            if ends_batch(tag) {
+                batch = input.len() - rest.len();
+            }
+        }
+        let whole = input.len() - rest.len();
+        Ok(match batch {
+            0 if whole >= piece_max => Extent::Piece(whole),
+            0 => Extent::Incomplete,
+            batch => Extent::Batch(batch),
+        })
+    }
+
+    /// Drops the copy messages that a client without a server sends late, after its copy failed.
+    ///
+    /// PostgreSQL ignores them too. Returns the bytes done with.
+    pub fn discard_late_copy(&mut self, input: &[u8], limits: &Limits) -> Result<usize, ClientFault> {
+        let mut rest = input;
+        if let Streaming::Discard(left) = self.streaming {
+            let take = left.min(rest.len());
+            rest = rest.get(take..).unwrap_or_default();
+            self.streaming = if take < left { Streaming::Discard(left - take) } else { Streaming::No };
+        }
+        while let Some(header) = read_header(rest, limits)? {
+            if !is_copy(FrontendTag(header.tag)) {
+                break;
+            }
+            let take = header.frame_len.min(rest.len());
+            rest = rest.get(take..).unwrap_or_default();
+            if take < header.frame_len {
+                self.streaming = Streaming::Discard(header.frame_len - take);
+            }
+        }
+        Ok(input.len() - rest.len())
+    }
+
+    /// Turns the front of the client's stream into what the server is sent.
+    ///
+    /// Stops at the end of the whole messages, or when enough is in `out`.
+    ///
+    /// # Errors
+    /// [`ClientFault`]: the client is disconnected. What is in `out` must not be sent.
+    pub fn translate(
+        &mut self,
+        server: &mut ServerSide,
+        intern: &mut dyn Intern,
+        limits: &Limits,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Translated, ClientFault> {
+        let mut done = Translated::default();
+        let mut rest = input;
+        while !rest.is_empty() && out.len() < OUT_MAX && server.pipeline.has_room() {
+            if self.is_streaming() {
+                self.stream(&mut rest, out);
+                continue;
+            }
+            match frame::take(&mut rest, limits.message_max)? {
+                Some(frame) => {
+                    if FrontendTag(frame.tag) == FrontendTag::TERMINATE {
+                        done.terminate = true;
+                        break;
+                    }
+                    let mut to = Destination { server: &mut *server, intern: &mut *intern, limits, out: &mut *out };
+                    self.message(frame, &mut to, &mut done.requests)?;
+                }
+                None => {
+                    if !self.begin_stream(server, limits, &mut rest, out, &mut done.requests)? {
+                        break;
+                    }
+                }
+            }
+        }
+        done.consumed = input.len() - rest.len();
+        Ok(done)
+    }
+
+    fn stream(&mut self, rest: &mut &[u8], out: &mut Vec<u8>) {
+        let (Streaming::Forward(left) | Streaming::Discard(left)) = self.streaming else { return };
+        let (piece, behind) = rest.split_at(left.min(rest.len()));
+        *rest = behind;
+        let left = left - piece.len();
+        if let Streaming::Forward(_) = self.streaming {
+            out.extend_from_slice(piece);
+            self.streaming = if left > 0 { Streaming::Forward(left) } else { Streaming::No };
+        } else {
+            self.streaming = if left > 0 { Streaming::Discard(left) } else { Streaming::No };
+        }
+    }
+
+    /// Begins a message that is too large to wait for. False if it should be waited for.
+    fn begin_stream(
+        &mut self,
+        server: &mut ServerSide,
+        limits: &Limits,
+        rest: &mut &[u8],
+        out: &mut Vec<u8>,
+        requests: &mut Requests,
+    ) -> Result<bool, ClientFault> {
+        let Some(header) = read_header(rest, limits)? else {
+            return Ok(false);
+        };
+        let tag = FrontendTag(header.tag);
+        if !streams(tag, header.frame_len, rest) {
+            return Ok(false);
+        }
+        if server.pipeline.is_skipping() {
+            self.streaming = Streaming::Discard(header.frame_len);
+            return Ok(true);
+        }
+        match tag {
+            FrontendTag::QUERY => {
+                self.pin(PinReason::LargeStatement);
+                let previous = self.unnamed.take();
+                server.unnamed = ServerUnnamed::Unknown;
+                server.pipeline.push(Expected::Query, Fate::Forward, Undo::Unnamed(previous));
+                requests.simple += 1;
+            }
+            FrontendTag::PARSE => {
+                self.pin(PinReason::LargeStatement);
+                // A named one keeps the client's name: the server is the client's own from here.
+                let undo = if rest.get(HEADER_LEN) == Some(&0) {
+                    self.replace_unnamed(server, None, Effects::NONE)
+                } else {
+                    Undo::Nothing
+                };
+                server.pipeline.push(Expected::ParseComplete, Fate::Forward, undo);
+            }
+            FrontendTag::FUNCTION_CALL => {
+                server.pipeline.push(Expected::FunctionCall, Fate::Forward, Undo::Nothing);
+                requests.simple += 1;
+            }
+            FrontendTag::BIND => return self.begin_large_bind(server, header, rest, out),
+            _ => {}
+        }
+        self.streaming = Streaming::Forward(header.frame_len);
+        Ok(true)
+    }
+
+    /// A `Bind` whose values do not fit a buffer: its names are at hand, the rest is streamed.
+    fn begin_large_bind(
+        &mut self,
+        server: &mut ServerSide,
+        header: Header,
+        rest: &mut &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<bool, ClientFault> {
+        let malformed = ClientFault::Frame(FrameError::Malformed { tag: header.tag });
+        let body = rest.get(HEADER_LEN..).unwrap_or_default();
+        let bind = Bind::read(body).ok_or(malformed)?;
+        let names = body.len() - bind.rest.len();
+        let values = header.body_len().checked_sub(names).ok_or(malformed)?;
+        let name = self.resolve(server, bind.statement, out);
+        let length = u32::try_from(4 + bind.portal.len() + 1 + name.len() + 1 + values).map_err(|_| malformed)?;
+        out.push(FrontendTag::BIND.0);
+        out.extend_from_slice(&length.to_be_bytes());
+        encode::cstr(out, bind.portal);
+        encode::cstr(out, &name);
+        server.pipeline.push(Expected::BindComplete, Fate::Forward, Undo::Nothing);
+        *rest = bind.rest;
+        self.streaming = if values > 0 { Streaming::Forward(values) } else { Streaming::No };
+        Ok(true)
+    }
+
+    fn message(
+        &mut self,
+        frame: Frame<'_>,
+        to: &mut Destination<'_>,
+        requests: &mut Requests,
+    ) -> Result<(), ClientFault> {
+        let tag = FrontendTag(frame.tag);
+        check_frontend_tag(tag)?;
+        if to.server.pipeline.is_skipping() && tag != FrontendTag::SYNC {
+            // The server would skip it: it says nothing to it, so it need not see it.
+            return Ok(());
+        }
+        let malformed = ClientFault::Frame(FrameError::Malformed { tag: frame.tag });
+        match tag {
+            FrontendTag::QUERY => {
+                let text = query_text(frame.body()).ok_or(malformed)?;
+                self.pin_for(statement::effects(text));
+                let previous = self.unnamed.take();
+                to.server.unnamed = ServerUnnamed::Nothing;
+                requests.simple += 1;
+                to.forward(frame, Expected::Query, Undo::Unnamed(previous));
+            }
+            FrontendTag::PARSE => {
+                let parse = Parse::read(frame.body()).ok_or(malformed)?;
+                self.parse(frame, &parse, to)?;
+            }
+            FrontendTag::BIND => {
+                let bind = Bind::read(frame.body()).ok_or(malformed)?;
+                self.bind(frame, &bind, to);
+            }
+            FrontendTag::DESCRIBE => match Object::read(frame.body()).ok_or(malformed)? {
+                Object::Statement(name) => self.describe(frame, name, to),
+                Object::Portal(_) => to.forward(frame, Expected::Description, Undo::Nothing),
+            },
+            FrontendTag::CLOSE => match Object::read(frame.body()).ok_or(malformed)? {
+                Object::Statement(name) => self.close(frame, name, to),
+                Object::Portal(_) => to.forward(frame, Expected::CloseComplete, Undo::Nothing),
+            },
+            FrontendTag::EXECUTE => {
+                requests.extended += 1;
+                to.forward(frame, Expected::Execution, Undo::Nothing);
+            }
+            FrontendTag::SYNC => to.forward(frame, Expected::ReadyForQuery, Undo::Nothing),
+            FrontendTag::FUNCTION_CALL => {
+                requests.simple += 1;
+                to.forward(frame, Expected::FunctionCall, Undo::Nothing);
+            }
+            FrontendTag::COPY_DONE | FrontendTag::COPY_FAIL => {
+                to.out.extend_from_slice(frame.bytes);
+                to.server.pipeline.push_copy_end();
+            }
+            _ => to.out.extend_from_slice(frame.bytes),
+        }
+        Ok(())
+    }
+
+    fn parse(
+        &mut self,
+        frame: Frame<'_>,
+        parse: &Parse<'_>,
+        to: &mut Destination<'_>,
+    ) -> Result<(), ClientFault> {
+        let effects = statement::effects(parse.query);
+        if parse.name.is_empty() {
+            let undo = self.replace_unnamed(to.server, Some(parse.tail.into()), effects);
+            to.forward(frame, Expected::ParseComplete, undo);
+            return Ok(());
+        }
+        if let Some(existing) = self.statements.get(parse.name) {
+            // The server refuses the second one of a name, if it has the first one.
+            let existing = Arc::clone(existing);
+            to.ensure(&existing);
+            to.parse_as(&existing, parse.tail, Fate::Forward, Undo::Nothing);
+            return Ok(());
+        }
+        if self.statements.len() >= to.limits.statements_max {
+            return Err(ClientFault::TooManyStatements);
+        }
+        let statement = to.intern.intern(parse.tail, effects, &self.settings);
+        let name: Box<[u8]> = parse.name.into();
+        self.statements.insert(name.clone(), Arc::clone(&statement));
+        let undo = Undo::Parsed { name, id: statement.id };
+        if to.server.statements.touch(statement.id) {
+            to.server.pipeline.push_synthesized(&encode::PARSE_COMPLETE, undo);
+        } else {
+            to.make_room();
+            to.server.statements.insert(statement.id);
+            to.parse_as(&statement, parse.tail, Fate::Forward, undo);
+        }
+        Ok(())
+    }
+
+    fn replace_unnamed(
+        &mut self,
+        server: &mut ServerSide,
+        tail: Option<Box<[u8]>>,
+        effects: Effects,
+    ) -> Undo {
+        self.unnamed_count = self.unnamed_count.wrapping_add(1);
+        let token = (self.id << 32) | u64::from(self.unnamed_count);
+        server.unnamed = ServerUnnamed::Is(token);
+        Undo::Unnamed(self.unnamed.replace(Box::new(Unnamed { token, tail, effects })))
+    }
+
+    fn bind(&mut self, frame: Frame<'_>, bind: &Bind<'_>, to: &mut Destination<'_>) {
+        let name = self.resolve(to.server, bind.statement, to.out);
+        if let Name::Verbatim(_) = name {
+            return to.forward(frame, Expected::BindComplete, Undo::Nothing);
+        }
+        encode::message(to.out, FrontendTag::BIND.0, |out| {
+            encode::cstr(out, bind.portal);
+            encode::cstr(out, &name);
+            out.extend_from_slice(bind.rest);
+        });
+        to.server.pipeline.push(Expected::BindComplete, Fate::Forward, Undo::Nothing);
+    }
+
+    fn describe(&mut self, frame: Frame<'_>, name: &[u8], to: &mut Destination<'_>) {
+        let server_name = self.resolve(to.server, name, to.out);
+        if let Name::Verbatim(_) = server_name {
+            return to.forward(frame, Expected::Description, Undo::Nothing);
+        }
+        encode::message(to.out, FrontendTag::DESCRIBE.0, |out| {
+            out.push(b'S');
+            encode::cstr(out, &server_name);
+        });
+        to.server.pipeline.push(Expected::Description, Fate::Forward, Undo::Nothing);
+    }
+
+    fn close(&mut self, frame: Frame<'_>, name: &[u8], to: &mut Destination<'_>) {
+        if name.is_empty() {
+            let previous = self.unnamed.take();
+            to.server.unnamed = ServerUnnamed::Nothing;
+            return to.forward(frame, Expected::CloseComplete, Undo::Unnamed(previous));
+        }
+        match self.statements.remove(name) {
+            // The server keeps it, for whoever prepares the same text next.
+            Some(statement) => to.server.pipeline.push_synthesized(
+                &encode::CLOSE_COMPLETE,
+                Undo::Closed { name: name.into(), statement },
+            ),
+            None => to.forward(frame, Expected::CloseComplete, Undo::Nothing),
+        }
+    }
+
+    /// The name by which the server knows the client's statement `name`; sees to it that it does.
+    fn resolve<'a>(
+        &mut self,
+        server: &mut ServerSide,
+        name: &'a [u8],
+        out: &mut Vec<u8>,
+    ) -> Name<'a> {
+        if name.is_empty() {
+            self.ensure_unnamed(server, out);
+            return Name::Verbatim(name);
+        }
+        let Some(statement) = self.statements.get(name) else {
+            // The server has no statement of any client's name, and says so in its own words.
+            return Name::Verbatim(name);
+        };
+        let statement = Arc::clone(statement);
+        self.pin_for(statement.effects);
+        ensure(server, &statement, out);
+        Name::Ours(ServerName::new(statement.id))
+    }
+
+    fn ensure_unnamed(&mut self, server: &mut ServerSide, out: &mut Vec<u8>) {
+        let Some(unnamed) = &self.unnamed else {
+            if server.unnamed != ServerUnnamed::Nothing {
+                encode::close_statement(out, b"");
+                server.pipeline.push(Expected::CloseComplete, Fate::Swallow, Undo::Nothing);
+                server.unnamed = ServerUnnamed::Nothing;
+            }
+            return;
+        };
+        let effects = unnamed.effects;
+        if server.unnamed != ServerUnnamed::Is(unnamed.token)
+            && let Some(tail) = &unnamed.tail
+        {
+            encode::parse(out, b"", tail);
+            server.pipeline.push(Expected::ParseComplete, Fate::Swallow, Undo::Nothing);
+            server.unnamed = ServerUnnamed::Is(unnamed.token);
+        }
+        self.pin_for(effects);
+    }
+
+    fn pin_for(&mut self, effects: Effects) {
+        if let Some(reason) = effects.pin_reason() {
+            self.pin(reason);
+        }
+    }
+
+    fn pin(&mut self, reason: PinReason) {
+        // A server that must be closed in the end stays so, whatever else comes.
+        if self.pin.is_none_or(|current| reason.survives_discard_all() && current != reason) {
+            self.pin = Some(reason);
+        }
+    }
+
+    /// Takes back what was assumed of a message that failed or was skipped.
+    pub fn undo(&mut self, server: &mut ServerSide, undo: Undo, how: Miscarriage) {
+        match undo {
+            Undo::Nothing => {}
+            Undo::Parsed { name, id } => {
+                self.statements.remove(&name);
+                server.statements.remove(id);
+            }
+            Undo::Injected(id) => server.statements.remove(id),
+            Undo::Closed { name, statement } => self.statements.insert(name, statement),
+            Undo::Unnamed(previous) => {
+                // PostgreSQL drops the old unnamed statement before it looks at the new one.
+                self.unnamed = if how == Miscarriage::Failed { None } else { previous };
+                server.unnamed = ServerUnnamed::Unknown;
+            }
+        }
+    }
+
+    /// The client's `DISCARD ALL` or `DEALLOCATE ALL` succeeded.
+    pub fn deallocated_all(&mut self) {
+        self.statements.clear();
+    }
+}
+
+/// A statement's name on a server.
+enum Name<'a> {
+    /// As the client sent it.
+    Verbatim(&'a [u8]),
+    /// One of ours.
+    Ours(ServerName),
+}
+
+impl std::ops::Deref for Name<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Verbatim(name) => name,
+            Self::Ours(name) => name.as_bytes(),
+        }
+    }
+}
+
+/// Where translated messages go.
+struct Destination<'a> {
+    server: &'a mut ServerSide,
+    intern: &'a mut dyn Intern,
+    limits: &'a Limits,
+    out: &'a mut Vec<u8>,
+}
+
+impl Destination<'_> {
+    fn forward(&mut self, frame: Frame<'_>, expected: Expected, undo: Undo) {
+        self.out.extend_from_slice(frame.bytes);
+        self.server.pipeline.push(expected, Fate::Forward, undo);
+    }
+
+    fn parse_as(&mut self, statement: &Prepared, tail: &[u8], fate: Fate, undo: Undo) {
+        parse_as(self.server, statement, tail, fate, undo, self.out);
+    }
+
+    fn ensure(&mut self, statement: &Prepared) {
+        ensure(self.server, statement, self.out);
+    }
+
+    /// Closes statements far beyond the limit, which a transaction without end could gather.
+    fn make_room(&mut self) {
+        let max = self.limits.server_statements_max;
+        if self.server.statements.len() >= max.saturating_mul(STATEMENTS_SLACK) {
+            evict(self.server, max, Fate::Swallow, self.out);
+        }
+    }
+}
+
+fn ensure(server: &mut ServerSide, statement: &Prepared, out: &mut Vec<u8>) {
+    if !server.statements.touch(statement.id) {
+        server.statements.insert(statement.id);
+        parse_as(server, statement, &statement.tail, Fate::Swallow, Undo::Injected(statement.id), out);
+    }
+}
+
+fn parse_as(
+    server: &mut ServerSide,
+    statement: &Prepared,
+    tail: &[u8],
+    fate: Fate,
+    undo: Undo,
+    out: &mut Vec<u8>,
+) {
+    encode::parse(out, ServerName::new(statement.id).as_bytes(), tail);
+    server.pipeline.push(Expected::ParseComplete, fate, undo);
+}
+
+/// Closes the statements that a server has beyond `max`, least recently used first.
+pub fn evict(server: &mut ServerSide, max: usize, fate: Fate, out: &mut Vec<u8>) {
+    for id in server.statements.evict(max) {
+        encode::close_statement(out, ServerName::new(id).as_bytes());
+        server.pipeline.push(Expected::CloseComplete, fate, Undo::Nothing);
+    }
+}
+
+/// True if a message of this size is passed on in pieces instead of being waited for.
+fn streams(tag: FrontendTag, frame_len: usize, have: &[u8]) -> bool {
+    /// A message up to this size is waited for, whatever it is.
+    const WAIT_MAX: usize = 32 * 1024;
+    match tag {
+        FrontendTag::COPY_DATA => true,
+        FrontendTag::QUERY | FrontendTag::PARSE => frame_len > STATEMENT_MAX,
+        // The names must be at hand.
+        FrontendTag::BIND => frame_len > WAIT_MAX && have.len() >= WAIT_MAX / 2,
+        FrontendTag::FUNCTION_CALL => frame_len > WAIT_MAX,
+        _ => false,
+    }
+}
+
+/// The server answers, or the copy goes on: what came so far can be sent.
+fn ends_batch(tag: FrontendTag) -> bool {
+    matches!(
+        tag,
+        FrontendTag::SYNC
+            | FrontendTag::QUERY
+            | FrontendTag::FLUSH
+            | FrontendTag::FUNCTION_CALL
+            | FrontendTag::TERMINATE
+    ) || is_copy(tag)
+}
+
+fn is_copy(tag: FrontendTag) -> bool {
+    matches!(tag, FrontendTag::COPY_DATA | FrontendTag::COPY_DONE | FrontendTag::COPY_FAIL)
+}
+
+/// Reads a client's header: its type must be one that belongs here, its size one it may have.
+fn read_header(input: &[u8], limits: &Limits) -> Result<Option<Header>, ClientFault> {
+    let Some(header) = Header::read(input, limits.message_max)? else {
+        return Ok(None);
+    };
+    let tag = FrontendTag(header.tag);
+    check_frontend_tag(tag)?;
+    if waits(tag) && header.frame_len > NAMES_MAX {
+        return Err(FrameError::TooLarge { tag: header.tag, frame_len: header.frame_len }.into());
+    }
+    Ok(Some(header))
+}
+
+/// Largest message that holds nothing but names.
+const NAMES_MAX: usize = 32 * 1024;
+
+/// True for messages that are never streamed, however large.
+fn waits(tag: FrontendTag) -> bool {
+    !matches!(
+        tag,
+        FrontendTag::COPY_DATA
+            | FrontendTag::QUERY
+            | FrontendTag::PARSE
+            | FrontendTag::BIND
+            | FrontendTag::FUNCTION_CALL
+    )
+}
+
+fn check_frontend_tag(tag: FrontendTag) -> Result<(), ClientFault> {
+    match tag {
+        FrontendTag::PARSE
+        | FrontendTag::BIND
+        | FrontendTag::DESCRIBE
+        | FrontendTag::EXECUTE
+        | FrontendTag::CLOSE => Ok(()),
+        tag if ends_batch(tag) => Ok(()),
+        FrontendTag(tag) => Err(ClientFault::Unexpected { tag }),
+    }
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

@@ -1,0 +1,169 @@
+//! A client's wanted settings, and what must be told to a server so that it has them.
+//!
+//! Names are compared as PostgreSQL compares them (ASCII letters without case) and values are
+//! never pasted into a text: they travel as parameters of `set_config`.
+//!
+//! Source: <https://www.postgresql.org/docs/current/runtime-config.html>
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// Longest name of a setting, as `NAMEDATALEN` allows, with room for a custom prefix.
+const NAME_MAX: usize = 127;
+
+/// Settings that differ from what a fresh connection of this user has, sorted by name.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    entries: Box<[(Box<str>, Box<str>)]>,
+    hash: u64,
+}
+
+impl PartialEq for Settings {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.entries == other.entries
+    }
+}
+
+impl Eq for Settings {}
+
+impl Hash for Settings {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// A name that no setting can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid configuration parameter name")]
+pub struct InvalidName;
+
+impl Settings {
+    /// Settings from pairs in the order they were given: the last value of a name counts.
+    ///
+    /// # Errors
+    /// [`InvalidName`] if a name is no identifier (with dots, as custom settings have them).
+    pub fn new<'a>(
+        pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, InvalidName> {
+        let mut map = std::collections::BTreeMap::new();
+        for (name, value) in pairs {
+            if !is_name(name) {
+                return Err(InvalidName);
+            }
+            map.insert(name.to_ascii_lowercase().into_boxed_str(), value.into());
+        }
+        let entries: Box<[(Box<str>, Box<str>)]> = map.into_iter().collect();
+        let mut hasher = DefaultHasher::new();
+        entries.hash(&mut hasher);
+        // Nothing set hashes to 0, so that the empty default needs no computation.
+        let hash = if entries.is_empty() { 0 } else { hasher.finish() };
+        Ok(Self { entries, hash })
+    }
+
+    /// True if a fresh connection needs nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// A number that is equal for equal settings.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        self.hash
+    }
+
+    /// The value wanted for `name` (in lower case).
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let at = self.entries.binary_search_by(|(key, _)| (**key).cmp(name)).ok()?;
+        self.entries.get(at).map(|(_, value)| &**value)
+    }
+
+    /// Name and value, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.entries.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// What takes a server from `applied` to these settings.
+    #[must_use]
+    pub fn change_from<'a>(&'a self, applied: &'a Self) -> Change<'a> {
+        let reset = applied.iter().any(|(name, _)| self.get(name).is_none());
+        let set = self
+            .iter()
+            .filter(|(name, value)| reset || applied.get(name) != Some(value))
+            .collect();
+        Change { reset, set }
+    }
+}
+
+/// What a server must be told.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Change<'a> {
+    /// First put everything back to what a fresh connection has.
+    pub reset: bool,
+    /// Then set these.
+    pub set: Vec<(&'a str, &'a str)>,
+}
+
+impl Change<'_> {
+    /// True if the server already is as wanted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.reset && self.set.is_empty()
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let start = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80;
+    let part = |part: &str| {
+        part.bytes().next().is_some_and(start)
+            && part.bytes().all(|byte| start(byte) || byte.is_ascii_digit() || byte == b'$')
+    };
+    name.len() <= NAME_MAX && name.split('.').all(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        Settings::new(pairs.iter().copied()).expect("valid names")
+    }
+
+    #[test]
+    fn names_have_no_case_and_the_last_value_counts() {
+        let one = settings(&[("DateStyle", "ISO"), ("work_mem", "1MB"), ("datestyle", "SQL")]);
+        let two = settings(&[("work_mem", "1MB"), ("DATESTYLE", "SQL")]);
+        assert_eq!(one, two);
+        assert_eq!(one.fingerprint(), two.fingerprint());
+        assert_eq!(one.get("datestyle"), Some("SQL"));
+    }
+
+    #[test]
+    fn only_what_differs_is_sent() {
+        let applied = settings(&[("a", "1"), ("b", "2")]);
+        let wanted = settings(&[("a", "1"), ("b", "3"), ("c", "4")]);
+        assert_eq!(
+            wanted.change_from(&applied),
+            Change { reset: false, set: vec![("b", "3"), ("c", "4")] }
+        );
+        assert!(applied.change_from(&applied).is_empty());
+    }
+
+    #[test]
+    fn a_setting_nobody_wants_any_more_is_reset() {
+        let applied = settings(&[("a", "1"), ("b", "2")]);
+        let wanted = settings(&[("b", "2")]);
+        assert_eq!(
+            wanted.change_from(&applied),
+            Change { reset: true, set: vec![("b", "2")] }
+        );
+    }
+
+    #[test]
+    fn names_that_are_no_identifiers_are_refused() {
+        for bad in ["", "a b", "a;b", "1a", "a.", ".a", "a-b", "a\"b", &"x".repeat(128)] {
+            assert_eq!(Settings::new([(bad, "1")]), Err(InvalidName), "{bad}");
+        }
+        assert!(Settings::new([("myapp.tenant_id", "1")]).is_ok());
+    }
+}
