@@ -10,3 +10,4 @@ pub mod auth;
 pub mod net;
 pub mod credentials;
 pub mod admin;
+pub mod pool;

@@ -1,0 +1,392 @@
+//! Who may use which server, and when: the rules of the pool as plain functions.
+//!
+//! One [`Core`] holds every (database, user) pool of a target under one budget. It opens and
+//! closes nothing itself: it says what is to be done, and its owner does it outside the lock.
+//!
+//! Waiters are served first come, first served; idle servers are lent last in, first out, so that
+//! surplus ones go idle and are closed. A worker thread prefers its own waiters and its own
+//! servers, but nobody is overtaken by more than [`OVERTAKE_MAX`].
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// How much longer than another a waiter may wait because it lives on another thread.
+pub const OVERTAKE_MAX: Duration = Duration::from_millis(5);
+
+/// How much longer a pool below its share may wait before another pool gives up a server for it.
+const STARVING_AFTER: Duration = Duration::from_millis(100);
+
+/// Idle servers looked at for one that already has the client's settings.
+const MATCH_DEPTH: usize = 16;
+
+/// Number of a (database, user) pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PoolId(pub usize);
+
+/// What bounds the pools of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most servers open at once, those being opened or closed included.
+    pub budget: u32,
+    /// Most servers being opened at once.
+    pub opening_max: u32,
+}
+
+/// An idle server and what is known of it.
+#[derive(Debug)]
+pub struct Idle<S> {
+    /// The server.
+    pub server: S,
+    /// The settings it has, as a number.
+    pub fingerprint: u64,
+    /// The thread whose reactor it is registered with.
+    pub worker: usize,
+    /// When it was given back.
+    pub since: Instant,
+}
+
+struct Waiter<W> {
+    waiter: W,
+    since: Instant,
+}
+
+struct Pool<S, W> {
+    /// The last one was given back last.
+    idle: Vec<Idle<S>>,
+    /// One queue per worker thread.
+    waiters: Vec<VecDeque<Waiter<W>>>,
+    /// Servers of this pool, in whatever state.
+    open: u32,
+    opening: u32,
+    /// No server is opened before this.
+    retry_at: Option<Instant>,
+}
+
+impl<S, W> Pool<S, W> {
+    fn waiting(&self) -> usize {
+        self.waiters.iter().map(VecDeque::len).sum()
+    }
+
+    fn oldest(&self) -> Option<(usize, Instant)> {
+        self.waiters
+            .iter()
+            .enumerate()
+            .filter_map(|(worker, queue)| Some((worker, queue.front()?.since)))
+            .min_by_key(|&(_, since)| since)
+    }
+
+    fn take_waiter(&mut self, worker: usize) -> Option<W> {
+        let (oldest, since) = self.oldest()?;
+        let own = self.waiters.get(worker).and_then(VecDeque::front).map(|waiter| waiter.since);
+        let from = match own {
+            Some(own) if own.saturating_duration_since(since) <= OVERTAKE_MAX => worker,
+            _ => oldest,
+        };
+        Some(self.waiters.get_mut(from)?.pop_front()?.waiter)
+    }
+}
+
+/// Outcome of giving a server back.
+#[derive(Debug)]
+pub enum Given<S, W> {
+    /// It is lent to this waiter.
+    Lend(S, W),
+    /// It stays, idle.
+    Parked,
+    /// It must be closed, to make room for a pool that starves.
+    Close(S),
+}
+
+/// What should be done for those who wait.
+#[derive(Debug)]
+pub enum Growth<S> {
+    /// Open a server for this pool; a slot is reserved for it.
+    Open(PoolId),
+    /// Close this idle server of `from`; its slot will go to the pool that starves.
+    Evict {
+        /// The pool it belongs to.
+        from: PoolId,
+        /// What is closed.
+        server: S,
+    },
+    /// Nothing, for now.
+    Nothing,
+}
+
+/// Numbers of one pool, as of now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Servers in whatever state.
+    pub open: u32,
+    /// Servers being opened.
+    pub opening: u32,
+    /// Idle servers.
+    pub idle: u32,
+    /// Clients in the queue.
+    pub waiting: u32,
+}
+
+/// Every pool of one target.
+pub struct Core<S, W> {
+    limits: Limits,
+    workers: usize,
+    pools: Vec<Pool<S, W>>,
+    open: u32,
+    opening: u32,
+    waiting: usize,
+}
+
+impl<S, W> Core<S, W> {
+    /// No pools yet. `workers` is the number of threads that lend and give back.
+    #[must_use]
+    pub fn new(limits: Limits, workers: usize) -> Self {
+        Self { limits, workers: workers.max(1), pools: Vec::new(), open: 0, opening: 0, waiting: 0 }
+    }
+
+    /// Adds a pool.
+    pub fn add_pool(&mut self) -> PoolId {
+        self.pools.push(Pool {
+            idle: Vec::new(),
+            waiters: (0..self.workers).map(|_| VecDeque::new()).collect(),
+            open: 0,
+            opening: 0,
+            retry_at: None,
+        });
+        PoolId(self.pools.len() - 1)
+    }
+
+    /// Changes the limits. Servers beyond a smaller budget go as they are given back.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn pool(&mut self, id: PoolId) -> Option<&mut Pool<S, W>> {
+        self.pools.get_mut(id.0)
+    }
+
+    /// Takes an idle server, unless somebody waits already. Prefers one that already has the
+    /// settings `fingerprint`, then one of the thread `worker`.
+    pub fn borrow(&mut self, id: PoolId, worker: usize, fingerprint: u64) -> Option<Idle<S>> {
+        let pool = self.pool(id)?;
+        let last = pool.idle.last()?;
+        if last.worker == worker && last.fingerprint == fingerprint {
+            return pool.idle.pop();
+        }
+        let depth = pool.idle.len().saturating_sub(MATCH_DEPTH);
+        let score = |idle: &Idle<S>| {
+            u8::from(idle.worker == worker) * 2 + u8::from(idle.fingerprint == fingerprint)
+        };
+        let (at, _) = pool
+            .idle
+            .iter()
+            .enumerate()
+            .skip(depth)
+            .max_by_key(|(at, idle)| (score(idle), *at))?;
+        Some(pool.idle.remove(at))
+    }
+
+    /// Puts a client at the end of the queue.
+    pub fn enqueue(&mut self, id: PoolId, worker: usize, waiter: W, now: Instant) {
+        if let Some(queue) = self.pool(id).and_then(|pool| pool.waiters.get_mut(worker)) {
+            queue.push_back(Waiter { waiter, since: now });
+            self.waiting += 1;
+        }
+    }
+
+    /// Takes a client out of the queue that no longer waits.
+    pub fn leave(&mut self, id: PoolId, is_it: impl Fn(&W) -> bool) {
+        let mut left = 0;
+        if let Some(pool) = self.pool(id) {
+            for queue in &mut pool.waiters {
+                let before = queue.len();
+                queue.retain(|waiter| !is_it(&waiter.waiter));
+                left += before - queue.len();
+            }
+        }
+        self.waiting -= left;
+    }
+
+    /// A server that is clean comes back (or is new): lends it on, keeps it, or gives it up.
+    pub fn give_back(&mut self, id: PoolId, idle: Idle<S>) -> Given<S, W> {
+        if self.open > self.limits.budget || self.must_yield(id, idle.since) {
+            return Given::Close(idle.server);
+        }
+        let worker = idle.worker;
+        let Some(pool) = self.pool(id) else { return Given::Close(idle.server) };
+        match pool.take_waiter(worker) {
+            Some(waiter) => {
+                self.waiting -= 1;
+                Given::Lend(idle.server, waiter)
+            }
+            None => {
+                pool.idle.push(idle);
+                Given::Parked
+            }
+        }
+    }
+
+    /// True if another pool has waited for long with less than its share of a full budget.
+    fn must_yield(&self, id: PoolId, now: Instant) -> bool {
+        if self.pools.len() < 2 || self.waiting == 0 || self.open < self.limits.budget {
+            return false;
+        }
+        let Some(own) = self.pools.get(id.0) else { return false };
+        let share = self.share();
+        if own.open <= share {
+            return false;
+        }
+        self.pools.iter().enumerate().any(|(at, pool)| {
+            at != id.0
+                && pool.open < share
+                && pool.oldest().is_some_and(|(_, since)| {
+                    now.saturating_duration_since(since) > STARVING_AFTER
+                })
+        })
+    }
+
+    /// The part of the budget that a pool is sure of while others want theirs.
+    fn share(&self) -> u32 {
+        let wanting = self.pools.iter().filter(|pool| pool.waiting() > 0 || pool.open > 0).count();
+        (self.limits.budget / u32::try_from(wanting).unwrap_or(u32::MAX).max(1)).max(1)
+    }
+
+    /// What to do for those who wait: called after each enqueue, opening, closing and retry.
+    pub fn grow(&mut self, now: Instant) -> Growth<S> {
+        if self.waiting == 0 || self.opening >= self.limits.opening_max {
+            return Growth::Nothing;
+        }
+        let share = self.share();
+        // Below its share first: the slot that one pool yielded must not go back to it.
+        let wants = self
+            .pools
+            .iter()
+            .enumerate()
+            .filter(|(_, pool)| pool.waiting() > pool.opening as usize)
+            .filter(|(_, pool)| pool.retry_at.is_none_or(|at| at <= now))
+            .filter_map(|(at, pool)| Some((pool.open >= share, pool.oldest()?.1, at)))
+            .min();
+        let Some((_, _, at)) = wants else { return Growth::Nothing };
+        if self.open < self.limits.budget {
+            self.reserve(PoolId(at));
+            return Growth::Open(PoolId(at));
+        }
+        // Nobody waits in a pool that has an idle server, so this takes from nobody.
+        let longest_idle = self
+            .pools
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != at)
+            .filter_map(|(other, pool)| Some((pool.idle.first()?.since, other)))
+            .min();
+        match longest_idle {
+            Some((_, from)) => match self.pools.get_mut(from) {
+                Some(pool) if !pool.idle.is_empty() => {
+                    Growth::Evict { from: PoolId(from), server: pool.idle.remove(0).server }
+                }
+                _ => Growth::Nothing,
+            },
+            None => Growth::Nothing,
+        }
+    }
+
+    /// Reserves a slot for a server that is about to be opened, whoever waits.
+    pub fn reserve(&mut self, id: PoolId) {
+        if let Some(pool) = self.pools.get_mut(id.0) {
+            pool.open += 1;
+            pool.opening += 1;
+            self.open += 1;
+            self.opening += 1;
+        }
+    }
+
+    /// Reserves a slot beside all pools, if one is free: for the probe.
+    pub fn reserve_apart(&mut self) -> bool {
+        let free = self.open < self.limits.budget;
+        self.open += u32::from(free);
+        free
+    }
+
+    /// Frees the slot of [`Core::reserve_apart`].
+    pub fn vacate_apart(&mut self) {
+        self.open = self.open.saturating_sub(1);
+    }
+
+    /// A server was opened; it is given back next.
+    pub fn opened(&mut self, id: PoolId) {
+        if let Some(pool) = self.pools.get_mut(id.0) {
+            pool.opening = pool.opening.saturating_sub(1);
+            pool.retry_at = None;
+            self.opening = self.opening.saturating_sub(1);
+        }
+    }
+
+    /// A server could not be opened; none is tried before `retry_at`.
+    pub fn open_failed(&mut self, id: PoolId, retry_at: Instant) {
+        self.opened(id);
+        if let Some(pool) = self.pools.get_mut(id.0) {
+            pool.retry_at = Some(retry_at);
+        }
+        self.vacate(id);
+    }
+
+    /// A server is closed for good: the database has its slot back.
+    pub fn vacate(&mut self, id: PoolId) {
+        if let Some(pool) = self.pools.get_mut(id.0) {
+            pool.open = pool.open.saturating_sub(1);
+            self.open = self.open.saturating_sub(1);
+        }
+    }
+
+    /// Takes everybody out of a pool's queue, to be told why nothing comes.
+    pub fn drain_waiters(&mut self, id: PoolId) -> Vec<W> {
+        let Some(pool) = self.pool(id) else { return Vec::new() };
+        let drained: Vec<W> =
+            pool.waiters.iter_mut().flat_map(|queue| queue.drain(..)).map(|w| w.waiter).collect();
+        self.waiting -= drained.len();
+        drained
+    }
+
+    /// Takes out the idle servers that `unwanted` picks, oldest first. They are still open.
+    pub fn take_idle(&mut self, mut unwanted: impl FnMut(PoolId, &mut Idle<S>) -> bool) -> Vec<(PoolId, S)> {
+        let mut taken = Vec::new();
+        for (at, pool) in self.pools.iter_mut().enumerate() {
+            let id = PoolId(at);
+            let out = pool.idle.extract_if(.., |idle| unwanted(id, idle));
+            taken.extend(out.map(|idle| (id, idle.server)));
+        }
+        taken
+    }
+
+    /// Servers in whatever state, over all pools.
+    #[must_use]
+    pub fn open(&self) -> u32 {
+        self.open
+    }
+
+    /// Clients in all queues.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Numbers of a pool.
+    #[must_use]
+    pub fn counts(&self, id: PoolId) -> Counts {
+        self.pools.get(id.0).map_or_else(Counts::default, |pool| Counts {
+            open: pool.open,
+            opening: pool.opening,
+            idle: u32::try_from(pool.idle.len()).unwrap_or(u32::MAX),
+            waiting: u32::try_from(pool.waiting()).unwrap_or(u32::MAX),
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "core_tests.rs"]
+mod tests;
