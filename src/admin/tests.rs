@@ -2,6 +2,7 @@
 
 use super::serve::{CONNECTION_TIMEOUT, CONNECTIONS_MAX, HEADER_TIMEOUT, connection};
 use super::*;
+use crate::telemetry::clock;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 /// Long enough for any machine; reached only by a test that fails.
 const LONG: Duration = Duration::from_secs(60);
@@ -292,7 +293,7 @@ async fn connections_beyond_the_bound_are_refused_until_one_ends() {
 async fn a_client_that_sends_its_header_too_slowly_is_cut() {
     let (mut client, server) = duplex(1024);
     let serving = tokio::spawn(connection(server, Arc::new(Source::default())));
-    let began = Instant::now();
+    let began = clock::now();
     let slowly = async {
         for byte in b"GET / HTTP/1.1\r\nA: "
             .iter()
@@ -306,20 +307,17 @@ async fn a_client_that_sends_its_header_too_slowly_is_cut() {
     };
     timeout(LONG, slowly).await.expect("the connection is cut");
     serving.await.unwrap();
-    assert!(
-        began.elapsed() < HEADER_TIMEOUT + Duration::from_secs(2),
-        "{:?}",
-        began.elapsed()
-    );
+    let lived = clock::now() - began;
+    assert!(lived < HEADER_TIMEOUT + Duration::from_secs(2), "{lived:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_sends_nothing_is_cut() {
     let (mut client, server) = duplex(1024);
     let serving = tokio::spawn(connection(server, Arc::new(Source::default())));
-    let began = Instant::now();
+    let began = clock::now();
     assert_eq!(read_all(&mut client).await, "");
-    assert_eq!(began.elapsed().as_secs(), HEADER_TIMEOUT.as_secs());
+    assert_eq!((clock::now() - began).as_secs(), HEADER_TIMEOUT.as_secs());
     serving.await.unwrap();
 }
 
@@ -329,13 +327,16 @@ async fn a_client_that_does_not_read_its_response_is_cut() {
     source.big.store(true, Ordering::Relaxed);
     let (mut client, server) = duplex(1024);
     let serving = tokio::spawn(connection(server, source));
-    let began = Instant::now();
+    let began = clock::now();
     client
         .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         .await
         .unwrap();
     serving.await.unwrap();
-    assert_eq!(began.elapsed().as_secs(), CONNECTION_TIMEOUT.as_secs());
+    assert_eq!(
+        (clock::now() - began).as_secs(),
+        CONNECTION_TIMEOUT.as_secs()
+    );
     assert!(read_all(&mut client).await.len() < 4096);
 }
 

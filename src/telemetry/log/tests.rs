@@ -198,3 +198,38 @@ fn other_crates_are_heard_only_from_warnings_on() {
     );
     assert!(quiet.is_empty(), "{quiet:?}");
 }
+
+/// `init` is for a whole process, so the test runs one: this very program, for the story below.
+#[test]
+fn a_process_logs_to_stderr_and_its_last_line_is_not_lost() {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "telemetry::log::tests::story_of_a_process"])
+        .args(["--ignored", "--nocapture"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let messages: Vec<_> = stderr
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| json(line)["message"].clone())
+        .collect();
+    assert_eq!(messages, ["first", "second", "last"], "{stderr}");
+}
+
+#[test]
+#[ignore = "run by the test above, in a process of its own"]
+fn story_of_a_process() {
+    let log = Log {
+        format: LogFormat::Json,
+        level: LogLevel::Info,
+    };
+    let control = init(log).unwrap();
+    info!("first");
+    debug!("too fine");
+    assert!(matches!(init(log), Err(LogError::AlreadySet(_))));
+    control.set_level(LogLevel::Debug).unwrap();
+    debug!("second");
+    info!("last");
+    drop(control);
+}
