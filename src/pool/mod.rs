@@ -1,3 +1,520 @@
 //! Layer 6. Who may use which server, and when; the budget.
+//!
+//! [`Pools`] holds every (database, user) [`Pool`] of the target. A client borrows a [`Lease`];
+//! servers are opened and closed by tasks of their own, so that a client which gives up loses
+//! nothing for the others. The rules are in [`core`]; here they are carried out.
 
 pub mod core;
+pub mod lease;
+pub mod maintain;
+pub mod open;
+pub mod seat;
+pub mod statements;
+
+use self::core::{Core, Counts, Given, Growth, Idle, Limits, PoolId};
+use self::statements::Statements;
+use crate::credentials::Credentials;
+use crate::server::connect::{Endpoint, Refusal};
+use crate::server::reset::Cleaning;
+use crate::server::{CloseReason, Reported, Server, cancel};
+use crate::state::settings::Settings;
+use crate::telemetry::Metrics;
+use crate::telemetry::clock;
+use crate::wire::{ErrorResponse, SqlState};
+use hashbrown::HashMap;
+pub use lease::Lease;
+use open::Failure;
+use parking_lot::{Mutex, RwLock};
+use seat::Seat;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+
+/// Longest time that a closed backend may keep its slot before it is taken for gone.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a socket that was just dropped is taken to hold its slot.
+const ABANDON_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Most (database, user) pools.
+const POOLS_MAX: usize = 1000;
+
+/// Most sets of startup settings whose outcome is remembered per pool.
+const LEARNED_MAX: usize = 1000;
+
+/// What the operator can change while pgweir runs.
+#[derive(Clone, Debug)]
+pub struct PoolSettings {
+    /// How long a client waits for a server. Zero: not at all.
+    pub connection_borrow_timeout: Duration,
+    /// Share of the budget that may stay idle beyond `idle_connection_timeout`, in percent.
+    pub max_idle_connections_percent: u8,
+    /// A server idle for longer is surplus.
+    pub idle_connection_timeout: Duration,
+    /// A server older than this is replaced. Zero: never.
+    pub connection_lifetime: Duration,
+    /// When the target has refused for this long, clients are refused at once.
+    pub fail_fast_after: Duration,
+    /// For a cancel request to reach its server.
+    pub cancel_timeout: Duration,
+}
+
+/// Why a client got no server.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BorrowError {
+    /// None came free in time.
+    #[error("no server became free within {waited:?}")]
+    Timeout {
+        /// How long was waited.
+        waited: Duration,
+        /// What stands in the way.
+        cause: &'static str,
+    },
+    /// The target refuses this user or database.
+    #[error("the target refuses this user or database")]
+    Refused(Refusal),
+    /// The target cannot be reached, or refuses the pool for a reason of ours.
+    #[error("the target is not available: {cause}")]
+    Away {
+        /// What was observed; names no host.
+        cause: &'static str,
+    },
+    /// The client cancelled its statement while it waited.
+    #[error("cancelled while waiting")]
+    Cancelled,
+    /// More pools than pgweir keeps.
+    #[error("too many combinations of database and user")]
+    TooManyPools,
+    /// The user has no credential any more.
+    #[error("the user's secret is gone")]
+    NoCredential,
+    /// pgweir stops.
+    #[error("shutting down")]
+    Shutdown,
+}
+
+impl BorrowError {
+    /// What the client is told, as an `ErrorResponse` message.
+    #[must_use]
+    pub fn to_message(&self) -> Vec<u8> {
+        let response = match self {
+            Self::Refused(refusal) => {
+                let mut out = Vec::with_capacity(refusal.body.len() + 5);
+                crate::wire::encode::message(&mut out, b'E', |out| {
+                    out.extend_from_slice(&refusal.body);
+                });
+                return out;
+            }
+            Self::Timeout { waited, cause } => ErrorResponse::error(
+                SqlState::CONNECTION_EXCEPTION,
+                "Timed-out waiting to acquire database connection.",
+            )
+            .with_detail(format!("Waited {} ms; {cause}.", waited.as_millis()))
+            .with_hint("Shorten transactions, raise max_connections_percent, or look at pinned sessions."),
+            Self::Away { cause } => ErrorResponse::error(
+                SqlState::UNABLE_TO_CONNECT,
+                "the database is not available",
+            )
+            .with_detail(*cause),
+            Self::Cancelled => {
+                ErrorResponse::error(SqlState::QUERY_CANCELED, "canceling statement due to user request")
+            }
+            Self::TooManyPools => ErrorResponse::error(
+                SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+                "too many combinations of database and user",
+            ),
+            Self::NoCredential => ErrorResponse::error(
+                SqlState::INVALID_AUTHORIZATION,
+                "pgweir has no credentials for this role any more",
+            ),
+            Self::Shutdown => ErrorResponse::error(
+                SqlState::ADMIN_SHUTDOWN,
+                "terminating connection due to administrator command",
+            ),
+        };
+        response.to_bytes()
+    }
+}
+
+/// Settings as a server reports them after it was told a client's startup settings.
+pub type Learned = Arc<Reported>;
+
+/// Every pool of the target.
+pub struct Pools {
+    core: Mutex<Core<Box<Server>, Arc<Seat>>>,
+    by_name: RwLock<HashMap<(Box<str>, Box<str>), Arc<Pool>>>,
+    /// Statements of all clients.
+    pub statements: Statements,
+    endpoint: RwLock<Arc<Endpoint>>,
+    credentials: Arc<Credentials>,
+    settings: RwLock<Arc<PoolSettings>>,
+    metrics: Arc<Metrics>,
+    /// The runtimes on which servers live; one for all with a work-stealing runtime.
+    runtimes: Vec<Handle>,
+    target: Mutex<open::TargetHealth>,
+    stopping: AtomicBool,
+}
+
+/// The servers of one user in one database.
+pub struct Pool {
+    id: PoolId,
+    /// Name of the database.
+    pub database: Box<str>,
+    /// Name of the user.
+    pub user: Box<str>,
+    pools: Arc<Pools>,
+    baseline: RwLock<Option<Arc<Reported>>>,
+    learned: Mutex<HashMap<Settings, Learned>>,
+    failure: Mutex<Option<Failure>>,
+}
+
+impl Pools {
+    /// No pools yet, and no budget: nothing is opened before [`Pools::set_budget`].
+    #[must_use]
+    pub fn new(
+        endpoint: Endpoint,
+        credentials: Arc<Credentials>,
+        settings: PoolSettings,
+        opening_max: u32,
+        metrics: Arc<Metrics>,
+        runtimes: Vec<Handle>,
+    ) -> Arc<Self> {
+        let limits = Limits { budget: 0, opening_max };
+        Arc::new(Self {
+            core: Mutex::new(Core::new(limits, runtimes.len())),
+            by_name: RwLock::default(),
+            statements: Statements::default(),
+            endpoint: RwLock::new(Arc::new(endpoint)),
+            credentials,
+            settings: RwLock::new(Arc::new(settings)),
+            metrics,
+            runtimes,
+            target: Mutex::default(),
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    /// The pool of `user` in `database`, made when it is first asked for.
+    ///
+    /// # Errors
+    /// [`BorrowError::TooManyPools`].
+    pub fn pool(self: &Arc<Self>, database: &str, user: &str) -> Result<Arc<Pool>, BorrowError> {
+        let key = (Box::from(database), Box::from(user));
+        if let Some(pool) = self.by_name.read().get(&key) {
+            return Ok(Arc::clone(pool));
+        }
+        let mut by_name = self.by_name.write();
+        if let Some(pool) = by_name.get(&key) {
+            return Ok(Arc::clone(pool));
+        }
+        if by_name.len() >= POOLS_MAX {
+            return Err(BorrowError::TooManyPools);
+        }
+        let pool = Arc::new(Pool {
+            id: self.core.lock().add_pool(),
+            database: database.into(),
+            user: user.into(),
+            pools: Arc::clone(self),
+            baseline: RwLock::default(),
+            learned: Mutex::default(),
+            failure: Mutex::default(),
+        });
+        by_name.insert(key, Arc::clone(&pool));
+        Ok(pool)
+    }
+
+    fn pool_by_id(&self, id: PoolId) -> Option<Arc<Pool>> {
+        self.by_name.read().values().find(|pool| pool.id == id).map(Arc::clone)
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> Arc<PoolSettings> {
+        Arc::clone(&self.settings.read())
+    }
+
+    /// How the target is reached.
+    #[must_use]
+    pub fn endpoint(&self) -> Arc<Endpoint> {
+        Arc::clone(&self.endpoint.read())
+    }
+
+    /// Changes settings while clients are served.
+    pub fn reconfigure(&self, settings: PoolSettings, opening_max: u32) {
+        *self.settings.write() = Arc::new(settings);
+        let mut core = self.core.lock();
+        let limits = Limits { opening_max, ..core.limits() };
+        core.set_limits(limits);
+    }
+
+    /// Bounds all pools together. Servers beyond a smaller budget go as they are given back.
+    pub fn set_budget(self: &Arc<Self>, budget: u32) {
+        {
+            let mut core = self.core.lock();
+            let limits = Limits { budget, ..core.limits() };
+            core.set_limits(limits);
+        }
+        self.grow(0);
+    }
+
+    /// The budget in force; zero while it is not known.
+    #[must_use]
+    pub fn budget(&self) -> u32 {
+        self.core.lock().limits().budget
+    }
+
+    /// Numbers of every pool.
+    #[must_use]
+    pub fn counts(&self) -> Vec<(Arc<Pool>, Counts)> {
+        let pools: Vec<Arc<Pool>> = self.by_name.read().values().map(Arc::clone).collect();
+        let core = self.core.lock();
+        pools.into_iter().map(|pool| (core.counts(pool.id), pool)).map(|(n, pool)| (pool, n)).collect()
+    }
+
+    /// Opens what those who wait need, and makes room for it.
+    fn grow(self: &Arc<Self>, worker: usize) {
+        loop {
+            let growth = self.core.lock().grow(clock::now());
+            match growth {
+                Growth::Open(id) => match self.pool_by_id(id) {
+                    Some(pool) => pool.open(worker),
+                    None => self.core.lock().open_failed(id, clock::now()),
+                },
+                Growth::Evict { from, server } => {
+                    if let Some(pool) = self.pool_by_id(from) {
+                        pool.close(server, CloseReason::MakeRoom);
+                    }
+                }
+                Growth::Nothing => return,
+            }
+        }
+    }
+
+    fn runtime(&self, worker: usize) -> Option<&Handle> {
+        self.runtimes.get(worker).or_else(|| self.runtimes.first())
+    }
+
+    /// Sends the cancel announced by `fence`.
+    pub async fn send_cancel(&self, fence: cancel::Fence) {
+        let endpoint = self.endpoint();
+        let connect = async {
+            crate::server::connect::open_stream(&endpoint)
+                .await
+                .map_err(|_| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))
+        };
+        cancel::send(fence, connect, self.settings().cancel_timeout).await;
+    }
+}
+
+impl Pool {
+    /// The settings that a fresh server of this pool reports; `None` before the first one.
+    #[must_use]
+    pub fn baseline(&self) -> Option<Arc<Reported>> {
+        self.baseline.read().clone()
+    }
+
+    /// What a server reported when it was told these settings, if that is known.
+    #[must_use]
+    pub fn learned(&self, settings: &Settings) -> Option<Learned> {
+        self.learned.lock().get(settings).map(Arc::clone)
+    }
+
+    /// Remembers what a server reported.
+    pub fn learn(&self, settings: &Settings, reported: Learned) {
+        let mut learned = self.learned.lock();
+        if learned.len() >= LEARNED_MAX {
+            learned.clear();
+        }
+        learned.insert(settings.clone(), reported);
+    }
+
+    /// The pools it belongs to.
+    #[must_use]
+    pub fn pools(&self) -> &Arc<Pools> {
+        &self.pools
+    }
+
+    /// Takes an idle server, or puts the client into the queue (`None`): then [`Pool::poll_wait`]
+    /// tells how it ends, and [`Pool::leave`] must be called if that is not waited for.
+    ///
+    /// # Errors
+    /// [`BorrowError`], if waiting is pointless or not wanted.
+    pub fn borrow(
+        self: &Arc<Self>,
+        seat: &Arc<Seat>,
+        worker: usize,
+        settings: &Settings,
+        now: Instant,
+    ) -> Result<Option<Lease>, BorrowError> {
+        loop {
+            let idle = self.pools.core.lock().borrow(self.id, worker, settings.fingerprint());
+            let Some(Idle { mut server, .. }) = idle else { break };
+            match server.check_idle() {
+                Ok(()) => {
+                    if let Some(lease) = self.lend(server, worker) {
+                        return Ok(Some(lease));
+                    }
+                }
+                Err(reason) => self.close(server, reason),
+            }
+        }
+        self.must_not_fail_fast(worker, now)?;
+        if self.pools.settings().connection_borrow_timeout.is_zero() {
+            return Err(BorrowError::Timeout {
+                waited: Duration::ZERO,
+                cause: "no server is idle and connection_borrow_timeout is 0",
+            });
+        }
+        seat.wait();
+        self.pools.core.lock().enqueue(self.id, worker, Arc::clone(seat), now);
+        self.pools.grow(worker);
+        Ok(None)
+    }
+
+    /// Makes a server of this pool one of the thread `worker`.
+    fn lend(self: &Arc<Self>, server: Box<Server>, worker: usize) -> Option<Lease> {
+        match server.move_to(worker) {
+            Ok(server) => Some(Lease::new(server, self)),
+            Err(_) => {
+                self.abandon();
+                None
+            }
+        }
+    }
+
+    /// How the wait ends. `Ok(None)`: the server that came is lost, borrow again.
+    pub fn poll_wait(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        seat: &Seat,
+        worker: usize,
+    ) -> Poll<Result<Option<Lease>, BorrowError>> {
+        seat.poll_hand(cx).map(|hand| hand.map(|server| self.lend(server, worker)))
+    }
+
+    /// Leaves the queue. A server that came meanwhile goes to the next one.
+    pub fn leave(self: &Arc<Self>, seat: &Arc<Seat>, now: Instant) {
+        if let Some(server) = seat.stop_waiting() {
+            return self.give_back(server, now);
+        }
+        self.pools.core.lock().leave(self.id, |other| Arc::ptr_eq(other, seat));
+    }
+
+    /// Why nobody can be lent a server, for a client that has waited in vain.
+    #[must_use]
+    pub fn obstacle(&self) -> &'static str {
+        if let Some(failure) = self.failure.lock().as_ref() {
+            return failure.cause();
+        }
+        let core = self.pools.core.lock();
+        match core.limits().budget {
+            0 => "the target has not been reached yet",
+            budget if core.open() >= budget => "all connections of the budget are in use",
+            _ => "connections are being opened",
+        }
+    }
+
+    pub(crate) fn give_back(self: &Arc<Self>, mut server: Box<Server>, now: Instant) {
+        if !server.is_clean() {
+            if server.cancel.is_fenced() && server.side.pipeline.is_settled() {
+                return self.clean(server, Cleaning::Settle);
+            }
+            return self.close(server, CloseReason::NotClean);
+        }
+        if let Some(reason) = self.unwanted(&server, now) {
+            return self.close(server, reason);
+        }
+        loop {
+            let idle = Idle {
+                fingerprint: server.side.applied.fingerprint(),
+                worker: server.worker,
+                server,
+                since: now,
+            };
+            let given = self.pools.core.lock().give_back(self.id, idle);
+            match given {
+                Given::Parked => return,
+                Given::Close(server) => return self.close(server, CloseReason::MakeRoom),
+                Given::Lend(lent, seat) => match seat.give(lent) {
+                    Ok(()) => return,
+                    Err(back) => server = back,
+                },
+            }
+        }
+    }
+
+    fn unwanted(&self, server: &Server, now: Instant) -> Option<CloseReason> {
+        if self.pools.stopping.load(Ordering::Relaxed) {
+            return Some(CloseReason::Shutdown);
+        }
+        if server.expires_at.is_some_and(|at| at <= now) {
+            return Some(CloseReason::Lifetime);
+        }
+        None
+    }
+
+    /// Cleans a server in the background and gives it back, or closes it.
+    fn clean(self: &Arc<Self>, mut server: Box<Server>, cleaning: Cleaning) {
+        let pool = Arc::clone(self);
+        let worker = server.worker;
+        let task = async move {
+            match server.clean(cleaning).await {
+                Ok(()) => pool.give_back(server, clock::now()),
+                Err(reason) => pool.close(server, reason),
+            }
+        };
+        if let Some(runtime) = self.pools.runtime(worker) {
+            runtime.spawn(task);
+        }
+    }
+
+    /// Closes a server in the background; its slot is free when PostgreSQL has let go of it.
+    pub(crate) fn close(self: &Arc<Self>, server: Box<Server>, reason: CloseReason) {
+        let shard = self.pools.metrics.shard(server.worker);
+        shard.server_closes.of(reason).one();
+        tracing::debug!(
+            server = server.id,
+            database = %self.database,
+            user = %self.user,
+            reason = crate::telemetry::metrics::Label::as_label(reason),
+            "server closed"
+        );
+        let pool = Arc::clone(self);
+        let worker = server.worker;
+        let runs = !server.side.pipeline.is_settled() && reason != CloseReason::ClosedByServer;
+        let fence = runs.then(|| server.cancel.fence());
+        let task = async move {
+            let farewell = server.close(CLOSE_PATIENCE);
+            match fence {
+                // It would run on for nobody, and keep its slot.
+                Some(fence) => {
+                    tokio::join!(farewell, pool.pools.send_cancel(fence));
+                }
+                None => farewell.await,
+            }
+            pool.vacate(worker);
+        };
+        match self.pools.runtime(worker) {
+            Some(runtime) => drop(runtime.spawn(task)),
+            None => self.vacate(worker),
+        }
+    }
+
+    fn vacate(self: &Arc<Self>, worker: usize) {
+        self.pools.core.lock().vacate(self.id);
+        self.pools.grow(worker);
+    }
+
+    /// A server was dropped without a good-bye: its slot is free a little later.
+    fn abandon(self: &Arc<Self>) {
+        let pool = Arc::clone(self);
+        if let Some(runtime) = self.pools.runtimes.first() {
+            runtime.spawn(async move {
+                tokio::time::sleep(ABANDON_PATIENCE).await;
+                pool.vacate(0);
+            });
+        }
+    }
+}

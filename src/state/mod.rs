@@ -3,6 +3,7 @@
 
 pub mod pin;
 pub mod pipeline;
+pub mod prelude;
 pub mod prepared;
 pub mod reply;
 pub mod session;

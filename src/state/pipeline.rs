@@ -143,6 +143,12 @@ impl Pipeline {
             && self.stray_syncs == 0
     }
 
+    /// True if nothing is due and no message is half way: the server waits for a command.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.due.is_empty() && !self.skipping && !self.copy_in && self.stray_syncs == 0
+    }
+
     /// True if the client has what it asked for, but the server may yet say something: a copy
     /// that failed may or may not have eaten a `Sync`. Such a server is closed.
     #[must_use]

@@ -55,6 +55,8 @@ pub struct Prepared {
     pub id: u64,
     /// The `Parse` message behind the name: text, zero, parameter types.
     pub tail: Box<[u8]>,
+    /// Fingerprint of the settings under which it was parsed.
+    pub settings: u64,
     /// What running it does to a session.
     pub effects: Effects,
 }
@@ -65,10 +67,19 @@ impl std::fmt::Debug for Prepared {
     }
 }
 
+/// Tells an unnamed statement from every other of any client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Number of the client; never used again.
+    pub client: u64,
+    /// How many unnamed statements the client had made.
+    pub count: u64,
+}
+
 /// The statement a client prepared without a name.
 pub struct Unnamed {
-    /// Tells this one from every other unnamed statement of any client.
-    pub token: u64,
+    /// Which one it is.
+    pub token: Token,
     /// The `Parse` message behind the (empty) name; `None` if it was too large to keep.
     pub tail: Option<Box<[u8]>>,
     /// What running it does to a session.

@@ -7,7 +7,7 @@
 
 use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Miscarriage, Pipeline, Undo};
-use super::prepared::{ClientStatements, Prepared, ServerName, ServerStatements, Unnamed};
+use super::prepared::{ClientStatements, Prepared, ServerName, ServerStatements, Token, Unnamed};
 use super::settings::Settings;
 use super::statement::{self, Effects};
 use crate::wire::frame::{self, Frame};
@@ -53,7 +53,7 @@ pub struct Session {
     /// Its named statements.
     pub statements: ClientStatements,
     unnamed: Option<Box<Unnamed>>,
-    unnamed_count: u32,
+    unnamed_count: u64,
     /// What is left of a message that is streamed.
     streaming: Streaming,
 }
@@ -71,7 +71,7 @@ pub enum ServerUnnamed {
     /// None.
     Nothing,
     /// That of the client who made this token.
-    Is(u64),
+    Is(Token),
     /// An error came in between.
     Unknown,
 }
@@ -231,6 +231,52 @@ impl Session {
             }
         }
         Ok(input.len() - rest.len())
+    }
+
+    /// Drops the messages of a batch that was refused, up to and with the one that ends it.
+    ///
+    /// Returns the bytes done with, and whether the end was among them: then a `ReadyForQuery`
+    /// is owed.
+    ///
+    /// # Errors
+    /// [`ClientFault`] for what can be no client's message.
+    pub fn skip_batch(&mut self, input: &[u8], limits: &Limits) -> Result<(usize, bool), ClientFault> {
+        let mut rest = input;
+        loop {
+            if let Streaming::Discard(left) | Streaming::Forward(left) = self.streaming {
+                let take = left.min(rest.len());
+                rest = rest.get(take..).unwrap_or_default();
+                self.streaming = if take < left { Streaming::Discard(left - take) } else { Streaming::No };
+                if rest.is_empty() {
+                    return Ok((input.len(), false));
+                }
+            }
+            let Some(header) = read_header(rest, limits)? else {
+                return Ok((input.len() - rest.len(), false));
+            };
+            let tag = FrontendTag(header.tag);
+            let take = header.frame_len.min(rest.len());
+            let ends = matches!(tag, FrontendTag::SYNC | FrontendTag::QUERY | FrontendTag::FUNCTION_CALL);
+            if take < header.frame_len {
+                if ends {
+                    // Its end must be seen to answer in its place.
+                    if !streams(tag, header.frame_len, rest) {
+                        return Ok((input.len() - rest.len(), false));
+                    }
+                    self.streaming = Streaming::Discard(header.frame_len - take);
+                    return Ok((input.len(), true));
+                }
+                self.streaming = Streaming::Discard(header.frame_len - take);
+                return Ok((input.len(), false));
+            }
+            if tag == FrontendTag::TERMINATE {
+                return Ok((input.len() - rest.len(), true));
+            }
+            rest = rest.get(take..).unwrap_or_default();
+            if ends {
+                return Ok((input.len() - rest.len(), true));
+            }
+        }
     }
 
     /// Turns the front of the client's stream into what the server is sent.
@@ -459,8 +505,8 @@ impl Session {
         tail: Option<Box<[u8]>>,
         effects: Effects,
     ) -> Undo {
-        self.unnamed_count = self.unnamed_count.wrapping_add(1);
-        let token = (self.id << 32) | u64::from(self.unnamed_count);
+        self.unnamed_count += 1;
+        let token = Token { client: self.id, count: self.unnamed_count };
         server.unnamed = ServerUnnamed::Is(token);
         Undo::Unnamed(self.unnamed.replace(Box::new(Unnamed { token, tail, effects })))
     }

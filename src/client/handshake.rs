@@ -1,0 +1,262 @@
+//! The first packets of a client: encryption, cancel or startup. Nothing is believed yet, so
+//! sizes, rounds and time are bounded.
+//!
+//! Bytes that come together with an `SSLRequest` were put there by somebody who wants them to be
+//! taken for encrypted (CVE-2021-3935 in another pooler): such a connection is closed.
+//!
+//! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL>
+
+use super::{Rejection, Worker};
+use crate::net::stream::Stream;
+use crate::net::tls_acceptor::AcceptorState;
+use crate::pool::seat::CancelOutcome;
+use crate::state::settings::Settings;
+use crate::wire::startup::{self, CancelKey, PROTOCOL_3_2, Startup, StartupError, StartupPacket};
+use crate::wire::{ErrorResponse, SqlState, encode};
+use std::sync::Arc;
+
+/// Requests for encryption that a client may make before it says who it is.
+const REQUESTS_MAX: usize = 2;
+
+/// First byte of a TLS record that holds a `ClientHello`.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// A client that said who it is.
+pub struct Greeted {
+    /// Its connection, encrypted if it is to be.
+    pub stream: Stream,
+    /// The TLS state of our side, for channel binding.
+    pub tls: Option<Arc<AcceptorState>>,
+    /// Name of the user.
+    pub user: String,
+    /// Name of the database.
+    pub database: String,
+    /// The settings it wants.
+    pub settings: Arc<Settings>,
+    /// Cancel keys may be long.
+    pub long_keys: bool,
+    /// Bytes owed to it before anything else.
+    pub owed: Vec<u8>,
+    /// What came behind the startup packet.
+    pub buffer: Vec<u8>,
+}
+
+/// Reads up to the startup packet. `None`: there was none to come.
+///
+/// # Errors
+/// [`Rejection`]; the client was told why, where the protocol allows it.
+pub async fn greet(stream: Stream, worker: &Worker) -> Result<Option<Greeted>, Rejection> {
+    let mut hall = Hall { stream, tls: None, buffer: Vec::new(), worker };
+    for _ in 0..=REQUESTS_MAX {
+        let Some(packet) = hall.packet().await? else { return Ok(None) };
+        match startup::read(&packet) {
+            Ok(StartupPacket::SslRequest) => hall.ssl_request().await?,
+            Ok(StartupPacket::GssEncRequest) => hall.answer(b"N").await?,
+            Ok(StartupPacket::Cancel(key)) => {
+                cancel(&key, worker).await;
+                return Ok(None);
+            }
+            Ok(StartupPacket::Startup(startup)) => return hall.startup(&startup).await.map(Some),
+            Err(error) => return hall.refuse_packet(error).await,
+        }
+    }
+    Err(Rejection::Malformed)
+}
+
+async fn cancel(key: &CancelKey<'_>, worker: &Worker) {
+    worker.shard.count.cancel_requests.one();
+    if let CancelOutcome::Running(fence) = worker.shared.registry.cancel(key) {
+        worker.shard.count.cancel_requests_forwarded.one();
+        // The client's connection stays open until the cancel has arrived, as PostgreSQL's would.
+        worker.shared.pools.send_cancel(fence).await;
+    }
+}
+
+/// Where a client stands before it is let in.
+struct Hall<'a> {
+    stream: Stream,
+    tls: Option<Arc<AcceptorState>>,
+    buffer: Vec<u8>,
+    worker: &'a Worker,
+}
+
+impl Hall<'_> {
+    async fn packet(&mut self) -> Result<Option<Vec<u8>>, Rejection> {
+        loop {
+            if self.tls.is_none() && self.buffer.first() == Some(&TLS_HANDSHAKE) {
+                self.direct_tls().await?;
+                continue;
+            }
+            let length = match startup::packet_len(&self.buffer) {
+                Ok(length) => length,
+                Err(error) => return self.refuse_packet(error).await,
+            };
+            if let Some(length) = length
+                && let Some(packet) = self.buffer.get(..length)
+            {
+                let packet = packet.to_vec();
+                self.buffer.drain(..length);
+                return Ok(Some(packet));
+            }
+            match self.stream.read_some(&mut self.buffer).await {
+                Ok(0) if self.buffer.is_empty() => return Ok(None),
+                Ok(0) | Err(_) => return Err(Rejection::Malformed),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    async fn answer(&mut self, byte: &[u8; 1]) -> Result<(), Rejection> {
+        if !self.buffer.is_empty() {
+            return Err(Rejection::Malformed);
+        }
+        self.stream.write_all(byte).await.map_err(|_| Rejection::Malformed)
+    }
+
+    async fn ssl_request(&mut self) -> Result<(), Rejection> {
+        let acceptor = self.worker.shared.tls.read().as_ref().map(Arc::clone);
+        match acceptor {
+            Some(acceptor) if self.tls.is_none() => {
+                self.answer(b"S").await?;
+                self.accept_tls(acceptor.current()).await
+            }
+            _ => self.answer(b"N").await,
+        }
+    }
+
+    async fn direct_tls(&mut self) -> Result<(), Rejection> {
+        let acceptor = self.worker.shared.tls.read().as_ref().map(Arc::clone);
+        let Some(acceptor) = acceptor else { return Err(Rejection::Tls) };
+        self.accept_tls(acceptor.current()).await?;
+        // Without ALPN this could be another protocol's client, led here by an attacker.
+        let agreed = self.stream.alpn_protocol().is_some_and(|name| name == b"postgresql");
+        if agreed { Ok(()) } else { Err(Rejection::Tls) }
+    }
+
+    async fn accept_tls(&mut self, state: Arc<AcceptorState>) -> Result<(), Rejection> {
+        let stream = std::mem::replace(&mut self.stream, Stream::Closed);
+        let Stream::Plain(tcp) = stream else { return Err(Rejection::Tls) };
+        let read = std::mem::take(&mut self.buffer);
+        self.stream = state.accept(tcp, read).await.map_err(|error| {
+            tracing::debug!(error = &error as &dyn std::error::Error, "TLS handshake with a client failed");
+            Rejection::Tls
+        })?;
+        self.tls = Some(state);
+        Ok(())
+    }
+
+    async fn refuse_packet<T>(&mut self, error: StartupError) -> Result<T, Rejection> {
+        let sqlstate = match error {
+            StartupError::Version { .. } => SqlState::FEATURE_NOT_SUPPORTED,
+            _ => SqlState::PROTOCOL_VIOLATION,
+        };
+        self.refuse(&ErrorResponse::fatal(sqlstate, error.to_string()), Rejection::Malformed).await
+    }
+
+    async fn refuse<T>(
+        &mut self,
+        response: &ErrorResponse,
+        rejection: Rejection,
+    ) -> Result<T, Rejection> {
+        farewell(&mut self.stream, &response.to_bytes()).await;
+        Err(rejection)
+    }
+
+    async fn startup(mut self, startup: &Startup<'_>) -> Result<Greeted, Rejection> {
+        if let Err((response, rejection)) = admit(startup, self.worker, self.tls.is_some()) {
+            return self.refuse(&response, rejection).await;
+        }
+        let settings = match wanted_settings(startup) {
+            Ok(settings) => Arc::new(settings),
+            Err(response) => return self.refuse(&response, Rejection::Unsupported).await,
+        };
+        let user = startup.get("user").unwrap_or_default().to_owned();
+        let database = match startup.get("database") {
+            Some("") | None => user.clone(),
+            Some(name) => name.to_owned(),
+        };
+        Ok(Greeted {
+            long_keys: startup.version >= PROTOCOL_3_2,
+            owed: negotiation(startup),
+            stream: self.stream,
+            tls: self.tls,
+            user,
+            database,
+            settings,
+            buffer: self.buffer,
+        })
+    }
+}
+
+/// Tells the client why, and lets go of it in order: a connection closed with unread bytes would
+/// be reset, and the reason lost.
+pub(super) async fn farewell(stream: &mut Stream, message: &[u8]) {
+    // It may be gone: then nobody needs to be told.
+    if stream.write_all(message).await.is_ok() {
+        let _ = stream.shutdown().await;
+    }
+}
+
+type Refused = (ErrorResponse, Rejection);
+
+fn admit(startup: &Startup<'_>, worker: &Worker, tls: bool) -> Result<(), Refused> {
+    let live = worker.shared.live();
+    if worker.shared.draining.load(std::sync::atomic::Ordering::Relaxed) {
+        let response =
+            ErrorResponse::fatal(SqlState::CANNOT_CONNECT_NOW, "the database system is shutting down");
+        return Err((response, Rejection::Draining));
+    }
+    if live.require_tls && !tls {
+        let response = ErrorResponse::fatal(
+            SqlState::INVALID_AUTHORIZATION,
+            "This RDS Proxy requires TLS connections.",
+        )
+        .with_hint("Connect with sslmode=require or stronger.");
+        return Err((response, Rejection::TlsRequired));
+    }
+    if startup.get("user").is_none_or(str::is_empty) {
+        let response = ErrorResponse::fatal(
+            SqlState::INVALID_AUTHORIZATION,
+            "A user name is missing from the connection startup packet. Provide a user name for this connection.",
+        );
+        return Err((response, Rejection::Malformed));
+    }
+    let replication = startup.get("replication");
+    if replication.is_some_and(|value| !matches!(value, "false" | "off" | "no" | "0")) {
+        let response = ErrorResponse::fatal(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            "pgweir does not support replication connections",
+        )
+        .with_hint("Connect to the database itself for replication.");
+        return Err((response, Rejection::Unsupported));
+    }
+    Ok(())
+}
+
+/// The settings in the startup packet and its `options`; the packet's own come last and win.
+fn wanted_settings(startup: &Startup<'_>) -> Result<Settings, ErrorResponse> {
+    let options = startup::read_options(startup.get("options").unwrap_or_default())
+        .map_err(|error| ErrorResponse::fatal(SqlState(*b"42601"), error.to_string()))?;
+    let own = startup.parameters.iter().copied().filter(|(name, _)| {
+        !matches!(*name, "user" | "database" | "options" | "replication") && !name.starts_with("_pq_.")
+    });
+    let options = options.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    Settings::new(options.chain(own))
+        .map_err(|error| ErrorResponse::fatal(SqlState(*b"42602"), error.to_string()))
+}
+
+/// What a client must be told that asked for more than is spoken here.
+fn negotiation(startup: &Startup<'_>) -> Vec<u8> {
+    let unknown: Vec<&str> = startup
+        .parameters
+        .iter()
+        .map(|(name, _)| *name)
+        .filter(|name| name.starts_with("_pq_."))
+        .collect();
+    let mut owed = Vec::new();
+    if startup.version > PROTOCOL_3_2 || !unknown.is_empty() {
+        let minor = startup.version.min(PROTOCOL_3_2) & 0xffff;
+        encode::negotiate_protocol_version(&mut owed, minor, &unknown);
+    }
+    owed
+}

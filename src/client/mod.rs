@@ -1,0 +1,225 @@
+//! Layer 7. One client from first byte to last.
+//!
+//! ```text
+//! handshake -> authenticate -> welcome -> serve ( idle -> waiting -> attached -> idle ... )
+//! ```
+//!
+//! [`run`] is the whole life. Logging in is a chain of async functions that is freed when it is
+//! done; serving is one small state machine in [`serve`], because thousands of clients idle in it.
+
+pub mod authenticate;
+pub mod handshake;
+pub mod registry;
+pub mod serve;
+pub mod welcome;
+
+mod backlog;
+mod relay;
+
+use crate::config::Config;
+use crate::credentials::Credentials;
+use crate::net::stream::Stream;
+use crate::net::tls_acceptor::TlsAcceptor;
+use crate::pool::Pools;
+use crate::state::session::Limits;
+use crate::telemetry::metrics::{GaugeKind, Label};
+use crate::telemetry::{Metrics, Shard, clock};
+use parking_lot::RwLock;
+use registry::Registry;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// What clients are served by; one for the process.
+pub struct Shared {
+    /// Servers.
+    pub pools: Arc<Pools>,
+    /// Who may log in.
+    pub credentials: Arc<Credentials>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Clients that are logged in, by the key they cancel with.
+    pub registry: Registry,
+    /// TLS towards clients, if there is a certificate.
+    pub tls: RwLock<Option<Arc<TlsAcceptor>>>,
+    /// What can change while clients are served.
+    pub live: RwLock<Arc<Live>>,
+    /// Clients connected, those that are logging in included.
+    pub connected: AtomicU32,
+    /// No new client is let in any more.
+    pub draining: AtomicBool,
+    /// Clients that ever logged in.
+    pub clients: AtomicU64,
+}
+
+impl Shared {
+    /// A number that no client had before.
+    pub(crate) fn next_client(&self) -> u64 {
+        self.clients.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live.read())
+    }
+}
+
+/// The part of the configuration that clients feel.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// Clients without TLS are refused.
+    pub require_tls: bool,
+    /// From the first byte to the end of the login.
+    pub client_login_timeout: Duration,
+    /// A client that did nothing for longer is sent away.
+    pub idle_client_timeout: Duration,
+    /// A client connected for longer is sent away when it is idle. Zero: never.
+    pub max_client_lifetime: Duration,
+    /// A client that holds a server and does not read its replies is cut off.
+    pub client_stall_timeout: Duration,
+    /// A client that leaves a transaction open and does nothing is cut off. Zero: never.
+    pub idle_in_transaction_timeout: Duration,
+    /// Most clients.
+    pub max_client_connections: u32,
+    /// Sizes and numbers.
+    pub limits: Limits,
+}
+
+impl Live {
+    /// Takes what clients feel from the whole.
+    #[must_use]
+    pub fn from_config(config: &Config) -> Self {
+        let proxy = &config.proxy;
+        Self {
+            require_tls: proxy.require_tls,
+            client_login_timeout: proxy.client_login_timeout,
+            idle_client_timeout: proxy.idle_client_timeout,
+            max_client_lifetime: proxy.max_client_lifetime,
+            client_stall_timeout: proxy.client_stall_timeout,
+            idle_in_transaction_timeout: proxy.idle_in_transaction_timeout,
+            max_client_connections: proxy.max_client_connections,
+            limits: Limits {
+                message_max: usize::try_from(proxy.max_message_size).unwrap_or(usize::MAX),
+                statements_max: proxy.max_prepared_statements as usize,
+                server_statements_max: config.target.max_prepared_statements as usize,
+            },
+        }
+    }
+}
+
+/// One thread's view of what is shared.
+pub struct Worker {
+    /// Its number.
+    pub index: usize,
+    /// Where it counts.
+    pub shard: Arc<Shard>,
+    /// What all share.
+    pub shared: Arc<Shared>,
+}
+
+/// Why a client was not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// What it sent is no startup packet.
+    Malformed,
+    /// Too slow.
+    Timeout,
+    /// TLS could not be agreed on.
+    Tls,
+    /// It came without TLS, which is demanded.
+    TlsRequired,
+    /// User or password.
+    Password,
+    /// It asked for something that pgweir does not do.
+    Unsupported,
+    /// Too many clients.
+    TooMany,
+    /// The database could not be had.
+    Database,
+    /// pgweir stops.
+    Draining,
+}
+
+impl Label for Rejection {
+    const ALL: &'static [Self] = &[
+        Self::Malformed,
+        Self::Timeout,
+        Self::Tls,
+        Self::TlsRequired,
+        Self::Password,
+        Self::Unsupported,
+        Self::TooMany,
+        Self::Database,
+        Self::Draining,
+    ];
+
+    fn as_label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Timeout => "timeout",
+            Self::Tls => "tls",
+            Self::TlsRequired => "tls_required",
+            Self::Password => "password",
+            Self::Unsupported => "unsupported",
+            Self::TooMany => "too_many",
+            Self::Database => "database",
+            Self::Draining => "draining",
+        }
+    }
+
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// Serves one client from its first byte to its last.
+pub async fn run(tcp: TcpStream, peer: SocketAddr, worker: Arc<Worker>) {
+    let shard = Arc::clone(&worker.shard);
+    shard.count.client_connections_received.one();
+    let connected = shard.enter(GaugeKind::ClientConnections);
+    let begun = clock::now();
+    // Boxed: freed once it is done, so that an idle client does not carry its size along.
+    let login = Box::pin(login(Stream::Plain(tcp), &worker));
+    let timeout = worker.shared.live().client_login_timeout;
+    let outcome = tokio::time::timeout(timeout, login).await;
+    let client = match outcome {
+        Ok(Ok(Some(client))) => client,
+        Ok(Ok(None)) => return,
+        Ok(Err(rejection)) => return reject(&worker, peer, rejection),
+        Err(_) => return reject(&worker, peer, Rejection::Timeout),
+    };
+    shard.count.client_connections_setup_succeeded.one();
+    shard.time.client_connection_setup.observe(clock::now().saturating_duration_since(begun));
+    tracing::debug!(client = client.id(), %peer, tls = client.is_tls(), "client logged in");
+    let id = client.id();
+    let end = serve::serve(client).await;
+    shard.count.client_connections_closed.one();
+    tracing::debug!(client = id, %peer, reason = end.as_str(), "client connection closed");
+    drop(connected);
+}
+
+fn reject(worker: &Worker, peer: SocketAddr, rejection: Rejection) {
+    let shard = &worker.shard;
+    shard.login_rejections.of(rejection).one();
+    if matches!(rejection, Rejection::Password | Rejection::Tls | Rejection::TlsRequired) {
+        shard.count.client_connections_setup_failed_auth.one();
+    }
+    shard.count.client_connections_closed.one();
+    tracing::info!(%peer, reason = rejection.as_label(), "client was not let in");
+}
+
+/// From the first byte to ReadyForQuery. `None`: it was a cancel request, or nobody.
+async fn login(
+    stream: Stream,
+    worker: &Arc<Worker>,
+) -> Result<Option<Box<serve::Client>>, Rejection> {
+    let in_setup = worker.shard.enter(GaugeKind::ClientConnectionsInSetup);
+    let Some(mut greeted) = handshake::greet(stream, worker).await? else { return Ok(None) };
+    let pending = authenticate::authenticate(&mut greeted, worker).await?;
+    let client = welcome::welcome(greeted, pending, worker).await?;
+    drop(in_setup);
+    Ok(Some(client))
+}

@@ -1,0 +1,178 @@
+//! Clients that are logged in, by the key they cancel with.
+//!
+//! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS>
+
+use super::Live;
+use crate::pool::seat::{CancelOutcome, Kick, Seat};
+use crate::wire::startup::CancelKey;
+use aws_lc_rs::constant_time;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Bytes of a cancel key's secret with protocol 3.2; with 3.0 the first four of them count.
+pub const SECRET_LEN: usize = 32;
+
+/// What a client is doing, as far as time limits are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Activity {
+    /// It waits for a server, or its server works.
+    Busy = 0,
+    /// It has no server and nothing to do.
+    Idle = 1,
+    /// It has a server that waits for it.
+    HoldsServer = 2,
+    /// It does not read what it asked for.
+    DoesNotRead = 3,
+}
+
+/// A client's entry.
+pub struct Entered {
+    /// Where it can be reached.
+    pub seat: Arc<Seat>,
+    secret: [u8; SECRET_LEN],
+    secret_len: usize,
+    activity: AtomicU8,
+    /// Milliseconds since the registry was made.
+    since: AtomicU64,
+    login: u64,
+}
+
+impl Entered {
+    /// The client does `activity` from `now` (in milliseconds of the registry) on.
+    pub fn mark(&self, activity: Activity, now: u64) {
+        self.since.store(now, Ordering::Relaxed);
+        self.activity.store(activity as u8, Ordering::Relaxed);
+    }
+
+    /// True if the client was last said to do `activity`.
+    #[must_use]
+    pub fn does(&self, activity: Activity) -> bool {
+        self.activity.load(Ordering::Relaxed) == activity as u8
+    }
+
+    /// The secret that the client was told.
+    #[must_use]
+    pub fn secret(&self) -> &[u8] {
+        self.secret.get(..self.secret_len).unwrap_or_default()
+    }
+}
+
+/// Every client that is logged in.
+pub struct Registry {
+    entries: DashMap<u32, Arc<Entered>>,
+    begun: std::time::Instant,
+}
+
+impl Registry {
+    /// An empty one; `now` is the zero of its clock.
+    #[must_use]
+    pub fn new(now: std::time::Instant) -> Self {
+        Self { entries: DashMap::new(), begun: now }
+    }
+
+    /// Milliseconds on the registry's clock.
+    #[must_use]
+    pub fn millis(&self, now: std::time::Instant) -> u64 {
+        let since = now.saturating_duration_since(self.begun);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Enters a client under a process id of its own. `None` without randomness.
+    pub fn enter(&self, long_key: bool, now: std::time::Instant) -> Option<(u32, Arc<Entered>)> {
+        let mut secret = [0; SECRET_LEN];
+        aws_lc_rs::rand::fill(&mut secret).ok()?;
+        let entered = Arc::new(Entered {
+            seat: Arc::default(),
+            secret,
+            secret_len: if long_key { SECRET_LEN } else { 4 },
+            activity: AtomicU8::new(Activity::Busy as u8),
+            since: AtomicU64::new(self.millis(now)),
+            login: self.millis(now),
+        });
+        loop {
+            let mut id = [0; 4];
+            aws_lc_rs::rand::fill(&mut id).ok()?;
+            // Process ids are positive numbers.
+            let id = u32::from_be_bytes(id) & 0x7fff_ffff;
+            if id == 0 {
+                continue;
+            }
+            if let Entry::Vacant(vacant) = self.entries.entry(id) {
+                vacant.insert(Arc::clone(&entered));
+                return Some((id, entered));
+            }
+        }
+    }
+
+    /// The client is gone.
+    pub fn leave(&self, process_id: u32) {
+        self.entries.remove(&process_id);
+    }
+
+    /// Finds what a cancel request is to hit.
+    #[must_use]
+    pub fn cancel(&self, key: &CancelKey<'_>) -> CancelOutcome {
+        let Some(entered) = self.entries.get(&key.process_id).map(|entry| Arc::clone(entry.value()))
+        else {
+            return CancelOutcome::Nothing;
+        };
+        match constant_time::verify_slices_are_equal(entered.secret(), key.secret) {
+            Ok(()) => entered.seat.cancel(),
+            Err(_) => CancelOutcome::Nothing,
+        }
+    }
+
+    /// Tells everybody.
+    pub fn kick_all(&self, kick: Kick) {
+        for entry in &self.entries {
+            entry.value().seat.kick(kick);
+        }
+    }
+
+    /// Number of clients.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// True if nobody is logged in.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Tells those whose time is up.
+    pub fn sweep(&self, live: &Live, now: std::time::Instant) {
+        let now = self.millis(now);
+        let over = |since: u64, limit: Duration| {
+            !limit.is_zero() && u128::from(now.saturating_sub(since)) >= limit.as_millis()
+        };
+        for entry in &self.entries {
+            let entered = entry.value();
+            let since = entered.since.load(Ordering::Relaxed);
+            let activity = entered.activity.load(Ordering::Relaxed);
+            let kick = if activity == Activity::Idle as u8 {
+                let idle = over(since, live.idle_client_timeout);
+                let old = over(entered.login, live.max_client_lifetime);
+                if idle || old { Kick::IDLE } else { Kick::NONE }
+            } else if activity == Activity::HoldsServer as u8
+                && over(since, live.idle_in_transaction_timeout)
+            {
+                Kick::HOLDING
+            } else if activity == Activity::DoesNotRead as u8
+                && over(since, live.client_stall_timeout)
+            {
+                Kick::STALLED
+            } else {
+                Kick::NONE
+            };
+            if kick != Kick::NONE {
+                entered.seat.kick(kick);
+            }
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! A client attached to a server: bytes both ways, each direction with its own bounded backlog.
+//!
+//! Neither side is read while what it sent before is still to be written, so a slow reader slows
+//! its writer and nothing piles up. Four system calls make a transaction: receive, send, receive,
+//! send.
+
+use super::backlog::{Backlog, take_buffer};
+use super::registry::Activity;
+use super::serve::{Attachment, Client, End, PIECE_MAX};
+use crate::net::buffer::Chunk;
+use crate::server::{CloseReason, Server};
+use crate::state::PinReason;
+use crate::state::pipeline::Surprise;
+use crate::state::prelude;
+use crate::state::reply::{self, Discarded, Event, Outgoing, Passing};
+use crate::state::session::{Extent, STATEMENT_MAX};
+use crate::telemetry::clock;
+use crate::telemetry::metrics::{GaugeGuard, Label, QueryProtocol};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+impl Label for PinReason {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn as_label(self) -> &'static str {
+        Self::as_label(self)
+    }
+
+    fn index(self) -> usize {
+        Self::index(self)
+    }
+}
+
+/// Since when, and why, a client keeps its server.
+pub(super) struct PinnedSince {
+    since: Instant,
+    reason: PinReason,
+    _gauge: GaugeGuard,
+}
+
+impl Client {
+    pub(super) fn poll_to_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        match self.to_client.poll_write(cx, &mut self.stream) {
+            Poll::Ready(Ok(written)) => {
+                self.worker.shard.count.client_bytes_sent.add(written as u64);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(_)) => Poll::Ready(Err(End::Gone)),
+            Poll::Pending => {
+                self.mark_not_reading();
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The client's time to read begins when it first stops reading.
+    fn mark_not_reading(&self) {
+        if !self.entered.does(Activity::DoesNotRead) {
+            self.mark(Activity::DoesNotRead, clock::now());
+        }
+    }
+
+    pub(super) fn poll_attached(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let mut moved = false;
+        if !self.to_server.is_empty() && self.poll_to_server(cx)?.is_ready() {
+            moved = true;
+        }
+        if !self.to_client.is_empty() && self.poll_to_client(cx)?.is_ready() {
+            self.mark(Activity::Busy, clock::now());
+            moved = true;
+        }
+        if self.to_server.is_empty() {
+            if !self.inbound.is_empty() {
+                let before = self.inbound.len();
+                self.take_in_held()?;
+                moved |= self.inbound.len() < before;
+            }
+            if self.may_read_client() && self.poll_from_client(cx)?.is_ready() {
+                moved = true;
+            }
+        }
+        if self.to_client.is_empty()
+            && matches!(self.attachment, Attachment::Attached(_))
+            && self.poll_from_server(cx)?.is_ready()
+        {
+            moved = true;
+        }
+        if moved { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn may_read_client(&self) -> bool {
+        let Attachment::Attached(lease) = &self.attachment else { return false };
+        self.to_server.is_empty()
+            && self.inbound.len() <= STATEMENT_MAX + PIECE_MAX
+            && lease.server.side.pipeline.has_room()
+    }
+
+    fn poll_to_server(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let Attachment::Attached(lease) = &mut self.attachment else { return Poll::Pending };
+        match ready!(self.to_server.poll_write(cx, &mut lease.server.stream)) {
+            Ok(written) => {
+                self.worker.shard.count.database_bytes_sent.add(written as u64);
+                Poll::Ready(Ok(()))
+            }
+            // What it said last may still be there to be read, and says why.
+            Err(_) => {
+                self.to_server = Backlog::Empty;
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    /// Translates the front of `bytes` for the server. Yields how much of it is done with.
+    pub(super) fn send_to_server(&mut self, bytes: &[u8]) -> Result<usize, End> {
+        if !self.to_server.is_empty() {
+            return Ok(0);
+        }
+        let live = self.live();
+        match self.session.extent(bytes, PIECE_MAX, &live.limits).map_err(End::Fault)? {
+            Extent::Incomplete => return Ok(0),
+            Extent::Terminate => return Err(End::Terminated),
+            Extent::Batch(_) | Extent::Piece(_) => {}
+        }
+        let Attachment::Attached(lease) = &mut self.attachment else { return Ok(0) };
+        let side = &mut lease.server.side;
+        let mut out = take_buffer();
+        if side.pipeline.is_settled() {
+            let kept = live.limits.server_statements_max;
+            prelude::write(side, &self.session.settings, kept, &mut out);
+            self.asked.get_or_insert_with(clock::now);
+        }
+        let mut intern = &self.pool.pools().statements;
+        let done = self
+            .session
+            .translate(side, &mut intern, &live.limits, bytes, &mut out)
+            .map_err(End::Fault)?;
+        let shard = &self.worker.shard;
+        let tls = self.stream.is_tls();
+        if done.requests.simple > 0 {
+            shard.queries(QueryProtocol::Simple, tls).add(u64::from(done.requests.simple));
+        }
+        if done.requests.extended > 0 {
+            shard.queries(QueryProtocol::Extended, tls).add(u64::from(done.requests.extended));
+        }
+        self.to_server = Backlog::Bytes(out, 0);
+        self.pin_if_due();
+        if done.terminate {
+            return Err(End::Terminated);
+        }
+        Ok(done.consumed)
+    }
+
+    fn pin_if_due(&mut self) {
+        let Some(reason) = self.session.pin else { return };
+        if self.pinned.is_some() {
+            return;
+        }
+        tracing::info!(
+            client = self.session.id,
+            database = %self.pool.database,
+            user = %self.pool.user,
+            reason = reason.as_label(),
+            advice = reason.advice(),
+            "client pinned"
+        );
+        self.pinned = Some(Box::new(PinnedSince {
+            since: clock::now(),
+            reason,
+            _gauge: self.worker.shard.enter_pin(reason),
+        }));
+    }
+
+    pub(super) fn unpin(&mut self) {
+        if let Some(pinned) = self.pinned.take() {
+            let held = clock::now().saturating_duration_since(pinned.since);
+            self.worker.shard.time.session_pin.observe(held);
+            tracing::debug!(
+                client = self.session.id,
+                reason = pinned.reason.as_label(),
+                held_ms = u64::try_from(held.as_millis()).unwrap_or(u64::MAX),
+                "client unpinned"
+            );
+        }
+    }
+
+    fn poll_from_server(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let Attachment::Attached(lease) = &mut self.attachment else { return Poll::Pending };
+        let mut chunk = Chunk::take();
+        let server = &mut *lease.server;
+        let kept = server.held.len();
+        let read = match ready!(poll_read_behind(server, cx, &mut chunk)) {
+            Ok(0) | Err(_) => return Poll::Ready(Err(End::ServerLost)),
+            Ok(read) => read,
+        };
+        self.worker.shard.count.database_bytes_received.add(read as u64);
+        let input = chunk.get(..kept + read).unwrap_or_default();
+        let mut out = Outgoing::default();
+        let mut news = News::default();
+        let sorted = reply::sort(
+            &mut self.session,
+            &mut server.side,
+            &mut server.passing,
+            input,
+            &mut out,
+            |event| news.take(&event),
+        );
+        let used = match sorted {
+            Ok(used) => used,
+            Err(surprise) => return Poll::Ready(Err(self.surprised(surprise))),
+        };
+        server.held.clear();
+        server.held.extend_from_slice(input.get(used..).unwrap_or_default());
+        if server.held.is_empty() {
+            server.held = Vec::new();
+        }
+        let (range, spilled) = out.into_parts();
+        self.to_client = if spilled.is_empty() {
+            Backlog::Chunk(chunk, range)
+        } else {
+            Backlog::Bytes(spilled, 0)
+        };
+        self.after_replies(cx, &news)
+    }
+
+    fn surprised(&mut self, surprise: Surprise) -> End {
+        tracing::warn!(
+            client = self.session.id,
+            database = %self.pool.database,
+            user = %self.pool.user,
+            error = &surprise as &dyn std::error::Error,
+            "server closed: its replies do not match what was asked"
+        );
+        End::ServerLost
+    }
+
+    /// Acts on what came, after it was put into the backlog.
+    fn after_replies(&mut self, cx: &mut Context<'_>, news: &News) -> Poll<Result<(), End>> {
+        for sqlstate in news.errors.iter().flatten() {
+            self.worker.shard.errors.of(sqlstate).one();
+        }
+        if news.fatal {
+            // The client reads the server's last words, then the end of the connection.
+            if self.poll_to_client(cx)?.is_pending() {
+                return Poll::Pending;
+            }
+            return Poll::Ready(Err(End::ServerFatal));
+        }
+        if let Some(Discarded::All) = news.discarded {
+            self.discarded_all();
+        }
+        if news.ready > 0 {
+            let now = clock::now();
+            if let Some(asked) = self.asked.take() {
+                let took = now.saturating_duration_since(asked);
+                let time = &self.worker.shard.time;
+                time.query_response.observe(took);
+                time.query_database_response.observe(took);
+            }
+            self.settle(now);
+        }
+        if !self.to_client.is_empty() && self.poll_to_client(cx)?.is_pending() {
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The client's `DISCARD ALL` succeeded: what it was pinned for is gone.
+    fn discarded_all(&mut self) {
+        if let Attachment::Attached(lease) = &mut self.attachment {
+            lease.server.side.applied = std::sync::Arc::default();
+        }
+        if self.session.pin.is_some_and(|reason| !reason.survives_discard_all()) {
+            self.session.pin = None;
+            self.unpin();
+        }
+    }
+
+    /// Gives the server back, if the transaction is over and nothing keeps it.
+    fn settle(&mut self, now: Instant) {
+        let Attachment::Attached(lease) = &self.attachment else { return };
+        let side = &lease.server.side;
+        if side.pipeline.is_settled() {
+            self.worker.shard.count.transactions.one();
+        }
+        if side.pipeline.waits_for_client() {
+            self.mark(Activity::HoldsServer, now);
+        }
+        let tainted = side.pipeline.is_tainted();
+        if !tainted && (!side.pipeline.is_settled() || self.session.pin.is_some()) {
+            return;
+        }
+        let clean = lease.server.passing == Passing::Nothing
+            && self.to_server.is_empty()
+            && !self.session.is_streaming();
+        let attachment = std::mem::replace(&mut self.attachment, Attachment::Detached);
+        let Attachment::Attached(lease) = attachment else { return };
+        self.entered.seat.end();
+        self.mark(Activity::Idle, now);
+        if tainted || !clean {
+            lease.close(CloseReason::NotClean);
+        } else {
+            lease.give_back(now);
+        }
+    }
+}
+
+/// Reads behind what is held of an incomplete message, so that both are one piece.
+fn poll_read_behind(
+    server: &mut Server,
+    cx: &mut Context<'_>,
+    chunk: &mut Chunk,
+) -> Poll<std::io::Result<usize>> {
+    let kept = server.held.len();
+    let Some((front, behind)) = chunk.split_at_mut_checked(kept) else {
+        return Poll::Ready(Err(std::io::ErrorKind::InvalidData.into()));
+    };
+    front.copy_from_slice(&server.held);
+    server.stream.poll_read(cx, behind)
+}
+
+/// What the replies in one read amounted to.
+#[derive(Default)]
+struct News {
+    ready: u32,
+    fatal: bool,
+    /// The first few are counted; nobody needs the thousandth error of one read.
+    errors: [Option<[u8; 5]>; 8],
+    discarded: Option<Discarded>,
+}
+
+impl News {
+    fn take(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Ready => self.ready += 1,
+            Event::Error { sqlstate, fatal } => {
+                self.fatal |= fatal;
+                if let Some(free) = self.errors.iter_mut().find(|slot| slot.is_none()) {
+                    *free = Some(sqlstate.map_or(*b"XX000", |code| code.0));
+                }
+            }
+            Event::ParameterStatus { .. } => {}
+            Event::Discarded(discarded) => self.discarded = Some(*discarded),
+        }
+    }
+}

@@ -1,0 +1,480 @@
+//! A client between its login and its end: idle, waiting for a server, or attached to one.
+//!
+//! One state machine, polled by the one task of the client. Nothing in it is lost when it is not
+//! polled to the end: dropping it closes both connections.
+
+use super::backlog::Backlog;
+use super::handshake::Greeted;
+use super::registry::{Activity, Entered};
+use super::{Live, Worker};
+use crate::net::buffer::Chunk;
+use crate::net::stream::Stream;
+use crate::pool::seat::Kick;
+use crate::pool::{BorrowError, Lease, Pool};
+use crate::server::CloseReason;
+use crate::server::reset::Cleaning;
+use crate::state::session::{ClientFault, Extent, STATEMENT_MAX, Session};
+use crate::telemetry::clock;
+use crate::telemetry::metrics::GaugeGuard;
+use crate::wire::{ErrorResponse, FrameError, SqlState, encode};
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+/// What a client may be ahead, in bytes: a batch up to this size goes out in one piece.
+pub(super) const PIECE_MAX: usize = 64 * 1024;
+
+/// Longest time for the last words to a client.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How a client's connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It said good-bye.
+    Terminated,
+    /// It vanished.
+    Gone,
+    /// It broke the protocol or a limit.
+    Fault(ClientFault),
+    /// Its server was lost.
+    ServerLost,
+    /// It was told of the end by the server.
+    ServerFatal,
+    /// Its time was up.
+    IdleTimeout,
+    /// It left a transaction open for too long.
+    IdleInTransaction,
+    /// It did not read.
+    Stalled,
+    /// pgweir stops.
+    Shutdown,
+}
+
+impl End {
+    /// For the log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Terminated => "terminated by the client",
+            Self::Gone => "the client vanished",
+            Self::Fault(_) => "protocol violation",
+            Self::ServerLost => "the server was lost",
+            Self::ServerFatal => "ended by the server",
+            Self::IdleTimeout => "idle_client_timeout or max_client_lifetime",
+            Self::IdleInTransaction => "idle_in_transaction_timeout",
+            Self::Stalled => "client_stall_timeout",
+            Self::Shutdown => "shutting down",
+        }
+    }
+
+    /// The last message to the client; `None` where nobody is there, or it was told already.
+    fn last_words(self) -> Option<ErrorResponse> {
+        let (sqlstate, message) = match self {
+            Self::Terminated | Self::Gone | Self::ServerFatal | Self::Stalled => return None,
+            Self::Fault(ClientFault::TooManyStatements) => {
+                (SqlState::CONFIGURATION_LIMIT_EXCEEDED, "too many prepared statements")
+            }
+            Self::Fault(ClientFault::Frame(FrameError::TooLarge { .. })) => {
+                (SqlState::PROGRAM_LIMIT_EXCEEDED, "message is too large")
+            }
+            Self::Fault(_) => (SqlState::PROTOCOL_VIOLATION, "invalid frontend message"),
+            Self::ServerLost => {
+                (SqlState::CONNECTION_FAILURE, "server closed the connection unexpectedly")
+            }
+            Self::IdleTimeout => {
+                (SqlState::IDLE_SESSION_TIMEOUT, "terminating connection due to idle-session timeout")
+            }
+            Self::IdleInTransaction => (
+                SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+                "terminating connection due to idle-in-transaction timeout",
+            ),
+            Self::Shutdown => {
+                (SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+            }
+        };
+        Some(ErrorResponse::fatal(sqlstate, message))
+    }
+}
+
+/// How a client holds a server.
+pub(super) enum Attachment {
+    /// Not at all.
+    Detached,
+    /// It is in the queue.
+    Waiting { since: Instant },
+    /// For a transaction, or for longer if the session is pinned.
+    Attached(Lease),
+}
+
+/// A client that is logged in.
+pub struct Client {
+    pub(super) stream: Stream,
+    pub(super) session: Session,
+    pub(super) attachment: Attachment,
+    /// What came and could not be dealt with yet.
+    pub(super) inbound: Vec<u8>,
+    pub(super) to_client: Backlog,
+    pub(super) to_server: Backlog,
+    pub(super) pool: Arc<Pool>,
+    pub(super) worker: Arc<Worker>,
+    pub(super) entered: Arc<Entered>,
+    pub(super) pinned: Option<Box<super::relay::PinnedSince>>,
+    /// When the batch under way came.
+    pub(super) asked: Option<Instant>,
+    /// Skip up to the next `Sync`: the batch before it was refused.
+    skipping: bool,
+    process_id: u32,
+    _gauge: GaugeGuard,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Attachment::Waiting { .. } = self.attachment {
+            self.pool.leave(&self.entered.seat, clock::now());
+        }
+        self.worker.shared.registry.leave(self.process_id);
+    }
+}
+
+impl Client {
+    pub(super) fn new(
+        greeted: Greeted,
+        pool: Arc<Pool>,
+        worker: Arc<Worker>,
+        process_id: u32,
+        entered: Arc<Entered>,
+        gauge: GaugeGuard,
+    ) -> Self {
+        let id = worker.shared.next_client();
+        Self {
+            stream: greeted.stream,
+            session: Session::new(id, greeted.settings),
+            attachment: Attachment::Detached,
+            inbound: greeted.buffer,
+            to_client: Backlog::Empty,
+            to_server: Backlog::Empty,
+            pool,
+            worker,
+            entered,
+            pinned: None,
+            asked: None,
+            skipping: false,
+            process_id,
+            _gauge: gauge,
+        }
+    }
+
+    /// Its number in the log.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.session.id
+    }
+
+    /// True if its connection is encrypted.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.stream.is_tls()
+    }
+
+    pub(super) fn live(&self) -> Arc<Live> {
+        self.worker.shared.live()
+    }
+
+    pub(super) fn mark(&self, activity: Activity, now: Instant) {
+        self.entered.mark(activity, self.worker.shared.registry.millis(now));
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            if let Some(end) = self.heed() {
+                return Poll::Ready(end);
+            }
+            let step = match self.attachment {
+                Attachment::Detached => self.poll_idle(cx),
+                Attachment::Waiting { since } => self.poll_waiting(cx, since),
+                Attachment::Attached(_) => self.poll_attached(cx),
+            };
+            match ready!(step) {
+                Ok(()) => {}
+                Err(end) => return Poll::Ready(end),
+            }
+        }
+    }
+
+    /// Looks at what the client was told by others.
+    fn heed(&mut self) -> Option<End> {
+        let seat = &self.entered.seat;
+        let kicks = seat.kicks();
+        if kicks == Kick::NONE {
+            return None;
+        }
+        if kicks.has(Kick::STOP) {
+            return Some(End::Shutdown);
+        }
+        if kicks.has(Kick::STALLED) {
+            return Some(End::Stalled);
+        }
+        match self.attachment {
+            Attachment::Detached => {
+                seat.clear(Kick::CANCEL);
+                seat.clear(Kick::HOLDING);
+                if kicks.has(Kick::DRAIN) && self.inbound.is_empty() {
+                    return Some(End::Shutdown);
+                }
+                if kicks.has(Kick::IDLE) {
+                    return Some(End::IdleTimeout);
+                }
+            }
+            Attachment::Waiting { .. } if kicks.has(Kick::CANCEL) => {
+                seat.clear(Kick::CANCEL);
+                self.give_up_waiting(&BorrowError::Cancelled);
+            }
+            Attachment::Waiting { .. } => {}
+            Attachment::Attached(_) => {
+                seat.clear(Kick::IDLE);
+                seat.clear(Kick::CANCEL);
+                if kicks.has(Kick::HOLDING) {
+                    return Some(End::IdleInTransaction);
+                }
+            }
+        }
+        None
+    }
+
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        if !self.to_client.is_empty() {
+            ready!(self.poll_to_client(cx))?;
+        }
+        if !self.inbound.is_empty() && self.begin()? {
+            return Poll::Ready(Ok(()));
+        }
+        if self.inbound.len() > STATEMENT_MAX + PIECE_MAX {
+            return Poll::Ready(Err(End::Fault(ClientFault::Frame(FrameError::TooLarge {
+                tag: 0,
+                frame_len: self.inbound.len(),
+            }))));
+        }
+        ready!(self.poll_from_client(cx))?;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads what the client sends behind what is already there.
+    pub(super) fn poll_from_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let mut chunk = Chunk::take();
+        let read = match ready!(self.stream.poll_read(cx, &mut chunk)) {
+            Ok(0) | Err(_) => return Poll::Ready(Err(End::Gone)),
+            Ok(read) => read,
+        };
+        self.worker.shard.count.client_bytes_received.add(read as u64);
+        let bytes = chunk.get(..read).unwrap_or_default();
+        if self.inbound.is_empty() {
+            let used = self.take_in(bytes)?;
+            self.inbound.extend_from_slice(bytes.get(used..).unwrap_or_default());
+        } else {
+            self.inbound.extend_from_slice(bytes);
+            self.take_in_held()?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Deals with what is held, as far as that can be done. Yields whether anything was.
+    fn begin(&mut self) -> Result<bool, End> {
+        let before = self.inbound.len();
+        self.take_in_held()?;
+        let waits = matches!(self.attachment, Attachment::Waiting { .. });
+        Ok(waits || self.inbound.len() < before)
+    }
+
+    pub(super) fn take_in_held(&mut self) -> Result<(), End> {
+        let mut held = std::mem::take(&mut self.inbound);
+        let used = self.take_in(&held)?;
+        held.drain(..used);
+        // An idle client holds no buffer.
+        self.inbound = if held.is_empty() { Vec::new() } else { held };
+        Ok(())
+    }
+
+    /// Deals with the front of `bytes`. Yields how much of it is done with.
+    fn take_in(&mut self, bytes: &[u8]) -> Result<usize, End> {
+        if let Attachment::Attached(_) = self.attachment {
+            return self.send_to_server(bytes);
+        }
+        let limits = self.live().limits;
+        if self.skipping {
+            return self.skip(bytes);
+        }
+        let late = self.session.discard_late_copy(bytes, &limits).map_err(End::Fault)?;
+        let rest = bytes.get(late..).unwrap_or_default();
+        match self.session.extent(rest, PIECE_MAX, &limits).map_err(End::Fault)? {
+            Extent::Incomplete => Ok(late),
+            Extent::Terminate => Err(End::Terminated),
+            Extent::Batch(_) | Extent::Piece(_) => {
+                if let Attachment::Waiting { .. } = self.attachment {
+                    return Ok(late);
+                }
+                if self.acquire()? { Ok(late + self.send_to_server(rest)?) } else { Ok(late) }
+            }
+        }
+    }
+
+    /// Gets a server at once, or a place in the queue.
+    fn acquire(&mut self) -> Result<bool, End> {
+        let now = clock::now();
+        self.asked = Some(now);
+        let shard = &self.worker.shard;
+        shard.count.database_connections_borrow_requests.one();
+        let seat = &self.entered.seat;
+        match self.pool.borrow(seat, self.worker.index, &self.session.settings, now) {
+            Ok(Some(lease)) => {
+                shard.time.borrow.observe(Duration::ZERO);
+                self.attach(lease, now);
+                Ok(true)
+            }
+            Ok(None) => {
+                self.mark(Activity::Busy, now);
+                self.attachment = Attachment::Waiting { since: now };
+                Ok(false)
+            }
+            Err(error) => {
+                self.refuse_batch(&error);
+                Ok(false)
+            }
+        }
+    }
+
+    fn attach(&mut self, lease: Lease, now: Instant) {
+        self.entered.seat.begin(&lease.server.cancel);
+        self.mark(Activity::Busy, now);
+        self.attachment = Attachment::Attached(lease);
+    }
+
+    fn poll_waiting(&mut self, cx: &mut Context<'_>, since: Instant) -> Poll<Result<(), End>> {
+        let came = self.pool.poll_wait(cx, &self.entered.seat, self.worker.index);
+        match came {
+            Poll::Ready(Ok(Some(lease))) => {
+                let now = clock::now();
+                let shard = &self.worker.shard;
+                shard.time.borrow.observe(now.saturating_duration_since(since));
+                self.attach(lease, now);
+                self.take_in_held()?;
+                return Poll::Ready(Ok(()));
+            }
+            Poll::Ready(Ok(None)) => {
+                self.attachment = Attachment::Detached;
+                return Poll::Ready(Ok(()));
+            }
+            Poll::Ready(Err(error)) => {
+                if let BorrowError::Timeout { .. } = error {
+                    self.worker.shard.count.database_connections_borrow_timeouts.one();
+                }
+                self.attachment = Attachment::Detached;
+                self.refuse_batch(&error);
+                return Poll::Ready(Ok(()));
+            }
+            Poll::Pending => {}
+        }
+        if self.inbound.len() > STATEMENT_MAX + PIECE_MAX {
+            return Poll::Pending;
+        }
+        match ready!(self.poll_from_client(cx)) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(end) => {
+                self.worker.shard.count.database_connections_borrow_requests_aborted.one();
+                Poll::Ready(Err(end))
+            }
+        }
+    }
+
+    fn give_up_waiting(&mut self, error: &BorrowError) {
+        self.pool.leave(&self.entered.seat, clock::now());
+        self.attachment = Attachment::Detached;
+        self.refuse_batch(error);
+    }
+
+    /// Answers a batch of which nothing was sent to a server.
+    fn refuse_batch(&mut self, error: &BorrowError) {
+        let message = error.to_message();
+        let fields = crate::wire::response::ErrorFields::read(message.get(5..).unwrap_or_default());
+        let sqlstate = fields.sqlstate.map_or(*b"XX000", |code| code.0);
+        self.worker.shard.errors.of(&sqlstate).one();
+        let mut out = super::backlog::take_buffer();
+        out.extend_from_slice(&message);
+        self.to_client = Backlog::Bytes(out, 0);
+        self.skipping = true;
+    }
+
+    /// Drops the messages of a refused batch up to the one that ends it, and answers that.
+    fn skip(&mut self, bytes: &[u8]) -> Result<usize, End> {
+        let limits = self.live().limits;
+        let (used, ended) = self.session.skip_batch(bytes, &limits).map_err(End::Fault)?;
+        if ended {
+            self.skipping = false;
+            let mut out = super::backlog::take_buffer();
+            out.extend_from_slice(&encode::READY_IDLE);
+            self.to_client.push(out);
+            self.mark(Activity::Idle, clock::now());
+        }
+        Ok(used)
+    }
+
+    /// Lets go of the server, in whatever state it is.
+    fn release(&mut self, end: End) {
+        let attachment = std::mem::replace(&mut self.attachment, Attachment::Detached);
+        self.unpin();
+        self.entered.seat.end();
+        match attachment {
+            Attachment::Detached => {}
+            Attachment::Waiting { .. } => self.pool.leave(&self.entered.seat, clock::now()),
+            Attachment::Attached(lease) => self.release_server(lease, end),
+        }
+    }
+
+    fn release_server(&mut self, lease: Lease, end: End) {
+        let pipeline = &lease.server.side.pipeline;
+        let answered = pipeline.is_answered() && self.to_server.is_empty() && !self.session.is_streaming();
+        let lost = matches!(end, End::ServerLost | End::ServerFatal);
+        match self.session.pin {
+            _ if lost => lease.close(CloseReason::ClosedByServer),
+            Some(reason) if reason.survives_discard_all() => lease.close(CloseReason::NotClean),
+            _ if !answered => lease.close(CloseReason::ClientGone),
+            Some(_) => lease.clean(Cleaning::DiscardAll),
+            None => lease.clean(Cleaning::Rollback),
+        }
+    }
+
+    async fn say_goodbye(&mut self, end: End) {
+        let Some(words) = end.last_words() else { return };
+        self.worker.shard.errors.of(&words.sqlstate.0).one();
+        let bytes = words.to_bytes();
+        let farewell = async {
+            std::future::poll_fn(|cx| self.to_client.poll_write(cx, &mut self.stream)).await?;
+            self.stream.write_all(&bytes).await?;
+            self.stream.shutdown().await?;
+            io::Result::Ok(())
+        };
+        // Whether it listens or not, the connection ends here.
+        let _ = tokio::time::timeout(FAREWELL_TIMEOUT, farewell).await;
+    }
+}
+
+/// Serves a client to its end.
+pub async fn serve(mut client: Box<Client>) -> End {
+    client.mark(Activity::Idle, clock::now());
+    let end = std::future::poll_fn({
+        let mut settled = false;
+        let client = &mut client;
+        move |cx| {
+            if !settled {
+                client.entered.seat.settle(cx.waker());
+                settled = true;
+            }
+            client.poll(cx)
+        }
+    })
+    .await;
+    client.release(end);
+    // Boxed: only a client that ends needs the room.
+    Box::pin(client.say_goodbye(end)).await;
+    end
+}

@@ -1,0 +1,183 @@
+//! What a client is told when it is let in: the settings of its session, its cancel key, and that
+//! it may go on. Touches a server only if nobody with such settings was welcomed before.
+
+use super::handshake::{Greeted, farewell};
+use super::serve::Client;
+use super::{Rejection, Worker};
+use crate::pool::seat::Seat;
+use crate::pool::{BorrowError, Lease, Pool};
+use crate::server::settings::ApplyError;
+use crate::server::{CloseReason, Reported};
+use crate::state::settings::Settings;
+use crate::telemetry::clock;
+use crate::telemetry::metrics::GaugeKind;
+use crate::wire::{SqlState, encode};
+use std::sync::Arc;
+
+/// Longest `application_name` that PostgreSQL keeps whole.
+const NAME_MAX: usize = 63;
+
+/// Welcomes the client. `owed` goes out in the same write.
+///
+/// # Errors
+/// [`Rejection`]; the client was told why.
+pub async fn welcome(
+    mut greeted: Greeted,
+    mut owed: Vec<u8>,
+    worker: &Arc<Worker>,
+) -> Result<Box<Client>, Rejection> {
+    let (pool, reported) = match prepare(&greeted, worker).await {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            owed.extend_from_slice(&fatal(&error.to_message()));
+            farewell(&mut greeted.stream, &owed).await;
+            return Err(Rejection::Database);
+        }
+    };
+    let shared = &worker.shared;
+    let (process_id, entered) =
+        shared.registry.enter(greeted.long_keys, clock::now()).ok_or(Rejection::Malformed)?;
+    let tls = greeted.stream.is_tls();
+    let gauge = worker.shard.enter(if tls {
+        GaugeKind::ClientConnectionsTls
+    } else {
+        GaugeKind::ClientConnectionsNoTls
+    });
+    for (name, value) in &reported {
+        encode::parameter_status(&mut owed, name, value);
+    }
+    encode::backend_key_data(&mut owed, process_id, entered.secret());
+    owed.extend_from_slice(&encode::READY_IDLE);
+    let client = Client::new(greeted, pool, Arc::clone(worker), process_id, entered, gauge);
+    let mut client = Box::new(client);
+    client.stream.write_all(&owed).await.map_err(|_| Rejection::Malformed)?;
+    Ok(client)
+}
+
+async fn prepare(
+    greeted: &Greeted,
+    worker: &Arc<Worker>,
+) -> Result<(Arc<Pool>, Reported), BorrowError> {
+    let pool = worker.shared.pools.pool(&greeted.database, &greeted.user)?;
+    let baseline = match pool.baseline() {
+        Some(baseline) => baseline,
+        None => {
+            // The first client of a pool: opening a server tells what its sessions look like.
+            let lease = borrow(&pool, worker, &Settings::default()).await?;
+            lease.give_back(clock::now());
+            pool.baseline().ok_or(BorrowError::Shutdown)?
+        }
+    };
+    if let Some(reported) = foreseen(&baseline, &greeted.settings) {
+        return Ok((pool, reported));
+    }
+    if let Some(learned) = pool.learned(&greeted.settings) {
+        return Ok((pool, (*learned).clone()));
+    }
+    let reported = learn(&pool, worker, &baseline, &greeted.settings).await?;
+    Ok((pool, reported))
+}
+
+/// What a server would report with `settings`, where that is plain without asking one.
+fn foreseen(baseline: &Reported, settings: &Settings) -> Option<Reported> {
+    let mut reported = baseline.clone();
+    for (name, value) in settings.iter() {
+        let plain = match name {
+            "application_name" => {
+                value.len() <= NAME_MAX && value.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+            }
+            "client_encoding" => value == "UTF8",
+            "extra_float_digits" => {
+                value.parse::<i8>().is_ok_and(|digits| (-15..=3).contains(&digits))
+            }
+            _ => false,
+        };
+        if !plain {
+            return None;
+        }
+        report(&mut reported, name, value);
+    }
+    Some(reported)
+}
+
+/// Changes the value of a setting that is reported at all.
+fn report(reported: &mut Reported, name: &str, value: &str) {
+    if let Some(entry) = reported.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
+        entry.1 = value.into();
+    }
+}
+
+/// Asks a server what it makes of `settings`, once for all clients that want the same.
+async fn learn(
+    pool: &Arc<Pool>,
+    worker: &Arc<Worker>,
+    baseline: &Reported,
+    settings: &Arc<Settings>,
+) -> Result<Reported, BorrowError> {
+    let mut lease = borrow(pool, worker, settings).await?;
+    match lease.server.reapply(settings).await {
+        Ok(changed) => {
+            lease.give_back(clock::now());
+            let mut reported = baseline.clone();
+            for (name, value) in &changed {
+                report(&mut reported, name, value);
+            }
+            pool.learn(settings, Arc::new(reported.clone()));
+            Ok(reported)
+        }
+        Err(ApplyError::Refused(refusal)) => {
+            lease.close(CloseReason::NotClean);
+            Err(BorrowError::Refused(refusal))
+        }
+        Err(ApplyError::Io(_)) => {
+            lease.close(CloseReason::ClosedByServer);
+            Err(BorrowError::Away { cause: "the server closed the connection" })
+        }
+    }
+}
+
+/// Borrows a server while the client logs in.
+async fn borrow(
+    pool: &Arc<Pool>,
+    worker: &Arc<Worker>,
+    settings: &Settings,
+) -> Result<Lease, BorrowError> {
+    let waiting = Waiting { seat: Arc::new(Seat::default()), pool };
+    loop {
+        if let Some(lease) = pool.borrow(&waiting.seat, worker.index, settings, clock::now())? {
+            return Ok(lease);
+        }
+        let came = std::future::poll_fn(|cx| {
+            waiting.seat.settle(cx.waker());
+            pool.poll_wait(cx, &waiting.seat, worker.index)
+        });
+        if let Some(lease) = came.await? {
+            return Ok(lease);
+        }
+    }
+}
+
+/// Leaves the queue when the login is given up.
+struct Waiting<'a> {
+    seat: Arc<Seat>,
+    pool: &'a Arc<Pool>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.pool.leave(&self.seat, clock::now());
+    }
+}
+
+/// The same error, as one that ends the connection.
+fn fatal(message: &[u8]) -> Vec<u8> {
+    use crate::wire::response::ErrorFields;
+    let body = message.get(crate::wire::HEADER_LEN..).unwrap_or_default();
+    let fields = ErrorFields::read(body);
+    if fields.fatal {
+        return message.to_vec();
+    }
+    let sqlstate = fields.sqlstate.unwrap_or(SqlState::CONNECTION_EXCEPTION);
+    let text = String::from_utf8_lossy(fields.message).into_owned();
+    crate::wire::ErrorResponse::fatal(sqlstate, text).to_bytes()
+}

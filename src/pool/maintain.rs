@@ -1,0 +1,90 @@
+//! What is done now and then: dead, old and surplus idle servers are closed, and replaced in time.
+
+use super::{Pools, core::PoolId};
+use crate::server::{CloseReason, Server};
+use crate::telemetry::clock;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How often idle servers are looked at. One that died is noticed within this time, or when lent.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+impl Pools {
+    /// Looks after idle servers until the task is dropped.
+    ///
+    /// # Cancel safety
+    /// Can be dropped at any await.
+    pub async fn maintain(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(INTERVAL);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            self.sweep();
+        }
+    }
+
+    fn sweep(self: &Arc<Self>) {
+        let now = clock::now();
+        let settings = self.settings();
+        let stopping = self.stopping.load(Ordering::Relaxed);
+        let mut reasons = Vec::new();
+        let taken = {
+            let mut core = self.core.lock();
+            let kept_max = core.limits().budget * u32::from(settings.max_idle_connections_percent) / 100;
+            let mut long_idle = 0;
+            core.take_idle(|_, idle| {
+                let server: &mut Server = &mut idle.server;
+                let idle_for = now.saturating_duration_since(idle.since);
+                let reason = if stopping {
+                    Some(CloseReason::Shutdown)
+                } else if let Err(reason) = server.check_idle() {
+                    Some(reason)
+                } else if server.expires_at.is_some_and(|at| at <= now) {
+                    Some(CloseReason::Lifetime)
+                } else if idle_for >= settings.idle_connection_timeout {
+                    long_idle += 1;
+                    (long_idle > kept_max).then_some(CloseReason::Idle)
+                } else {
+                    None
+                };
+                reasons.extend(reason);
+                reason.is_some()
+            })
+        };
+        for ((id, server), reason) in taken.into_iter().zip(reasons) {
+            self.retire(id, server, reason);
+        }
+        self.grow(0);
+    }
+
+    fn retire(self: &Arc<Self>, id: PoolId, server: Box<Server>, reason: CloseReason) {
+        let Some(pool) = self.pool_by_id(id) else { return };
+        let worker = server.worker;
+        let replace = reason == CloseReason::Lifetime && {
+            let mut core = self.core.lock();
+            let limits = core.limits();
+            let room = core.open() < limits.budget && core.counts(id).opening == 0;
+            if room {
+                core.reserve(id);
+            }
+            room
+        };
+        if replace {
+            pool.open(worker);
+        }
+        pool.close(server, reason);
+    }
+
+    /// From now on, servers are closed as they are given back, and idle ones at once.
+    pub fn stop(self: &Arc<Self>) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.sweep();
+    }
+
+    /// Servers in whatever state.
+    #[must_use]
+    pub fn open_servers(&self) -> u32 {
+        self.core.lock().open()
+    }
+}

@@ -1,0 +1,286 @@
+//! Opening servers, and what is done while the target refuses.
+
+use super::{BorrowError, Pool, Pools};
+use crate::server::connect::{ConnectError, Outlook, connect};
+use crate::server::{Reported, Server};
+use crate::telemetry::clock;
+use crate::telemetry::metrics::GaugeKind;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// First pause after a failure to open a server; doubles with each further one.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+
+/// Longest pause between two tries.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Part of its lifetime by which a server's end is spread, so that they do not all end at once.
+const LIFETIME_JITTER: f64 = 0.1;
+
+/// Why no server could be opened, as long as none was.
+#[derive(Debug)]
+pub(super) struct Failure {
+    outlook: Outlook,
+    since: Instant,
+    tries: u32,
+    retry_at: Instant,
+    error: BorrowError,
+}
+
+impl Failure {
+    pub(super) fn cause(&self) -> &'static str {
+        match self.outlook {
+            Outlook::Full => "the target has no free connection",
+            Outlook::Away => "the target cannot be reached",
+            Outlook::Refused => "the target refuses this user or database",
+        }
+    }
+}
+
+/// What is known of the target.
+#[derive(Debug, Default)]
+pub struct TargetHealth {
+    /// When it was last reached.
+    pub last_success: Option<Instant>,
+    /// Since when it cannot be reached.
+    pub away_since: Option<Instant>,
+}
+
+impl TargetHealth {
+    /// A connection was opened, or an answer came.
+    pub fn reached(&mut self, now: Instant) {
+        self.last_success = Some(now);
+        self.away_since = None;
+    }
+
+    /// A connection could not be opened.
+    pub fn missed(&mut self, now: Instant) {
+        self.away_since.get_or_insert(now);
+    }
+}
+
+impl Pools {
+    /// What is known of the target: when it was reached last, and since when it is away.
+    pub fn target_health<T>(&self, look: impl FnOnce(&mut TargetHealth) -> T) -> T {
+        look(&mut self.target.lock())
+    }
+}
+
+impl Pool {
+    /// Opens a server for which a slot is reserved, on the thread `worker`.
+    pub(super) fn open(self: &Arc<Self>, worker: usize) {
+        let pool = Arc::clone(self);
+        let Some(runtime) = self.pools.runtime(worker) else { return };
+        runtime.spawn(async move {
+            let opening = Opening { pool: Some(pool) };
+            let result = opening.connect(worker).await;
+            opening.finish(result, worker);
+        });
+    }
+
+    /// Errors at once if the target has been refusing for so long that waiting is pointless.
+    pub(super) fn must_not_fail_fast(self: &Arc<Self>, worker: usize, now: Instant) -> Result<(), BorrowError> {
+        let error = match self.failure.lock().as_ref() {
+            Some(failure) => match failure.outlook {
+                Outlook::Full => return Ok(()),
+                Outlook::Refused if now >= failure.retry_at => return Ok(()),
+                Outlook::Refused => failure.error.clone(),
+                Outlook::Away => {
+                    let given_up = now.saturating_duration_since(failure.since)
+                        >= self.pools.settings().fail_fast_after;
+                    if !given_up {
+                        return Ok(());
+                    }
+                    failure.error.clone()
+                }
+            },
+            None => return Ok(()),
+        };
+        let mut core = self.pools.core.lock();
+        let counts = core.counts(self.id);
+        if counts.open > counts.opening {
+            // Others of this pool are at work: one of them will be given back.
+            return Ok(());
+        }
+        let due = self.failure.lock().as_ref().is_some_and(|failure| failure.retry_at <= now);
+        let limits = core.limits();
+        let try_again = due && counts.opening == 0 && core.open() < limits.budget;
+        if try_again {
+            core.reserve(self.id);
+        }
+        drop(core);
+        if try_again {
+            self.open(worker);
+        }
+        Err(error)
+    }
+
+    fn opened(self: &Arc<Self>, mut server: Box<Server>, reported: Reported, worker: usize) {
+        let now = clock::now();
+        self.pools.target_health(|health| health.reached(now));
+        *self.failure.lock() = None;
+        {
+            let mut baseline = self.baseline.write();
+            if baseline.as_deref() != Some(&reported) {
+                // Defaults have changed: what was learned on top of the old ones is void.
+                self.learned.lock().clear();
+                *baseline = Some(Arc::new(reported));
+            }
+        }
+        server.worker = worker;
+        server.expires_at = self.pools.expiry(now);
+        let shard = self.pools.metrics.shard(worker);
+        shard.count.database_connections_setup_succeeded.one();
+        if server.stream.is_tls() {
+            server.tls_gauge = Some(shard.enter(GaugeKind::DatabaseConnectionsWithTls));
+        }
+        self.pools.core.lock().opened(self.id);
+        self.give_back(server, now);
+        self.pools.grow(worker);
+    }
+
+    fn open_failed(self: &Arc<Self>, error: &ConnectError, worker: usize) {
+        let now = clock::now();
+        let outlook = error.outlook();
+        let shard = self.pools.metrics.shard(worker);
+        shard.count.database_connections_setup_failed.one();
+        match outlook {
+            Outlook::Away => self.pools.target_health(|health| health.missed(now)),
+            Outlook::Full | Outlook::Refused => {
+                self.pools.target_health(|health| health.reached(now));
+            }
+        }
+        let given_up = self.note_failure(error, outlook, now);
+        let pause = self.failure.lock().as_ref().map_or(BACKOFF_MIN, |failure| {
+            failure.retry_at.saturating_duration_since(now)
+        });
+        tracing::warn!(
+            database = %self.database,
+            user = %self.user,
+            error = error as &dyn std::error::Error,
+            retry_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+            "cannot open a server"
+        );
+        let refused = {
+            let mut core = self.pools.core.lock();
+            core.open_failed(self.id, now + pause);
+            let counts = core.counts(self.id);
+            // While others of this pool are at work, there is still hope for those who wait.
+            if given_up.is_some() && counts.open == counts.opening {
+                core.drain_waiters(self.id)
+            } else {
+                Vec::new()
+            }
+        };
+        if let Some(error) = given_up {
+            for seat in refused {
+                seat.refuse(error.clone());
+            }
+        }
+        let pool = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            pool.pools.grow(worker);
+        });
+    }
+
+    /// Remembers the failure. Yields the error for those who wait, if waiting is pointless.
+    fn note_failure(
+        &self,
+        error: &ConnectError,
+        outlook: Outlook,
+        now: Instant,
+    ) -> Option<BorrowError> {
+        let mut failure = self.failure.lock();
+        let (since, tries) = match failure.as_ref() {
+            Some(before) if before.outlook == outlook => (before.since, before.tries + 1),
+            _ => (now, 0),
+        };
+        let backoff = BACKOFF_MIN.saturating_mul(1 << tries.min(10)).min(BACKOFF_MAX);
+        let retry_at = now + backoff.mul_f64(0.75 + 0.5 * chance());
+        let told = match error {
+            ConnectError::Refused(refusal) if outlook == Outlook::Refused => {
+                BorrowError::Refused(refusal.clone())
+            }
+            ConnectError::Timeout => BorrowError::Away { cause: "connecting took longer than connect_timeout" },
+            ConnectError::Refused(_) => BorrowError::Away { cause: "the server refused the connection" },
+            ConnectError::Io(_) => BorrowError::Away { cause: "the server cannot be reached" },
+            ConnectError::Tls(_) => BorrowError::Away { cause: "TLS to the server failed" },
+            ConnectError::Scram(_) | ConnectError::Method => {
+                BorrowError::Away { cause: "authentication to the server failed" }
+            }
+            ConnectError::InitQuery => BorrowError::Away { cause: "init_query failed" },
+            ConnectError::Protocol => BorrowError::Away { cause: "the server broke the protocol" },
+            ConnectError::NoCredential => BorrowError::NoCredential,
+        };
+        let given_up = match outlook {
+            Outlook::Full => false,
+            Outlook::Refused => true,
+            Outlook::Away => {
+                now.saturating_duration_since(since) >= self.pools.settings().fail_fast_after
+            }
+        };
+        *failure = Some(Failure { outlook, since, tries, retry_at, error: told.clone() });
+        given_up.then_some(told)
+    }
+}
+
+impl Pools {
+    fn expiry(&self, now: Instant) -> Option<Instant> {
+        let lifetime = self.settings().connection_lifetime;
+        if lifetime.is_zero() {
+            return None;
+        }
+        let factor = 1.0 - LIFETIME_JITTER + 2.0 * LIFETIME_JITTER * chance();
+        now.checked_add(lifetime.mul_f64(factor))
+    }
+}
+
+/// A reserved slot on its way to becoming a server. Dropped halfway, it gives the slot back.
+struct Opening {
+    pool: Option<Arc<Pool>>,
+}
+
+impl Opening {
+    async fn connect(&self, worker: usize) -> Result<(Server, Reported), ConnectError> {
+        let Some(pool) = &self.pool else { return Err(ConnectError::NoCredential) };
+        let shard = pool.pools.metrics.shard(worker);
+        shard.count.database_connection_requests.one();
+        let begun = clock::now();
+        let credential =
+            pool.pools.credentials.lookup(&pool.user).ok_or(ConnectError::NoCredential)?;
+        let opened = connect(&pool.pools.endpoint(), &pool.database, &credential).await;
+        shard.time.database_connection_setup.observe(clock::now().saturating_duration_since(begun));
+        if let Err(error) = &opened
+            && error.is_wrong_password()
+        {
+            // The secret may have been rotated since it was read.
+            pool.pools.credentials.refresh_now(&pool.user).await;
+        }
+        opened
+    }
+
+    fn finish(mut self, result: Result<(Server, Reported), ConnectError>, worker: usize) {
+        let Some(pool) = self.pool.take() else { return };
+        match result {
+            Ok((server, reported)) => pool.opened(Box::new(server), reported, worker),
+            Err(error) => pool.open_failed(&error, worker),
+        }
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.take() {
+            pool.pools.core.lock().open_failed(pool.id, clock::now());
+        }
+    }
+}
+
+/// A number in `0..1`, for jitter.
+pub(super) fn chance() -> f64 {
+    let mut random = [0_u8; 4];
+    // Without randomness there is no jitter, which is no reason to fail.
+    let _ = aws_lc_rs::rand::fill(&mut random);
+    f64::from(u32::from_le_bytes(random)) / (f64::from(u32::MAX) + 1.0)
+}

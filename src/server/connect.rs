@@ -1,0 +1,319 @@
+//! Opening a connection to PostgreSQL: socket, TLS, login, and what the server says of itself.
+//!
+//! The server is believed no more than a client: sizes, rounds and SCRAM iterations are bounded.
+//!
+//! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP>
+
+use super::cancel::CancelTarget;
+use super::{Reported, Server, reported};
+use crate::auth::md5::Md5Verifier;
+use crate::auth::scram::{Nonce, RAW_NONCE_LEN, ScramError};
+use crate::auth::scram_client::{ScramClient, ScramProof};
+use crate::credentials::Credential;
+use crate::net::socket::{self, SocketOptions};
+use crate::net::stream::Stream;
+use crate::net::tls_connector::{TargetConnector, TargetTlsMode};
+use crate::state::reply::Passing;
+use crate::state::session::ServerSide;
+use crate::wire::backend::{self, Authentication};
+use crate::wire::response::ErrorFields;
+use crate::wire::startup::PROTOCOL_3_0;
+use crate::wire::{BackendTag, SqlState, encode};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Where a target is and how it is reached.
+pub struct Endpoint {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Whether and how TLS is used.
+    pub connector: TargetConnector,
+    /// Keepalive and time limits of the sockets.
+    pub options: SocketOptions,
+    /// For everything from the first packet to the end of the login.
+    pub timeout: Duration,
+    /// SQL that each new server runs first.
+    pub init_query: String,
+}
+
+/// Why no server could be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The target cannot be reached, or hung up.
+    #[error("cannot connect to the target")]
+    Io(#[from] io::Error),
+    /// The target has no TLS, or not as is demanded.
+    #[error("TLS to the target failed: {0}")]
+    Tls(String),
+    /// It took longer than `connect_timeout`.
+    #[error("connecting to the target took longer than connect_timeout")]
+    Timeout,
+    /// The target said no.
+    #[error("target refused the connection with SQLSTATE {}", .0.sqlstate.map_or_else(|| "unknown".to_owned(), |code| code.to_string()))]
+    Refused(Refusal),
+    /// The target does not follow the protocol.
+    #[error("target broke the protocol")]
+    Protocol,
+    /// The exchange of passwords failed.
+    #[error("authentication to the target failed: {0}")]
+    Scram(#[from] ScramError),
+    /// The target wants a method that pgweir does not speak, or a password in the clear.
+    #[error("target wants an authentication method that is not allowed here")]
+    Method,
+    /// The user has no secret that can be used.
+    #[error("the user has no usable secret")]
+    NoCredential,
+    /// `init_query` failed.
+    #[error("init_query failed")]
+    InitQuery,
+}
+
+/// A target's own words.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// Its code, if it gave one.
+    pub sqlstate: Option<SqlState>,
+    /// The body of its `ErrorResponse`, as the client would have got it.
+    pub body: Arc<[u8]>,
+}
+
+/// How long a failure to open a server lasts, as far as can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// The target has no free connection: others must end first.
+    Full,
+    /// The target is away or starting; it may come back.
+    Away,
+    /// This user or database is refused; waiting does not help.
+    Refused,
+}
+
+impl ConnectError {
+    /// What can be expected of another try.
+    #[must_use]
+    pub fn outlook(&self) -> Outlook {
+        match self {
+            Self::Refused(refusal) => match refusal.sqlstate {
+                Some(SqlState::TOO_MANY_CONNECTIONS) => Outlook::Full,
+                Some(SqlState(code)) if code.starts_with(b"57") || code.starts_with(b"08") => {
+                    Outlook::Away
+                }
+                _ => Outlook::Refused,
+            },
+            Self::Io(_) | Self::Timeout | Self::Protocol => Outlook::Away,
+            Self::Tls(_)
+            | Self::Scram(_)
+            | Self::Method
+            | Self::InitQuery
+            | Self::NoCredential => Outlook::Refused,
+        }
+    }
+
+    /// The target refused the password.
+    #[must_use]
+    pub fn is_wrong_password(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.sqlstate == Some(SqlState::INVALID_PASSWORD))
+    }
+}
+
+static NEXT_SERVER: AtomicU64 = AtomicU64::new(1);
+
+/// Opens a connection and logs in. Yields the settings that the fresh server reports beside it.
+///
+/// # Errors
+/// [`ConnectError`].
+///
+/// # Cancel safety
+/// A dropped call closes the connection.
+pub async fn connect(
+    endpoint: &Endpoint,
+    database: &str,
+    credential: &Arc<Credential>,
+) -> Result<(Server, Reported), ConnectError> {
+    tokio::time::timeout(endpoint.timeout, connect_now(endpoint, database, credential))
+        .await
+        .map_err(|_| ConnectError::Timeout)?
+}
+
+async fn connect_now(
+    endpoint: &Endpoint,
+    database: &str,
+    credential: &Arc<Credential>,
+) -> Result<(Server, Reported), ConnectError> {
+    let mut stream = open_stream(endpoint).await?;
+    let mut out = Vec::with_capacity(128);
+    let parameters = [("user", credential.username.as_str()), ("database", database)];
+    encode::startup(&mut out, PROTOCOL_3_0, parameters);
+    stream.write_all(&out).await?;
+    let mut login = Login { stream, buffer: Vec::new() };
+    login.authenticate(credential).await?;
+    let (server, reported) = login.finish(credential.generation).await?;
+    let mut server = server;
+    if !endpoint.init_query.is_empty() {
+        server.query(&endpoint.init_query).await.map_err(|_| ConnectError::InitQuery)?;
+    }
+    Ok((server, reported))
+}
+
+/// Opens the socket, with TLS if it is wanted and to be had.
+///
+/// # Errors
+/// [`ConnectError::Io`] and [`ConnectError::Tls`].
+pub async fn open_stream(endpoint: &Endpoint) -> Result<Stream, ConnectError> {
+    let tcp = socket::connect(&endpoint.host, endpoint.port, endpoint.timeout, &endpoint.options).await?;
+    let mode = endpoint.connector.mode();
+    if mode == TargetTlsMode::Disable {
+        return Ok(Stream::Plain(tcp));
+    }
+    let mut plain = Stream::Plain(tcp);
+    plain.write_all(&encode::SSL_REQUEST).await?;
+    let mut answer = Vec::new();
+    if plain.read_some(&mut answer).await? == 0 {
+        return Err(ConnectError::Io(io::ErrorKind::UnexpectedEof.into()));
+    }
+    match (answer.as_slice(), plain) {
+        (b"S", Stream::Plain(tcp)) => endpoint
+            .connector
+            .connect(tcp)
+            .await
+            .map_err(|error| ConnectError::Tls(error.to_string())),
+        (b"N", plain) if mode == TargetTlsMode::Prefer => Ok(plain),
+        (b"N", _) => Err(ConnectError::Tls("the target does not offer it".to_owned())),
+        // More than one byte: somebody put words into the server's mouth before TLS began.
+        _ => Err(ConnectError::Protocol),
+    }
+}
+
+/// A login under way.
+struct Login {
+    stream: Stream,
+    buffer: Vec<u8>,
+}
+
+impl Login {
+    async fn message(&mut self) -> Result<(BackendTag, Vec<u8>), ConnectError> {
+        let (tag, body) = Server::read_message(&mut self.stream, &mut self.buffer).await?;
+        if tag == BackendTag::ERROR_RESPONSE {
+            let sqlstate = ErrorFields::read(&body).sqlstate;
+            return Err(ConnectError::Refused(Refusal { sqlstate, body: body.into() }));
+        }
+        Ok((tag, body))
+    }
+
+    async fn send(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), ConnectError> {
+        let mut out = Vec::with_capacity(256);
+        write(&mut out);
+        Ok(self.stream.write_all(&out).await?)
+    }
+
+    async fn authenticate(&mut self, credential: &Arc<Credential>) -> Result<(), ConnectError> {
+        let (tag, body) = self.message().await?;
+        if tag != BackendTag::AUTHENTICATION {
+            return Err(ConnectError::Protocol);
+        }
+        match Authentication::read(&body).ok_or(ConnectError::Protocol)? {
+            Authentication::Ok => return Ok(()),
+            Authentication::CleartextPassword if self.stream.is_tls() => {
+                let password = credential.password.expose().as_bytes();
+                self.send(|out| encode::password(out, password)).await?;
+            }
+            Authentication::Md5Password(salt) => {
+                let verifier = Md5Verifier::derive(&credential.password, &credential.username);
+                let response = verifier.response(salt);
+                self.send(|out| encode::password(out, response.as_slice())).await?;
+            }
+            Authentication::Sasl(mechanisms) => {
+                let proof = self.scram(&mechanisms, credential).await?;
+                return self.finish_scram(proof).await;
+            }
+            _ => return Err(ConnectError::Method),
+        }
+        self.expect_ok().await
+    }
+
+    async fn expect_ok(&mut self) -> Result<(), ConnectError> {
+        let (tag, body) = self.message().await?;
+        let ok = tag == BackendTag::AUTHENTICATION
+            && Authentication::read(&body) == Some(Authentication::Ok);
+        if ok { Ok(()) } else { Err(ConnectError::Protocol) }
+    }
+
+    async fn scram(
+        &mut self,
+        mechanisms: &[&str],
+        credential: &Arc<Credential>,
+    ) -> Result<ScramProof, ConnectError> {
+        let mut random = [0; RAW_NONCE_LEN];
+        aws_lc_rs::rand::fill(&mut random).map_err(|_| ConnectError::Method)?;
+        let end_point = self.stream.tls_server_end_point();
+        let (client, first) = ScramClient::start(
+            mechanisms.iter().copied(),
+            end_point.as_deref(),
+            &Nonce::from_random(&random),
+        )?;
+        let mechanism = client.mechanism();
+        self.send(|out| encode::sasl_initial_response(out, mechanism, &first)).await?;
+        let (tag, body) = self.message().await?;
+        let Some(Authentication::SaslContinue(data)) = Authentication::read(&body) else {
+            return Err(ConnectError::Protocol);
+        };
+        if tag != BackendTag::AUTHENTICATION {
+            return Err(ConnectError::Protocol);
+        }
+        let challenge = client.challenge(data)?;
+        let keys = credential.keys_for(challenge.parameters()).await.map_err(|_| ConnectError::Method)?;
+        let (proof, response) = challenge.respond(&keys);
+        self.send(|out| encode::sasl_response(out, &response)).await?;
+        Ok(proof)
+    }
+
+    async fn finish_scram(&mut self, proof: ScramProof) -> Result<(), ConnectError> {
+        let (tag, body) = self.message().await?;
+        match Authentication::read(&body) {
+            Some(Authentication::SaslFinal(data)) if tag == BackendTag::AUTHENTICATION => {
+                proof.finish(data)?;
+            }
+            _ => return Err(ConnectError::Protocol),
+        }
+        self.expect_ok().await
+    }
+
+    async fn finish(mut self, generation: u64) -> Result<(Server, Reported), ConnectError> {
+        let mut settings = Reported::new();
+        let mut cancel = None;
+        loop {
+            let (tag, body) = self.message().await?;
+            match tag {
+                BackendTag::PARAMETER_STATUS => {
+                    settings.push(reported(&body).ok_or(ConnectError::Protocol)?);
+                }
+                BackendTag::BACKEND_KEY_DATA => {
+                    let (process_id, secret) =
+                        backend::backend_key_data(&body).ok_or(ConnectError::Protocol)?;
+                    cancel = Some(CancelTarget::new(process_id, secret));
+                }
+                BackendTag::NOTICE_RESPONSE => {}
+                BackendTag::READY_FOR_QUERY if body == b"I" && self.buffer.is_empty() => break,
+                _ => return Err(ConnectError::Protocol),
+            }
+        }
+        let server = Server {
+            id: NEXT_SERVER.fetch_add(1, Ordering::Relaxed),
+            stream: self.stream,
+            side: ServerSide::default(),
+            passing: Passing::Nothing,
+            held: Vec::new(),
+            // A server without a key cannot be cancelled on; process id 0 names no backend.
+            cancel: cancel.unwrap_or_else(|| CancelTarget::new(0, &[])),
+            worker: 0,
+            generation,
+            expires_at: None,
+            tls_gauge: None,
+        };
+        Ok((server, settings))
+    }
+}

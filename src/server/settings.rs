@@ -1,0 +1,59 @@
+//! Telling a server a client's settings outside of the data path, to learn what they come to.
+
+use super::connect::Refusal;
+use super::{Reported, Server, reported};
+use crate::state::pipeline::Pipeline;
+use crate::state::prelude;
+use crate::state::settings::Settings;
+use crate::wire::response::ErrorFields;
+use crate::wire::{BackendTag, encode};
+use std::io;
+use std::sync::Arc;
+
+/// Why a server does not have the settings it was told.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The connection failed.
+    #[error("connection to the server failed")]
+    Io(#[from] io::Error),
+    /// The server refused one of them.
+    #[error("server refused a setting")]
+    Refused(Refusal),
+}
+
+impl Server {
+    /// Takes the server from a fresh state to `wanted`, and yields every setting it reports of it.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; the server is then closed.
+    ///
+    /// # Cancel safety
+    /// None: the server of a dropped call must be closed.
+    pub async fn reapply(&mut self, wanted: &Arc<Settings>) -> Result<Reported, ApplyError> {
+        // From nothing, so that each setting is reported that differs from the default.
+        let mut out = Vec::new();
+        encode::query(&mut out, "RESET ALL");
+        self.side.applied = Arc::default();
+        prelude::write(&mut self.side, wanted, usize::MAX, &mut out);
+        self.stream.write_all(&out).await?;
+        let batches = 1 + usize::from(!wanted.is_empty());
+        let mut settings = Reported::new();
+        let mut ready = 0;
+        while ready < batches {
+            let (tag, body) = Self::read_message(&mut self.stream, &mut self.held).await?;
+            match tag {
+                BackendTag::READY_FOR_QUERY => ready += 1,
+                BackendTag::PARAMETER_STATUS => {
+                    settings.push(reported(&body).ok_or(io::ErrorKind::InvalidData)?);
+                }
+                BackendTag::ERROR_RESPONSE => {
+                    let sqlstate = ErrorFields::read(&body).sqlstate;
+                    return Err(ApplyError::Refused(Refusal { sqlstate, body: body.into() }));
+                }
+                _ => {}
+            }
+        }
+        self.side.pipeline = Pipeline::default();
+        Ok(settings)
+    }
+}

@@ -1,0 +1,91 @@
+//! What a server is told ahead of a client's first message, in the same write: the settings that
+//! the client wants and the server has not.
+//!
+//! It is a batch of its own with its own `Sync`, so that the client's transaction begins after it,
+//! and its replies are swallowed. Values travel as parameters of `set_config`.
+//!
+//! Source: <https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-SET>
+
+use super::pipeline::{Expected, Fate, Undo};
+use super::session::{ServerSide, ServerUnnamed, evict};
+use super::settings::Settings;
+use crate::wire::encode;
+use std::sync::Arc;
+
+/// Brings `server` into the state that a client with these settings expects. Writes nothing if it
+/// is there already. Closes statements beyond `statements_max` on the way.
+pub fn write(server: &mut ServerSide, wanted: &Arc<Settings>, statements_max: usize, out: &mut Vec<u8>) {
+    let same = Arc::ptr_eq(&server.applied, wanted) || server.applied == *wanted;
+    if same && server.statements.len() <= statements_max {
+        return;
+    }
+    if !same {
+        let applied = Arc::clone(&server.applied);
+        let change = wanted.change_from(&applied);
+        if change.reset {
+            statement(server, "RESET ALL", &[], out);
+        }
+        if !change.set.is_empty() {
+            let (text, values) = set_config(&change.set);
+            statement(server, &text, &values, out);
+        }
+        server.applied = Arc::clone(wanted);
+        server.unnamed = ServerUnnamed::Unknown;
+    }
+    evict(server, statements_max, Fate::Prelude, out);
+    out.extend_from_slice(&encode::SYNC);
+    server.pipeline.push(Expected::ReadyForQuery, Fate::Prelude, Undo::Nothing);
+}
+
+fn set_config<'a>(settings: &[(&'a str, &'a str)]) -> (String, Vec<&'a str>) {
+    let mut text = String::from("SELECT");
+    let mut values = Vec::with_capacity(settings.len() * 2);
+    for (at, (name, value)) in settings.iter().enumerate() {
+        let comma = if at == 0 { ' ' } else { ',' };
+        let (first, second) = (at * 2 + 1, at * 2 + 2);
+        text.push_str(&format!("{comma}pg_catalog.set_config(${first},${second},false)"));
+        values.extend([*name, *value]);
+    }
+    (text, values)
+}
+
+fn statement(server: &mut ServerSide, text: &str, values: &[&str], out: &mut Vec<u8>) {
+    let mut tail = Vec::with_capacity(text.len() + 3);
+    encode::cstr(&mut tail, text.as_bytes());
+    tail.extend_from_slice(&0_u16.to_be_bytes());
+    encode::parse(out, b"", &tail);
+    encode::bind_text(out, b"", values);
+    encode::execute(out);
+    for expected in [Expected::ParseComplete, Expected::BindComplete, Expected::Execution] {
+        server.pipeline.push(expected, Fate::Prelude, Undo::Nothing);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Arc<Settings> {
+        Arc::new(Settings::new(pairs.iter().copied()).expect("valid names"))
+    }
+
+    #[test]
+    fn a_server_in_the_wanted_state_is_told_nothing() {
+        let mut server = ServerSide { applied: settings(&[("a", "1")]), ..ServerSide::default() };
+        let mut out = Vec::new();
+        write(&mut server, &settings(&[("a", "1")]), 10, &mut out);
+        assert!(out.is_empty());
+        assert!(server.pipeline.is_settled());
+    }
+
+    #[test]
+    fn values_are_parameters_and_never_text() {
+        let mut server = ServerSide::default();
+        let mut out = Vec::new();
+        write(&mut server, &settings(&[("a", "x'; DROP TABLE t")]), 10, &mut out);
+        let parse_end = u32::from_be_bytes([out[1], out[2], out[3], out[4]]) as usize;
+        assert!(!String::from_utf8_lossy(&out[..parse_end]).contains("DROP"));
+        assert!(!server.pipeline.is_settled());
+        assert_eq!(server.applied.get("a"), Some("x'; DROP TABLE t"));
+    }
+}
