@@ -90,3 +90,21 @@ fn in_pg_authid_form(verifier: &ScramVerifier) -> String {
         STANDARD.encode(verifier.server_key.as_slice()),
     )
 }
+
+/// Our client's nonce is fixed, so a login recorded from PostgreSQL 15 can be played again.
+#[test]
+fn a_login_recorded_from_postgresql_is_reproduced() {
+    const NONCE: &str = "AQEBAQEBAQEBAQEBAQEBAQEBOvObXthR01Ui0AHKrvOWYzIl";
+    let server_first = format!("r={NONCE},s=0NDbuGpboaKU8mbPP7ZeFg==,i=4096");
+    let client_final = format!("c=biws,r={NONCE},p=apw6O55eCEMfM9xbXXKj+9bOpk8chFyParT/Onb5Mj8=");
+    let server_final = b"v=mFve1ctBFFN8UZJTSvuTfwmnnH2F+kDDUdcUpnnICMs=";
+
+    let challenge = started_client()
+        .challenge(server_first.as_bytes())
+        .ok()
+        .unwrap();
+    let keys = keys(&challenge, "correct horse");
+    let (proof, response) = challenge.respond(&keys);
+    assert_eq!(response, client_final.as_bytes());
+    proof.finish(server_final).unwrap();
+}
