@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from contextlib import contextmanager
 from collections.abc import Iterator
@@ -27,27 +28,46 @@ def parse_arguments() -> argparse.Namespace:
         prog="benches/compare", description="Compares pgweir with PgBouncer, side by side, on this machine."
     )
     parser.add_argument("--only", type=names, metavar="NAMES", help=f"of: {', '.join(NAMES)}; separated by commas")
-    parser.add_argument("--seconds", type=float, default=5, help="measured time of a run (default 5)")
-    parser.add_argument("--warm-up", type=float, default=1.5, help="seconds before the first round (default 1.5)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds, alternating between the poolers (default 3)")
-    parser.add_argument("--quick", action="store_true", help="one short round: a trial of the script, not a measurement")
+    parser.add_argument("--seconds", type=float, help="measured time of a run (default 5)")
+    parser.add_argument("--warm-up", type=float, help="seconds before the first round (default 1.5)")
+    parser.add_argument("--rounds", type=int, help="rounds, alternating between the poolers (default 3)")
+    parser.add_argument("--quick", action="store_true", help="smaller defaults: a trial of the script, no measurement")
     parser.add_argument("--poolers", type=columns, metavar="NAMES", help=f"of: {', '.join(CONTESTANTS)} (default: all)")
     parser.add_argument("--variants", metavar="NAMES", help=f"more columns for pgweir, of: {', '.join(VARIANTS)}")
-    parser.add_argument("--pgweir", type=Path, metavar="PATH", help="a pgweir binary; without it one is built")
-    parser.add_argument("--postgresql-bin", type=Path, metavar="DIR", help="PostgreSQL's programs (default: the newest)")
-    parser.add_argument("--idle-clients", type=int, default=2000, help="how many idle clients to hold (default 2000)")
-    parser.add_argument("--large-megabytes", type=int, default=1000, help="size of the large results (default 1000)")
+    parser.add_argument("--pgweir", type=existing, metavar="PATH", help="a pgweir binary; without it one is built")
+    parser.add_argument("--postgresql-bin", type=existing, metavar="DIR", help="PostgreSQL's programs (default: the newest)")
+    parser.add_argument("--idle-clients", type=int, help="how many idle clients to hold (default 2000)")
+    parser.add_argument("--large-megabytes", type=int, help="size of the large results (default 1000)")
     parser.add_argument("--syscalls", action="store_true", help="also count system calls with strace")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to a file too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results of every round to a file")
     arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.seconds, arguments.warm_up, arguments.rounds = 1.5, 0.5, 1
-        arguments.idle_clients = min(arguments.idle_clients, 500)
-        arguments.large_megabytes = min(arguments.large_megabytes, 100)
-    if arguments.seconds < 1 or arguments.rounds < 1 or arguments.idle_clients < 1 or arguments.large_megabytes < 1:
-        parser.error("--seconds, --rounds, --idle-clients and --large-megabytes start at 1")
+    for name, (default, quick) in DEFAULTS.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, quick if arguments.quick else default)
+        if getattr(arguments, name) < 0.5:
+            parser.error(f"--{name.replace('_', '-')} is too small")
+    arguments.only = arguments.only or [name for name in NAMES if name != "syscalls" or arguments.syscalls]
+    arguments.syscalls = arguments.syscalls or "syscalls" in arguments.only
     return arguments
+
+
+# Without and with --quick.
+DEFAULTS = {
+    "seconds": (5, 1.5),
+    "warm_up": (1.5, 0.5),
+    "rounds": (3, 1),
+    "idle_clients": (2000, 500),
+    "large_megabytes": (1000, 100),
+}
+
+
+def existing(text: str) -> Path:
+    """A path that is there, made absolute."""
+    path = Path(text).resolve()
+    if not path.exists():
+        raise argparse.ArgumentTypeError(f"{text} does not exist")
+    return path
 
 
 def names(text: str) -> list[str]:
@@ -88,7 +108,7 @@ class Comparison:
         self._tools = tools
         self._poolers = poolers
         self._pgbench = Pgbench(tools, stage.directory)
-        self._busiest = 0.0
+        self._busy: list[float] = []
         self.proxies = [column for column in collected.columns if column.kind != "direct"]
 
     @contextmanager
@@ -110,8 +130,10 @@ class Comparison:
         try:
             yield
         except Exception as error:
-            self._collected.failures.append(f"{what}: {' '.join(str(error).split())}")
-            progress(f"FAILED: {self._collected.failures[-1]}")
+            failure = f"{what}: {' '.join(str(error).split())}"
+            progress(f"FAILED: {failure}")
+            if failure not in self._collected.failures:
+                self._collected.failures.append(failure)
 
     def choose_userlist(self) -> None:
         """PgBouncer with the password in plain text and with PostgreSQL's SCRAM secret: the cheaper login is used."""
@@ -120,7 +142,7 @@ class Comparison:
         for kind, title in (("plain", "a plain-text password"), ("scram", "PostgreSQL's SCRAM secret")):
             self._poolers.userlist = kind
             with self.started([PGBOUNCER_STOCK]) as running, self.attempt(f"PgBouncer with {title}"):
-                cost[kind] = self._pgbench.measure(login, running[0], 1.5).cpu_us or 0
+                cost[kind] = self._pgbench.measure(login, running[0], 1.5, 0.5).cpu_us or 0
                 progress(f"PgBouncer with {title} in its userlist: {cost[kind]:.0f} us of CPU per connection")
         self._poolers.userlist = min(cost, key=lambda kind: cost[kind]) if cost else "scram"
         words = ", ".join(f"{kind} {value:.0f} us" for kind, value in cost.items())
@@ -131,18 +153,21 @@ class Comparison:
         """All rounds of a pgbench workload."""
         contestants = [column for column in self._collected.columns if column.kind != "direct" or workload.direct]
         with self.started(contestants) as running:
+            logging_in = 0.0
             for each in running:
                 with self.attempt(f"{workload.name}, {each.name}, warm-up"):
-                    self._pgbench.measure(workload, each, self._arguments.warm_up)
+                    # Twice, because it may take longer the next time.
+                    logging_in = max(logging_in, 2 * self._pgbench.login_seconds(workload, each))
+                    self._pgbench.measure(workload, each, self._arguments.warm_up, logging_in)
             for index in range(self._arguments.rounds):
                 # Each round begins with another one, so that none is always the first or always after the same one.
                 turn = index % max(1, len(running))
                 for each in running[turn:] + running[:turn]:
                     if workload.writes:
-                        cluster.sql("vacuum pgbench_branches, pgbench_tellers; truncate pgbench_history")
-                    self._busiest = max(self._busiest, machine.busy_share(0.3))
+                        cluster.tidy()
+                    self._busy.append(machine.busy_share(0.3))
                     with self.attempt(f"{workload.name}, {each.name}, round {index + 1}"):
-                        result = self._pgbench.measure(workload, each, self._arguments.seconds)
+                        result = self._pgbench.measure(workload, each, self._arguments.seconds, logging_in)
                         self._collected.add_load(workload.name, each.name, result)
                         cpu = f"{result.cpu_us:.1f} us" if result.cpu_us is not None else "-"
                         what = f"{workload.name}, round {index + 1}, {each.name}"
@@ -183,9 +208,10 @@ class Comparison:
 
     def conclude(self) -> None:
         """Notes that hold for the whole run."""
-        if self._busiest > QUIET:
-            note = f"NOT A QUIET MACHINE: up to {self._busiest:.0%} of its cores were busy just before a run"
-            self._collected.notes.append(note)
+        loud = [share for share in self._busy if share > QUIET]
+        if loud:
+            note = f"NOT A QUIET MACHINE: just before {len(loud)} of {len(self._busy)} runs, more than {QUIET:.0%} of "
+            self._collected.notes.append(f"{note}it was busy with something else (up to {max(loud):.0%})")
         prepared = {name for name in self._collected.loads if name in PREPARED}
         if prepared and not self._poolers.pgbouncer_prepares and any(c.kind == "pgbouncer" for c in self.proxies):
             note = "This PgBouncer has no prepared statements in transaction mode: its extended mode stands for prepared"
@@ -202,7 +228,7 @@ def progress(text: str) -> None:
 
 def run(arguments: argparse.Namespace, collected: Collected, tools: machine.Tools, pgweir: Path | None) -> None:
     """Everything between the first process and the last."""
-    wanted = arguments.only or list(NAMES)
+    wanted = arguments.only
     with Stage(machine.service_user()) as stage:
         progress("creating a PostgreSQL cluster")
         certificate = make_certificate(stage)
@@ -246,7 +272,7 @@ def main() -> int:
         "scale": SCALE,
         "idle clients": arguments.idle_clients,
     }
-    facts = machine.describe(tools, binary if "pgweir" in kinds else None)
+    facts = machine.describe(tools, binary if "pgweir" in kinds else None, built=build)
     collected = Collected(facts, settings, chosen)
     interrupted = False
     try:
@@ -254,6 +280,8 @@ def main() -> int:
     except KeyboardInterrupt:
         interrupted = True
         collected.notes.append("INTERRUPTED: not everything was measured")
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+        collected.failures.append(f"the run ended early: {error}")
     text = report.render(collected)
     print(text, end="")
     if arguments.markdown:

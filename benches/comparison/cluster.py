@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .client import Client, Login
 from .machine import Tools
-from .processes import Stage, free_port
+from .processes import Stage, clean_environment, free_port
 
 # Fewer branches than servers would measure the waiting for row locks: 20 servers, 32 branches.
 SCALE = 32
@@ -100,7 +100,7 @@ class Cluster:
         self.sql(f"create role {USER} login password '{self.password}'", "postgres")
         self.sql(f"create database {DATABASE} owner {USER}", "postgres")
         command = [self._tools.postgresql("pgbench"), "-i", "-q", "-s", str(SCALE), "-U", USER, DATABASE]
-        done = subprocess.run([*command, *self._local()], capture_output=True, text=True, check=False)
+        done = run_program([*command, *self._local()])
         if done.returncode != 0:
             raise RuntimeError(f"pgbench -i failed: {done.stderr}")
         self.sql("checkpoint", "postgres")
@@ -113,6 +113,11 @@ class Cluster:
         """What PostgreSQL has stored of the password of the user."""
         return self.sql(f"select rolpassword from pg_authid where rolname = '{USER}'", "postgres")
 
+    def tidy(self) -> None:
+        """What pgbench does before its own TPC-B: without it, each run finds more dead rows than the one before."""
+        self.sql("vacuum pgbench_branches, pgbench_tellers")
+        self.sql("truncate pgbench_history")
+
     def sql(self, statement: str, database: str = DATABASE) -> str:
         """Runs a statement as the superuser and returns its unaligned output."""
         done = self._psql(database, statement)
@@ -123,10 +128,15 @@ class Cluster:
     def _psql(self, database: str, statement: str) -> subprocess.CompletedProcess[str]:
         command = [self._tools.postgresql("psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", *self._local()]
         command += ["-U", "postgres", "-d", database, "-c", statement]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        return run_program(command)
 
     def _local(self) -> list[str]:
         return ["-h", str(self._sockets), "-p", str(self.port)]
+
+
+def run_program(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Runs one of PostgreSQL's programs to its end."""
+    return subprocess.run(command, capture_output=True, text=True, env=clean_environment(), check=False)
 
 
 def wait_for_login(login: Login, process: subprocess.Popen[bytes], log: Path, seconds: float = 20) -> None:
@@ -141,5 +151,7 @@ def wait_for_login(login: Login, process: subprocess.Popen[bytes], log: Path, se
         except Exception as error:
             if process.poll() is not None or time.monotonic() > until:
                 tail = log.read_text(errors="replace")[-2000:]
-                raise RuntimeError(f"no login within {seconds:.0f} s: {error}\n{tail}") from error
+                ended = process.poll()
+                reason = f"it ended with code {ended}" if ended is not None else f"no login within {seconds:.0f} s"
+                raise RuntimeError(f"{reason}: {error}\n{tail}") from error
             time.sleep(0.1)

@@ -11,6 +11,7 @@ from .client import Client
 from .load import connection_environment
 from .machine import Tools
 from .poolers import Running
+from .processes import clean_environment
 
 ROW_BYTES = 1000
 # One value that is a message of its own: it must stream as well. PostgreSQL builds it in memory several times over.
@@ -49,7 +50,8 @@ def measure(running: Running, case: str, megabytes: int, tools: Tools) -> Growth
     client = Client(login)
     try:
         client.query("select 1")
-        peak_before = meter.resident_kib(pid) if meter.forget_peak(pid) else meter.resident_kib(pid, "VmHWM")
+        meter.forget_peak(pid)
+        peak_before = meter.peak_kib(pid)
         now_before = meter.resident_kib(pid)
         began = time.monotonic()
         if case == "one-row":
@@ -60,7 +62,7 @@ def measure(running: Running, case: str, megabytes: int, tools: Tools) -> Growth
         else:
             received = client.query(rows)
         seconds = time.monotonic() - began
-        growth = meter.resident_kib(pid, "VmHWM") - peak_before
+        growth = meter.peak_kib(pid) - peak_before
         after = meter.resident_kib(pid) - now_before
     finally:
         client.close()
@@ -69,7 +71,7 @@ def measure(running: Running, case: str, megabytes: int, tools: Tools) -> Growth
 
 def copy_out(tools: Tools, running: Running, statement: str) -> None:
     """Lets psql throw the rows away as they come; for a SELECT it would keep them all."""
-    environment = connection_environment(running.login)
+    environment = clean_environment(**connection_environment(running.login))
     command = [tools.postgresql("psql"), "-Xq", "-v", "ON_ERROR_STOP=1", "-c", statement]
     done = subprocess.run(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False

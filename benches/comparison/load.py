@@ -8,7 +8,6 @@ connect for each transaction), and the transactions in it are counted by pgbench
 from __future__ import annotations
 
 import math
-import os
 import re
 import shutil
 import subprocess
@@ -21,10 +20,13 @@ from . import meter
 from .client import Login
 from .machine import Tools
 from .poolers import Running
+from .processes import clean_environment
 from .workloads import MEGABYTE_SCRIPT, Workload
 
 SAMPLE_SECONDS = 0.1
 SETTLE_SECONDS = 0.5
+# How long logging in may take, or a run of a fixed number of transactions, before pgbench counts as stuck.
+PATIENCE_SECONDS = 90
 
 
 class LoadError(Exception):
@@ -69,25 +71,35 @@ class Pgbench:
         self._megabyte = directory / "megabyte.sql"
         self._megabyte.write_text(MEGABYTE_SCRIPT)
 
-    def measure(self, workload: Workload, running: Running, seconds: float) -> Result:
-        """A run of which about `seconds` are measured."""
+    def login_seconds(self, workload: Workload, running: Running) -> float:
+        """How long it takes until all clients have logged in and done one transaction.
+
+        pgbench's clock starts before they log in, and 500 times libpq's part of SCRAM takes seconds.
+        """
+        began = time.monotonic()
+        self.run_count(workload, running, 1)
+        return time.monotonic() - began
+
+    def measure(self, workload: Workload, running: Running, seconds: float, login_seconds: float) -> Result:
+        """A run of which at most `seconds` are measured, if logging in takes no longer than said."""
         logs = Path(tempfile.mkdtemp(dir=self._directory))
         command = self._command(workload, running)
-        command += ["-T", str(math.ceil(seconds + SETTLE_SECONDS)), "-l", f"--log-prefix={logs}/log"]
+        duration = math.ceil(login_seconds + SETTLE_SECONDS + seconds)
+        command += ["-T", str(duration), "-l", f"--log-prefix={logs}/log"]
         try:
-            output, readings = self._run(command, running.with_tls(workload.tls), running)
+            output, readings = self._run(command, running.with_tls(workload.tls), running, duration)
             transactions = read_logs(logs)
         finally:
             shutil.rmtree(logs)
-        return evaluate(workload, transactions, readings, count_errors(output))
+        return evaluate(workload, transactions, readings, count_errors(output), seconds)
 
     def run_count(self, workload: Workload, running: Running, per_client: int) -> int:
         """A run of a fixed number of transactions; returns how many there were."""
         command = [*self._command(workload, running), "-t", str(per_client)]
-        output, _ = self._run(command, running.with_tls(workload.tls), running)
+        output, _ = self._run(command, running.with_tls(workload.tls), running, 0)
         found = re.search(r"actually processed: (\d+)", output)
-        if not found:
-            raise LoadError(output.strip())
+        if not found or count_errors(output):
+            raise LoadError(output.strip()[-1000:])
         return int(found.group(1))
 
     def _command(self, workload: Workload, running: Running) -> list[str]:
@@ -95,8 +107,11 @@ class Pgbench:
         options = ["-n", "-M", running.mode(workload.mode), "-c", str(workload.clients), "-j", str(workload.threads)]
         return [self._program, *script, *options, *(["-C"] if workload.connects else [])]
 
-    def _run(self, command: list[str], login: Login, running: Running) -> tuple[str, list[meter.Reading]]:
-        environment = dict(os.environ, **connection_environment(login))
+    def _run(
+        self, command: list[str], login: Login, running: Running, duration: float
+    ) -> tuple[str, list[meter.Reading]]:
+        environment = clean_environment(**connection_environment(login))
+        give_up = time.monotonic() + duration + PATIENCE_SECONDS
         readings: list[meter.Reading] = []
         with tempfile.TemporaryFile(dir=self._directory) as output:
             pgbench = subprocess.Popen(
@@ -104,6 +119,10 @@ class Pgbench:
             )
             try:
                 while pgbench.poll() is None:
+                    if time.monotonic() > give_up:
+                        raise LoadError(f"pgbench was stuck {PATIENCE_SECONDS} s after its time")
+                    if running.process and running.process.poll() is not None:
+                        raise LoadError(f"{running.name} ended with code {running.process.returncode}")
                     if running.process:
                         readings.append(meter.read(running.process.pid))
                     time.sleep(SAMPLE_SECONDS)
@@ -155,13 +174,13 @@ def count_errors(output: str) -> int:
 
 
 def evaluate(
-    workload: Workload, transactions: list[Transaction], readings: list[meter.Reading], errors: int
+    workload: Workload, transactions: list[Transaction], readings: list[meter.Reading], errors: int, most: float
 ) -> Result:
-    """The figures of the window."""
+    """The figures of the window, which is at most so many seconds long."""
     if not transactions:
         raise LoadError("no transaction succeeded")
     begin = transactions[0].ended + SETTLE_SECONDS
-    end = transactions[-1].ended
+    end = min(transactions[-1].ended, begin + most)
     inside = [reading for reading in readings if begin <= reading.at <= end]
     first, last = None, None
     if len(inside) >= 2:

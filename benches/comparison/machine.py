@@ -149,7 +149,7 @@ def busy_share(seconds: float) -> float:
     return 1 - (idle - idle_before) / passed
 
 
-def describe(tools: Tools, pgweir: Path | None) -> dict[str, str]:
+def describe(tools: Tools, pgweir: Path | None, *, built: bool) -> dict[str, str]:
     """The header of the report. No host names and no paths."""
     cpu_info = Path("/proc/cpuinfo").read_text()
     model = re.search(r"model name\s*:\s*(.+)", cpu_info)
@@ -166,10 +166,16 @@ def describe(tools: Tools, pgweir: Path | None) -> dict[str, str]:
     if tools.pgbouncer:
         facts["pgbouncer"] = pgbouncer_version_text(tools.pgbouncer)
     if pgweir:
-        commit = run_text("git", "rev-parse", "--short", "HEAD") or "unknown commit"
-        changed = " with local changes" if run_text("git", "status", "--porcelain", "--", "src", "Cargo.toml") else ""
-        facts["pgweir"] = f"{run_text(str(pgweir), '--version') or 'pgweir'} ({commit}{changed})"
+        origin = f" ({commit()})" if built else " (a binary that was given)"
+        facts["pgweir"] = (run_text(str(pgweir), "--version") or "pgweir") + origin
     return facts
+
+
+def commit() -> str:
+    """The commit that was built."""
+    name = run_text("git", "rev-parse", "--short", "HEAD") or "unknown commit"
+    changed = run_text("git", "status", "--porcelain", "--", "src", "Cargo.toml", "Cargo.lock")
+    return f"{name} with local changes" if changed else name
 
 
 def pgbouncer_version_text(program: str) -> str:

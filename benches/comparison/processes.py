@@ -44,6 +44,7 @@ class Stage:
                 stdout=output,
                 stderr=output,
                 cwd=self.directory,
+                env=clean_environment(),
                 # In its own session, so that Ctrl-C reaches this script first and the order of ending is its own.
                 start_new_session=True,
                 **self._identity(),
@@ -59,7 +60,9 @@ class Stage:
 
     def call(self, command: list[str]) -> None:
         """Runs a command as the service user to its end; raises with its output if it fails."""
-        done = subprocess.run(command, capture_output=True, cwd=self.directory, check=False, **self._identity())
+        done = subprocess.run(
+            command, capture_output=True, cwd=self.directory, env=clean_environment(), check=False, **self._identity()
+        )
         if done.returncode != 0:
             raise RuntimeError(f"{Path(command[0]).name} failed: {done.stderr.decode(errors='replace')}")
 
@@ -99,6 +102,12 @@ def end(process: subprocess.Popen[bytes], signals: tuple[int, ...]) -> None:
             process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             continue
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """The environment without libpq's, PostgreSQL's and pgweir's variables, and with untranslated messages."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    return inherited | {"LC_ALL": "C"} | more
 
 
 def free_port() -> int:

@@ -54,6 +54,7 @@ WORKLOADS = (
 OTHERS = {
     "results-1gb": "growth of resident memory while a result of 1 GB passes through",
     "idle": "resident memory per idle client, plain and TLS",
+    "syscalls": "system calls per transaction; only with --syscalls or when named",
 }
 
 NAMES = (*(workload.name for workload in WORKLOADS), *OTHERS)
