@@ -1,1 +1,1 @@
-"""Side-by-side measurement of pgweir, PgBouncer and PostgreSQL itself. Standard library only; started by `benches/compare`."""
+"""Side-by-side measurement of pgweir, PgBouncer and PostgreSQL itself; standard library only. See `benches/compare`."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from . import idle, large_results, machine, report, syscalls
@@ -35,7 +35,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--poolers", type=columns, metavar="NAMES", help=f"of: {', '.join(CONTESTANTS)} (default: all)")
     parser.add_argument("--variants", metavar="NAMES", help=f"more columns for pgweir, of: {', '.join(VARIANTS)}")
     parser.add_argument("--pgweir", type=existing, metavar="PATH", help="a pgweir binary; without it one is built")
-    parser.add_argument("--postgresql-bin", type=existing, metavar="DIR", help="PostgreSQL's programs (default: the newest)")
+    parser.add_argument("--postgresql-bin", type=existing, metavar="DIR", help="where PostgreSQL's programs are")
     parser.add_argument("--idle-clients", type=int, help="how many idle clients to hold (default 2000)")
     parser.add_argument("--large-megabytes", type=int, help="size of the large results (default 1000)")
     parser.add_argument("--syscalls", action="store_true", help="also count system calls with strace")
@@ -214,7 +214,7 @@ class Comparison:
             self._collected.notes.append(f"{note}it was busy with something else (up to {max(loud):.0%})")
         prepared = {name for name in self._collected.loads if name in PREPARED}
         if prepared and not self._poolers.pgbouncer_prepares and any(c.kind == "pgbouncer" for c in self.proxies):
-            note = "This PgBouncer has no prepared statements in transaction mode: its extended mode stands for prepared"
+            note = "This PgBouncer has no prepared statements in transaction mode: its extended mode stands there"
             self._collected.notes.append(note)
 
 

@@ -113,7 +113,7 @@ class Poolers:
         self._cluster = cluster
         self._certificate = certificate
         self._pgbouncer = pgbouncer
-        self.pgbouncer_prepares = bool(pgbouncer) and pgbouncer_version(pgbouncer) >= (1, 21)
+        self.pgbouncer_prepares = pgbouncer is not None and pgbouncer_version(pgbouncer) >= (1, 21)
         self._pgweir = self._copy(pgweir) if pgweir else None
         self._counter = 0
 

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 
 class Stage:
@@ -38,7 +39,7 @@ class Stage:
     def start(self, command: list[str], log: Path, signals: tuple[int, ...]) -> subprocess.Popen[bytes]:
         """Starts a server as the service user; `signals` are tried one after the other to end it."""
         with log.open("ab") as output:
-            process = subprocess.Popen(
+            process: subprocess.Popen[bytes] = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -86,7 +87,7 @@ class Stage:
             os.chown(path, owner.pw_uid, owner.pw_gid)
         return path
 
-    def _identity(self) -> dict[str, object]:
+    def _identity(self) -> dict[str, Any]:
         if not self.user:
             return {}
         return {"user": self.user, "group": pwd.getpwnam(self.user).pw_gid, "extra_groups": []}

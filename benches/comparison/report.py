@@ -229,7 +229,7 @@ def table(title: str, header: list[str], rows: list[list[str]]) -> str:
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
 
     def line(cells: list[str]) -> str:
-        first, *others = zip(cells, widths)
+        first, *others = zip(cells, widths, strict=True)
         padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
         return "| " + " | ".join(padded) + " |"
 
