@@ -174,7 +174,7 @@ class Scram:
         without_proof = f"c=biws,r={fields['r']}"
         message = f"n=,r={self._nonce},{text},{without_proof}".encode()
         signature = hmac.digest(hashlib.sha256(client_key).digest(), message, "sha256")
-        proof = bytes(left ^ right for left, right in zip(client_key, signature))
+        proof = bytes(left ^ right for left, right in zip(client_key, signature, strict=True))
         server_key = hmac.digest(salted, b"Server Key", "sha256")
         self._server_signature = hmac.digest(server_key, message, "sha256")
         return f"{without_proof},p={base64.b64encode(proof).decode()}".encode()
