@@ -1,0 +1,376 @@
+//! Walks over a text once and finds, for each statement, what it may leave in the session.
+//!
+//! A statement is read in two parts: [`super::header`] reads its first words as far as they name what it does, and
+//! [`Scan::body`] the rest, for calls of functions and for the few words that matter anywhere.
+
+use super::lexer::{Kind, Lexer, Token};
+use crate::state::statement::{Command, Effects, Options};
+use std::ops::Range;
+
+/// What was found about one statement.
+#[derive(Clone, Debug)]
+pub(in crate::state) struct Found {
+    pub(in crate::state) command: Command,
+    pub(in crate::state) effects: Effects,
+    pub(in crate::state) span: Range<usize>,
+    /// Where the name stands that the statement is about; empty when there is none.
+    pub(in crate::state) name: Range<usize>,
+    /// The setting, where a syntax of its own stands for it (`SET TIME ZONE`).
+    pub(in crate::state) setting: Option<&'static str>,
+    /// Where the statement within the statement begins, and 0 when there is none.
+    pub(in crate::state) body: usize,
+}
+
+impl Found {
+    const NOTHING: Self =
+        Self { command: Command::Unknown, effects: Effects::NONE, span: 0..0, name: 0..0, setting: None, body: 0 };
+}
+
+pub(in crate::state) struct Scan<'a> {
+    pub(super) lexer: Lexer<'a>,
+    pub(super) options: Options,
+    pub(super) found: Found,
+    /// The token before the one that is looked at.
+    pub(super) last: Token,
+    /// The token before the name that `last` belongs to: before `a` in `a.b`.
+    pub(super) before: Token,
+    /// `a` in `a.b`; [`Kind::Start`] when there is none.
+    pub(super) qualifier: Token,
+    depth: u32,
+    /// One bit for each open parenthesis, the innermost one lowest: whether an expression may follow its end.
+    marks: u64,
+    /// The mark of the parenthesis that was closed last.
+    pub(super) expression_after_close: bool,
+    /// How deep the list of a WITH stands that has not ended.
+    with_depth: Option<u32>,
+    /// Open `BEGIN ATOMIC` and `CASE` of the body of a function written as SQL.
+    atomic: u32,
+    pub(super) flags: Flags,
+}
+
+/// What a statement is, for rules that ask for more than its command.
+#[derive(Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent findings, none of which is a state")]
+pub(super) struct Flags {
+    /// It may have a body between BEGIN ATOMIC and END.
+    pub(super) routine: bool,
+    /// It defines or names functions, but calls none of them.
+    pub(super) calls_nothing: bool,
+    /// EXPLAIN without ANALYZE: what is in it is planned and not run.
+    pub(super) only_planned: bool,
+    /// An INTO that creates a table was seen.
+    into_table: bool,
+    /// The view `pg_settings` was named, and an UPDATE of that is a SET.
+    settings_view: bool,
+}
+
+/// Statements of one text after which [`Effects::UNCERTAIN`] is reported in any case.
+const STATEMENTS_MAX: u16 = u16::MAX;
+
+impl<'a> Scan<'a> {
+    pub(in crate::state) fn new(text: &'a [u8], options: Options) -> Self {
+        Self {
+            lexer: Lexer::new(text, !options.standard_conforming_strings),
+            options,
+            found: Found::NOTHING,
+            last: Token::START,
+            before: Token::START,
+            qualifier: Token::START,
+            depth: 0,
+            marks: 0,
+            expression_after_close: false,
+            with_depth: None,
+            atomic: 0,
+            flags: Flags::default(),
+        }
+    }
+
+    /// The number of statements (65535 also for more), what they do taken together, and what the first one is.
+    pub(in crate::state) fn all(mut self) -> (u16, Effects, Command) {
+        let mut count: u16 = 0;
+        let mut effects = Effects::NONE;
+        let mut first = Command::Empty;
+        while self.step() {
+            if count == 0 {
+                first = self.found.command;
+            }
+            count = count.saturating_add(1);
+            effects = effects | self.found.effects;
+        }
+        if count == STATEMENTS_MAX {
+            effects = effects | Effects::UNCERTAIN;
+        }
+        (count, effects, first)
+    }
+
+    /// Reads the next statement into `found`; false at the end of the text.
+    pub(in crate::state) fn step(&mut self) -> bool {
+        let first = loop {
+            let token = self.lexer.next();
+            match token.kind {
+                Kind::End => return false,
+                Kind::Semicolon => {}
+                _ => break token,
+            }
+        };
+        self.found = Found { span: first.start..first.end, ..Found::NOTHING };
+        self.last = Token::START;
+        self.before = Token::START;
+        self.qualifier = Token::START;
+        self.depth = 0;
+        self.marks = 0;
+        self.expression_after_close = false;
+        self.with_depth = None;
+        self.atomic = 0;
+        self.flags = Flags::default();
+        self.header(first);
+        self.body();
+        self.finish();
+        true
+    }
+
+    pub(in crate::state) fn found(&self) -> &Found {
+        &self.found
+    }
+
+    #[inline]
+    pub(super) fn add(&mut self, effects: Effects) {
+        self.found.effects = self.found.effects | effects;
+    }
+
+    fn body(&mut self) {
+        loop {
+            let token = self.lexer.next();
+            match token.kind {
+                Kind::Word => {
+                    self.name_begins();
+                    self.word(token);
+                }
+                Kind::QuotedName => {
+                    self.name_begins();
+                    self.quoted_name(token);
+                }
+                Kind::UnicodeName => {
+                    // What it means may be changed by an UESCAPE behind it. Nobody writes this.
+                    self.name_begins();
+                    self.add(Effects::UNCERTAIN);
+                }
+                Kind::Open => self.open(),
+                Kind::Close => self.close(),
+                Kind::Dot => self.dot(),
+                Kind::Semicolon if self.depth == 0 && self.atomic == 0 => return,
+                Kind::End => return,
+                Kind::Broken => self.add(Effects::UNCERTAIN),
+                _ => {}
+            }
+            self.last = token;
+        }
+    }
+
+    /// Takes a token that a header has looked at. Never a parenthesis, a semicolon, or the end.
+    pub(super) fn consume(&mut self) -> Token {
+        let token = self.lexer.next();
+        match token.kind {
+            Kind::Word | Kind::QuotedName => self.name_begins(),
+            Kind::Dot => self.dot(),
+            _ => {}
+        }
+        self.last = token;
+        token
+    }
+
+    #[inline]
+    fn name_begins(&mut self) {
+        if self.last.kind != Kind::Dot {
+            self.before = self.last;
+            self.qualifier = Token::START;
+        }
+    }
+
+    fn dot(&mut self) {
+        if self.last.is_name() {
+            self.qualifier = self.last;
+        }
+    }
+
+    #[inline]
+    pub(super) fn open(&mut self) {
+        let mut mark = false;
+        if self.last.is_name() {
+            let word = self.lexer.text_of(self.last);
+            mark = matches!(word.len(), 2 | 4 | 8) && ends_before_expression(word);
+            self.call();
+        }
+        self.depth = self.depth.saturating_add(1);
+        // Beyond 64 levels the outermost mark is lost, and `close` takes that as set.
+        self.marks = self.marks << 1 | u64::from(mark);
+    }
+
+    #[inline]
+    fn close(&mut self) {
+        let Some(depth) = self.depth.checked_sub(1) else {
+            self.add(Effects::UNCERTAIN);
+            return;
+        };
+        self.expression_after_close = self.depth > u64::BITS || self.marks & 1 == 1;
+        self.marks >>= 1;
+        self.depth = depth;
+    }
+
+    pub(super) fn in_with_list(&self) -> bool {
+        self.with_depth == Some(self.depth)
+    }
+
+    pub(super) fn begin_with_list(&mut self) {
+        self.with_depth = Some(self.depth);
+    }
+
+    pub(super) fn last_is(&self, word: &[u8]) -> bool {
+        self.last.kind == Kind::Word && self.lexer.text_of(self.last).eq_ignore_ascii_case(word)
+    }
+
+    /// A word outside of the header. The two things compared first leave next to no word to the rest.
+    #[inline]
+    fn word(&mut self, token: Token) {
+        let word = self.lexer.text_of(token);
+        let Some(first) = word.first() else { return };
+        let candidate: &[u8] = match (word.len(), first | 0x20) {
+            (3, b'e') => b"end",
+            (4, b'c') => b"case",
+            (4, b'f') => b"from",
+            (4, b'i') => b"into",
+            (4, b't') => b"temp",
+            (4, b'w') => b"with",
+            (5, b'm') => b"merge",
+            (5, b't') => b"table",
+            (6, b'a') => b"atomic",
+            (6, b'd') => b"delete",
+            (6, b'i') => b"insert",
+            (6, b's') => b"select",
+            (6, b'u') => b"update",
+            (6, b'v') => b"values",
+            (7, b'e') => b"execute",
+            (9, b't') => b"temporary",
+            (7.., b'p') => return self.catalogue_name(word),
+            _ => return,
+        };
+        if word.eq_ignore_ascii_case(candidate) && self.last.kind != Kind::Dot {
+            self.keyword(candidate);
+        }
+    }
+
+    fn keyword(&mut self, word: &[u8]) {
+        match word {
+            b"with" if self.last.kind == Kind::Open => self.begin_with_list(),
+            b"insert" | b"update" | b"delete" | b"merge" => {
+                self.verb(word);
+                if !self.last_is(b"for") && !self.last_is(b"key") {
+                    self.add(Effects::WRITE);
+                }
+            }
+            b"select" | b"values" | b"table" => self.verb(word),
+            b"into" if !self.last_is(b"insert") && !self.last_is(b"merge") => {
+                self.flags.into_table = true;
+                self.add(Effects::DDL);
+            }
+            b"temp" | b"temporary" => {
+                let into = self.flags.into_table && self.last_is(b"into");
+                if into || self.last_is(b"local") || self.last_is(b"global") || self.last_is(b"create") {
+                    self.add(Effects::TEMP_OBJECT);
+                }
+            }
+            b"from" if self.found.command == Command::Copy && self.depth == 0 => self.add(Effects::WRITE),
+            b"execute" if self.found.command == Command::Create && self.last_is(b"as") => {
+                self.add(Effects::EXECUTE);
+                self.found.name = self.peek_name();
+            }
+            b"atomic" if self.flags.routine && self.depth == 0 && self.last_is(b"begin") => self.atomic = 1,
+            b"case" if self.atomic > 0 && self.depth == 0 => self.atomic += 1,
+            b"end" if self.depth == 0 => self.atomic = self.atomic.saturating_sub(1),
+            _ => {}
+        }
+    }
+
+    /// The verb of a statement that began with WITH.
+    fn verb(&mut self, word: &[u8]) {
+        if !self.in_with_list() {
+            return;
+        }
+        self.with_depth = None;
+        if self.depth == 0 && self.found.command == Command::Select {
+            self.found.command = match word {
+                b"insert" => Command::Insert,
+                b"update" => Command::Update,
+                b"delete" => Command::Delete,
+                b"merge" => Command::Merge,
+                _ => Command::Select,
+            };
+        }
+    }
+
+    fn quoted_name(&mut self, token: Token) {
+        if let [b'"', name @ .., b'"'] = self.lexer.text_of(token)
+            && name.first() == Some(&b'p')
+        {
+            self.catalogue_name(name);
+        }
+    }
+
+    /// Names that matter wherever they stand: the schema of temporary objects, and views of the session itself.
+    fn catalogue_name(&mut self, name: &[u8]) {
+        const TEMPORARY: [&[u8]; 2] = [b"pg_temp", b"pg_toast_temp"];
+        const OF_SESSION: [&[u8]; 2] = [b"pg_cursors", b"pg_prepared_statements"];
+        if TEMPORARY.iter().any(|schema| starts_with(name, schema)) {
+            self.add(Effects::TEMP_OBJECT);
+        } else if name.eq_ignore_ascii_case(b"pg_settings") {
+            self.flags.settings_view = true;
+        } else if OF_SESSION.iter().any(|view| name.eq_ignore_ascii_case(view)) {
+            self.add(Effects::SESSION_READ);
+        }
+    }
+
+    fn finish(&mut self) {
+        self.found.span.end = self.found.span.end.max(self.last.end);
+        let effects = self.found.effects;
+        if self.depth != 0 || self.atomic != 0 {
+            self.add(Effects::UNCERTAIN);
+        }
+        if self.flags.settings_view && effects.intersects(Effects::WRITE) {
+            self.add(Effects::SET_CONFIG);
+        }
+        if effects.intersects(Effects::SET_SESSION | Effects::SET_LOCAL | Effects::SET_CONFIG) {
+            self.find_temporary_search_path();
+        }
+        let kept = if self.found.command == Command::Prepare {
+            Effects::PREPARE | Effects::UNCERTAIN
+        } else if self.flags.only_planned {
+            Effects::EXPLAIN | Effects::EXECUTE | Effects::USER_FUNCTION | Effects::UNCERTAIN
+        } else if self.flags.calls_nothing {
+            Effects::DDL | Effects::TEMP_OBJECT | Effects::UNCERTAIN
+        } else {
+            return;
+        };
+        self.found.effects = self.found.effects & kept;
+    }
+
+    /// With `search_path = pg_temp, …` a CREATE TABLE makes a temporary one without saying so.
+    fn find_temporary_search_path(&mut self) {
+        const SCHEMA: &[u8] = b"pg_temp";
+        let whole = Token { kind: Kind::Text, start: self.found.span.start, end: self.found.span.end };
+        let mut windows = self.lexer.text_of(whole).windows(SCHEMA.len());
+        if windows.any(|window| window.eq_ignore_ascii_case(SCHEMA)) {
+            self.add(Effects::TEMP_OBJECT);
+        }
+    }
+}
+
+/// `DISTINCT ON (…) f(x)`, `OPERATOR(…) f(x)`, `RETURNING WITH (…) f(x)`: elsewhere a name behind a parenthesis is
+/// an alias.
+fn ends_before_expression(word: &[u8]) -> bool {
+    let words: [&[u8]; 3] = [b"on", b"with", b"operator"];
+    words.iter().any(|candidate| word.eq_ignore_ascii_case(candidate))
+}
+
+fn starts_with(name: &[u8], prefix: &[u8]) -> bool {
+    name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}
