@@ -7,15 +7,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::error::SourceError;
-use super::stand_in::auth::{Password, ScramKeys, ScramVerifier, Secret};
 use super::stand_in::config::ClientPasswordAuthType;
+use crate::auth::md5::Md5Verifier;
+use crate::auth::scram::{ITERATIONS_DEFAULT, SALT_LEN, ScramKeys, ScramParameters, ScramVerifier};
+use crate::auth::secret::{Password, Secret};
 
-/// PBKDF2 rounds towards clients: PostgreSQL's default, which every driver accepts.
-///
-/// Source: <https://www.postgresql.org/docs/current/runtime-config-connection.html#GUC-SCRAM-ITERATIONS>
-pub const SCRAM_ITERATIONS: u32 = 4096;
-/// Bytes of salt, as in PostgreSQL.
-const SALT_LEN: usize = 16;
 /// Key sets kept per secret. A target has one salt per role; others appear while a password changes.
 const SERVER_KEYS_MAX: usize = 4;
 
@@ -23,12 +19,14 @@ const SERVER_KEYS_MAX: usize = 4;
 pub struct Credential {
     /// The database user.
     pub username: String,
-    /// Also the password towards the target.
+    /// The password, towards clients and target alike.
     pub password: Password,
     /// How clients of this user prove that they know the password.
     pub client_password_auth_type: ClientPasswordAuthType,
     /// What SCRAM logins of clients are checked against.
     pub verifier: ScramVerifier,
+    /// What MD5 logins of clients are checked against; also answers a target that asks for MD5.
+    pub md5: Md5Verifier,
     /// Grows process-wide with every secret that is new or changed.
     pub generation: u64,
     server_keys: ServerKeys,
@@ -47,17 +45,20 @@ impl fmt::Debug for Credential {
 impl Credential {
     /// Derives all keys, on tokio's blocking pool: it takes milliseconds of CPU.
     ///
+    /// `salt` is shown to clients. It stays that of the user when the password changes, as does that of
+    /// a user who does not exist.
+    ///
     /// # Errors
-    /// [`SourceError::Derivation`] without randomness, or when the process is stopping.
+    /// [`SourceError::Derivation`] when the process is stopping.
     pub(super) async fn derive(
         secret: Secret,
         client_password_auth_type: ClientPasswordAuthType,
+        salt: [u8; SALT_LEN],
         generation: u64,
     ) -> Result<Self, SourceError> {
-        let mut salt = [0; SALT_LEN];
-        aws_lc_rs::rand::fill(&mut salt).map_err(|_| SourceError::Derivation)?;
         let derive = move || Self {
-            verifier: ScramVerifier::derive(&secret.password, &salt, SCRAM_ITERATIONS),
+            verifier: ScramVerifier::derive(&secret.password, salt, ITERATIONS_DEFAULT),
+            md5: Md5Verifier::derive(&secret.password, &secret.username),
             username: secret.username,
             password: secret.password,
             client_password_auth_type,
@@ -76,6 +77,7 @@ impl Credential {
             password: self.password.clone(),
             client_password_auth_type,
             verifier: self.verifier.clone(),
+            md5: self.md5.clone(),
             generation: self.generation,
             server_keys: ServerKeys::default(),
         }
@@ -86,10 +88,8 @@ impl Credential {
         self.username == secret.username && self.password == secret.password
     }
 
-    /// The keys for a SCRAM login to a target that stored this user's password with `salt` and
-    /// `iterations`: from the cache, or computed on tokio's blocking pool.
-    ///
-    /// `iterations` is what the target demands; the caller has bounded it.
+    /// The keys for a SCRAM login to a target that stored this user's password with `parameters`: from
+    /// the cache, or computed on tokio's blocking pool.
     ///
     /// # Errors
     /// [`SourceError::Derivation`] when the process is stopping.
@@ -98,22 +98,21 @@ impl Credential {
     /// A dropped call loses at most its own computation.
     pub async fn keys_for(
         self: &Arc<Self>,
-        salt: &[u8],
-        iterations: u32,
+        parameters: &ScramParameters,
     ) -> Result<Arc<ScramKeys>, SourceError> {
-        if let Some(keys) = self.server_keys.find(salt, iterations) {
+        if let Some(keys) = self.server_keys.find(parameters) {
             return Ok(keys);
         }
         // Servers opened together need the same keys: the first computes, the others wait for it.
         let _computing = self.server_keys.computing.lock().await;
-        if let Some(keys) = self.server_keys.find(salt, iterations) {
+        if let Some(keys) = self.server_keys.find(parameters) {
             return Ok(keys);
         }
-        let (this, owned) = (Arc::clone(self), salt.to_vec());
-        let derive = move || ScramKeys::derive(&this.password, &owned, iterations);
+        let (this, wanted) = (Arc::clone(self), parameters.clone());
+        let derive = move || ScramKeys::derive(&this.password, &wanted);
         let keys = tokio::task::spawn_blocking(derive).await;
         let keys = Arc::new(keys.map_err(|_| SourceError::Derivation)?);
-        self.server_keys.keep(salt, iterations, &keys);
+        self.server_keys.keep(parameters.clone(), Arc::clone(&keys));
         Ok(keys)
     }
 }
@@ -121,34 +120,23 @@ impl Credential {
 /// The last few key sets towards the target, oldest first.
 #[derive(Default)]
 struct ServerKeys {
-    kept: Mutex<VecDeque<KeySet>>,
+    kept: Mutex<VecDeque<(ScramParameters, Arc<ScramKeys>)>>,
     computing: tokio::sync::Mutex<()>,
 }
 
-struct KeySet {
-    salt: Vec<u8>,
-    iterations: u32,
-    keys: Arc<ScramKeys>,
-}
-
 impl ServerKeys {
-    fn find(&self, salt: &[u8], iterations: u32) -> Option<Arc<ScramKeys>> {
+    fn find(&self, parameters: &ScramParameters) -> Option<Arc<ScramKeys>> {
         let kept = self.kept.lock();
-        let set = kept
-            .iter()
-            .find(|set| set.iterations == iterations && set.salt == salt)?;
-        Some(Arc::clone(&set.keys))
+        kept.iter()
+            .find(|(of, _)| of == parameters)
+            .map(|(_, keys)| Arc::clone(keys))
     }
 
-    fn keep(&self, salt: &[u8], iterations: u32, keys: &Arc<ScramKeys>) {
+    fn keep(&self, parameters: ScramParameters, keys: Arc<ScramKeys>) {
         let mut kept = self.kept.lock();
         if kept.len() >= SERVER_KEYS_MAX {
             kept.pop_front();
         }
-        kept.push_back(KeySet {
-            salt: salt.to_vec(),
-            iterations,
-            keys: Arc::clone(keys),
-        });
+        kept.push_back((parameters, keys));
     }
 }

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use super::stand_in::auth::SecretError;
+use crate::auth::secret::{SECRET_LEN_MAX, SecretError};
 
 /// Why a source could not be read, or not be used.
 ///
@@ -18,8 +18,8 @@ pub enum SourceError {
     /// A directory, a pipe or a device; reading one could wait for ever.
     #[error("not a regular file")]
     NotRegularFile,
-    /// More than [`super::SECRET_BYTES_MAX`].
-    #[error("longer than the 65536 bytes that Secrets Manager allows")]
+    /// More than [`SECRET_LEN_MAX`].
+    #[error("longer than {SECRET_LEN_MAX} bytes")]
     TooLarge,
     /// The bytes came, but are no secret for a database user.
     #[error("{0}")]
@@ -95,7 +95,7 @@ pub enum SourceError {
     /// The service answered with something else than a secret.
     #[error("the answer of Secrets Manager cannot be understood")]
     Garbled,
-    /// Keys could not be derived: no randomness, or the process is stopping.
+    /// The process is stopping, or the derivation failed inside.
     #[error("the keys could not be derived from it")]
     Derivation,
 }
@@ -168,6 +168,21 @@ impl SourceError {
             | "RequestTimeTooSkewed"
             | "OptInRequired" => Self::Identity { code, detail },
             _ => Self::Refused { code, detail },
+        }
+    }
+
+    /// From the HTTP status of an answer without an error code: one by a proxy or a load balancer, or a
+    /// success that holds no secret.
+    pub(super) fn from_status(status: u16) -> Self {
+        let code = format!("HTTP status {status}");
+        match status {
+            200..=299 => Self::Garbled,
+            429 => Self::Throttled { code },
+            500..=599 => Self::Unavailable { code },
+            _ => Self::Refused {
+                code,
+                detail: "no reason given".to_owned(),
+            },
         }
     }
 }

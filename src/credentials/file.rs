@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::SECRET_BYTES_MAX;
 use super::error::SourceError;
 use super::reader::SecretBytes;
+use crate::auth::secret::SECRET_LEN_MAX;
 
 /// What a file looks like from outside. Equal values mean that it need not be read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +60,8 @@ fn read_blocking(path: &PathBuf) -> Result<SecretBytes, SourceError> {
         return Err(SourceError::NotRegularFile);
     }
     // Room for all at once: a buffer that grows leaves copies of the secret behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_BYTES_MAX + 1));
-    let limit = u64::try_from(SECRET_BYTES_MAX)
+    let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_LEN_MAX + 1));
+    let limit = u64::try_from(SECRET_LEN_MAX)
         .unwrap_or(u64::MAX)
         .saturating_add(1);
     File::open(path)
@@ -69,7 +69,7 @@ fn read_blocking(path: &PathBuf) -> Result<SecretBytes, SourceError> {
         .take(limit)
         .read_to_end(&mut bytes)
         .map_err(failed)?;
-    if bytes.len() > SECRET_BYTES_MAX {
+    if bytes.len() > SECRET_LEN_MAX {
         return Err(SourceError::TooLarge);
     }
     Ok(bytes)
@@ -83,9 +83,9 @@ mod tests {
     async fn a_file_longer_than_a_secret_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("secret.json");
-        fs::write(&path, vec![b' '; SECRET_BYTES_MAX]).unwrap();
-        assert_eq!(read(&path).await.unwrap().len(), SECRET_BYTES_MAX);
-        fs::write(&path, vec![b' '; SECRET_BYTES_MAX + 1]).unwrap();
+        fs::write(&path, vec![b' '; SECRET_LEN_MAX]).unwrap();
+        assert_eq!(read(&path).await.unwrap().len(), SECRET_LEN_MAX);
+        fs::write(&path, vec![b' '; SECRET_LEN_MAX + 1]).unwrap();
         assert_eq!(read(&path).await.unwrap_err(), SourceError::TooLarge);
     }
 

@@ -36,20 +36,18 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-pub use credential::{Credential, SCRAM_ITERATIONS};
+pub use credential::Credential;
 pub use error::{CredentialProblem, LoadError, SourceError};
 pub use status::SourceStatus;
 
+use crate::auth::md5::Md5Verifier;
+use crate::auth::scram::{ITERATIONS_DEFAULT, ScramVerifier};
+use crate::auth::secret::Secret;
 use reader::{ReadSecret, Reader};
 use schedule::Schedule;
 use source::{Outcome, Source};
-use stand_in::auth::{ScramVerifier, Secret};
 use stand_in::config::{Auth, ClientPasswordAuthType};
 
-/// Most bytes of a secret, as in Secrets Manager.
-///
-/// Source: <https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html>
-pub const SECRET_BYTES_MAX: usize = 65_536;
 /// Sources read at the same time.
 const READS_AT_ONCE: usize = 8;
 /// For one read, whatever the source: above the limit of an AWS operation, and of a lookup of the region.
@@ -147,7 +145,13 @@ impl Credentials {
     /// process lives, as costly to check as a real one, and matched by no password.
     #[must_use]
     pub fn mock_verifier(&self, username: &str) -> ScramVerifier {
-        ScramVerifier::mock(username, &self.mock_key, SCRAM_ITERATIONS)
+        ScramVerifier::mock(&self.mock_key, username, ITERATIONS_DEFAULT)
+    }
+
+    /// The same for clients that are asked for an MD5 password.
+    #[must_use]
+    pub fn mock_md5_verifier(&self, username: &str) -> Md5Verifier {
+        Md5Verifier::mock(&self.mock_key, username)
     }
 
     /// How a user who does not exist is asked for a password: as the first one of the configuration.
@@ -217,7 +221,8 @@ impl Credentials {
         }
         let generation = self.last_generation.fetch_add(1, Ordering::Relaxed) + 1;
         let auth_type = source.config.client_password_auth_type;
-        let credential = Credential::derive(secret, auth_type, generation).await?;
+        let salt = ScramVerifier::salt_for(&self.mock_key, &secret.username);
+        let credential = Credential::derive(secret, auth_type, salt, generation).await?;
         Ok(Outcome::Changed(Arc::new(credential)))
     }
 

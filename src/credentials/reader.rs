@@ -55,3 +55,20 @@ impl ReadSecret for Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The standard chain may ask the instance's metadata service, which takes seconds where there is none.
+    #[tokio::test]
+    async fn a_file_is_read_without_looking_for_aws() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret.json");
+        std::fs::write(&path, "{}").unwrap();
+        let reader = Reader::new(None);
+        let bytes = reader.read(&SecretSource::File(path)).await.unwrap();
+        assert_eq!(*bytes, b"{}");
+        assert!(reader.secrets_manager.is_untouched());
+    }
+}

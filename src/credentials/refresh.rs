@@ -87,10 +87,12 @@ impl Credentials {
 
     /// Reads the user's secret out of turn, and yields what is known then.
     ///
-    /// For a password that was refused: by the target (`28P01`), or by us to a client who may have a
-    /// newer one. A generation other than that of the refused one makes another try worth while. At
-    /// most one such read per source in 5 seconds, and only one read at a time: further callers wait
-    /// for the one under way. Takes up to 15 seconds while the source is away.
+    /// For a password that the target refused (`28P01`): if the generation is another one then, another
+    /// try is worth while. At most one such read per source in 5 seconds, and only one read at a time:
+    /// further callers wait for the one under way. Takes up to 15 seconds while the source is away.
+    ///
+    /// Also for a client's wrong password, which may be one newer than ours; but the answer to the client
+    /// must not wait for it, or its time would tell that the user exists.
     ///
     /// # Cancel safety
     /// The read goes on when the call is dropped.

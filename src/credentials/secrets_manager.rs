@@ -21,7 +21,6 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
-use super::SECRET_BYTES_MAX;
 use super::error::{SourceError, printable};
 use super::reader::SecretBytes;
 
@@ -67,7 +66,13 @@ impl SecretsManager {
             .send()
             .await
             .map_err(|error| classify(&error))?;
-        content(answer)
+        Ok(content(answer))
+    }
+
+    /// Whether nothing was looked up so far.
+    #[cfg(test)]
+    pub fn is_untouched(&self) -> bool {
+        !self.chain.initialized() && self.clients.lock().is_empty()
     }
 
     async fn client_for(&self, secret_id: &str) -> Result<Client, SourceError> {
@@ -116,17 +121,13 @@ fn region_of(secret_id: &str) -> Option<&str> {
 }
 
 /// The text, or the same as binary: Secrets Manager takes either and leaves the other out.
-fn content(answer: GetSecretValueOutput) -> Result<SecretBytes, SourceError> {
+fn content(answer: GetSecretValueOutput) -> SecretBytes {
     let bytes = match (answer.secret_string, answer.secret_binary) {
         (Some(text), _) => text.into_bytes(),
         (None, Some(binary)) => binary.into_inner(),
         (None, None) => Vec::new(),
     };
-    let bytes = Zeroizing::new(bytes);
-    if bytes.len() > SECRET_BYTES_MAX {
-        return Err(SourceError::TooLarge);
-    }
-    Ok(bytes)
+    Zeroizing::new(bytes)
 }
 
 /// Takes from the SDK's error what an operator needs.
@@ -136,18 +137,10 @@ fn content(answer: GetSecretValueOutput) -> Result<SecretBytes, SourceError> {
 fn classify(error: &SdkError<GetSecretValueError>) -> SourceError {
     match error {
         SdkError::ServiceError(answered) => {
-            let status = answered.raw().status().as_u16();
-            let service = answered.err();
+            let (status, service) = (answered.raw().status().as_u16(), answered.err());
             match service.code() {
-                Some(code) => {
-                    SourceError::from_service(code, service.message().unwrap_or_default())
-                }
-                None if status == 429 => SourceError::Throttled {
-                    code: status.to_string(),
-                },
-                None => SourceError::Unavailable {
-                    code: format!("HTTP status {status}"),
-                },
+                Some(code) => SourceError::from_service(code, service.message().unwrap_or("")),
+                None => SourceError::from_status(status),
             }
         }
         SdkError::TimeoutError(_) => SourceError::TimedOut,
@@ -216,18 +209,11 @@ mod tests {
     fn text_and_binary_are_read_alike() {
         use aws_sdk_secretsmanager::primitives::Blob;
         let text = GetSecretValueOutput::builder().secret_string("{}").build();
-        assert_eq!(*content(text).unwrap(), b"{}");
+        assert_eq!(*content(text), b"{}");
         let binary = GetSecretValueOutput::builder()
             .secret_binary(Blob::new("{}"))
             .build();
-        assert_eq!(*content(binary).unwrap(), b"{}");
-        assert!(
-            content(GetSecretValueOutput::builder().build())
-                .unwrap()
-                .is_empty()
-        );
-        let long = "x".repeat(SECRET_BYTES_MAX + 1);
-        let long = GetSecretValueOutput::builder().secret_string(long).build();
-        assert_eq!(content(long).unwrap_err(), SourceError::TooLarge);
+        assert_eq!(*content(binary), b"{}");
+        assert!(content(GetSecretValueOutput::builder().build()).is_empty());
     }
 }

@@ -12,9 +12,9 @@ use super::credential::Credential;
 use super::error::{CredentialProblem, SourceError};
 use super::file::Fingerprint;
 use super::schedule::{Schedule, chance};
-use super::stand_in::auth::Secret;
 use super::stand_in::config::{Auth, SecretSource};
 use super::status::SourceStatus;
+use crate::auth::secret::Secret;
 
 /// At most one read out of turn per source in this time, however many logins fail.
 const FORCED_READ_INTERVAL: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ pub struct Source {
     pub config: Auth,
     /// Held while the source is read: one read at a time.
     pub flight: tokio::sync::Mutex<()>,
-    /// Told when the next read was moved.
+    /// Told when a read moved the next one.
     pub rescheduled: Notify,
     state: Mutex<State>,
 }
@@ -98,12 +98,11 @@ impl Source {
         self.state.lock().due
     }
 
-    /// Has it read within `wait`, unless the service asked for a longer pause.
+    /// Has it read within `wait`, unless the service asked for a longer pause. Its task must look again.
     pub fn hasten(&self, wait: Duration) {
         let mut state = self.state.lock();
         if !state.throttled() {
             state.due = state.due.min(Instant::now() + wait.mul_f64(chance()));
-            self.rescheduled.notify_one();
         }
     }
 
@@ -118,7 +117,8 @@ impl Source {
         let lately = state
             .last_forced
             .is_some_and(|forced| now < forced + FORCED_READ_INTERVAL);
-        !lately && !(state.throttled() && now < state.due)
+        let paused = state.throttled() && now < state.due;
+        !lately && !paused
     }
 
     /// Notes that a read out of turn begins.

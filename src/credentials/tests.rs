@@ -7,7 +7,7 @@ mod reloading;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -30,6 +30,8 @@ struct Service {
     asked: Mutex<Vec<(String, Instant)>>,
     running: AtomicUsize,
     running_max: AtomicUsize,
+    /// The next read panics: there is a mistake in the code.
+    has_a_bug: AtomicBool,
 }
 
 impl Service {
@@ -78,6 +80,7 @@ impl Service {
         if !latency.is_zero() {
             sleep(latency).await;
         }
+        assert!(!self.has_a_bug.swap(false, Ordering::SeqCst), "for a test");
         self.running.fetch_sub(1, Ordering::SeqCst);
         let answer = self.answers.lock().get(secret_id).cloned();
         answer
@@ -137,11 +140,11 @@ fn generation(credentials: &Credentials, username: &str) -> u64 {
     credentials.lookup(username).unwrap().generation
 }
 
-fn password(credentials: &Credentials, username: &str) -> Vec<u8> {
+fn password(credentials: &Credentials, username: &str) -> String {
     credentials
         .lookup(username)
         .unwrap()
         .password
-        .as_bytes()
-        .to_vec()
+        .expose()
+        .to_owned()
 }

@@ -67,7 +67,7 @@ async fn a_file_written_anew_takes_effect_within_seconds() {
     let credentials = load_and_watch(&[&path]).await;
     secrets.write("app.json", &json("app", "another"));
     next_change(&credentials).await;
-    assert_eq!(password(&credentials, "app"), b"another");
+    assert_eq!(password(&credentials, "app"), "another");
 }
 
 #[tokio::test(start_paused = true)]
@@ -78,7 +78,7 @@ async fn a_file_renamed_over_the_old_one_takes_effect() {
     let next = secrets.write("next.json", &json("app", "two"));
     fs::rename(next, path).unwrap();
     next_change(&credentials).await;
-    assert_eq!(password(&credentials, "app"), b"two");
+    assert_eq!(password(&credentials, "app"), "two");
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,7 +92,7 @@ async fn a_symbolic_link_that_is_swapped_takes_effect() {
     std::os::unix::fs::symlink(two, &spare).unwrap();
     fs::rename(spare, &link).unwrap();
     next_change(&credentials).await;
-    assert_eq!(password(&credentials, "app"), b"two");
+    assert_eq!(password(&credentials, "app"), "two");
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,7 +115,7 @@ async fn a_half_written_file_keeps_the_old_value_until_it_is_whole() {
     }
     secrets.write("app.json", &text);
     next_change(&credentials).await;
-    assert_eq!(password(&credentials, "app"), b"two");
+    assert_eq!(password(&credentials, "app"), "two");
     assert_eq!(credentials.status()[0].last_error, None);
 }
 
@@ -137,7 +137,7 @@ async fn a_removed_file_keeps_its_user_and_a_missing_one_gets_its_user_when_it_c
     );
     secrets.write("later.json", &json("later", "here"));
     next_change(&credentials).await;
-    assert_eq!(password(&credentials, "later"), b"here");
+    assert_eq!(password(&credentials, "later"), "here");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,8 +1,17 @@
 //! The first read of all sources, and what logins find afterwards.
 
 use super::*;
-use crate::credentials::stand_in::auth::ScramKeys;
-use crate::credentials::{Credential, SCRAM_ITERATIONS};
+use std::num::NonZeroU32;
+
+use crate::auth::channel_binding::ServerBinding;
+use crate::auth::md5::Md5Verifier;
+use crate::auth::scram::{
+    Nonce, RAW_NONCE_LEN, SCRAM_SHA_256, ScramKeys, ScramParameters, ScramVerifier,
+};
+use crate::auth::scram_client::ScramClient;
+use crate::auth::scram_server::ScramServer;
+use crate::auth::secret::Password;
+use crate::credentials::Credential;
 
 #[tokio::test(start_paused = true)]
 async fn sources_are_read_in_parallel_but_eight_at_most() {
@@ -99,7 +108,7 @@ async fn of_two_sources_for_a_user_the_first_is_used_and_the_second_is_a_problem
     service.holds("a", "app", "first");
     service.holds("b", "app", "second");
     let (credentials, problems) = load(&service, &[auth("a"), auth("b")]).await.unwrap();
-    assert_eq!(password(&credentials, "app"), b"first");
+    assert_eq!(password(&credentials, "app"), "first");
     let error = SourceError::DuplicateUser {
         username: "app".to_owned(),
         first: "a".to_owned(),
@@ -143,32 +152,63 @@ async fn debug_output_of_a_credential_shows_user_and_generation_only() {
     );
 }
 
+/// Whether a client that knows `password` gets in.
+fn logs_in(verifier: &ScramVerifier, password: &str) -> bool {
+    let nonce = Nonce::from_random(&[7; RAW_NONCE_LEN]);
+    let (client, first) = ScramClient::start([SCRAM_SHA_256], None, &nonce).unwrap();
+    let binding = ServerBinding::NoTls;
+    let (server, challenge) =
+        ScramServer::start(&binding, client.mechanism(), &first, verifier, &nonce).unwrap();
+    let challenge = client.challenge(&challenge).unwrap();
+    let password = Password::new(password.to_owned());
+    let keys = ScramKeys::derive(&password, challenge.parameters());
+    let (proof, last) = challenge.respond(&keys);
+    server
+        .finish(&last)
+        .is_ok_and(|last| proof.finish(&last).is_ok())
+}
+
 #[tokio::test(start_paused = true)]
-async fn an_unknown_user_gets_the_same_verifier_each_time_as_costly_as_a_real_one() {
+async fn clients_log_in_with_the_password_of_the_secret_and_no_other() {
+    let service = Service::new();
+    service.holds("a", "app", "hunter2");
+    let (credentials, _) = load(&service, &[auth("a")]).await.unwrap();
+    let credential = credentials.lookup("app").unwrap();
+    assert!(logs_in(&credential.verifier, "hunter2"));
+    assert!(!logs_in(&credential.verifier, "hunter3"));
+    let md5 = Md5Verifier::derive(&Password::new("hunter2".to_owned()), "app");
+    assert!(credential.md5.stored() == md5.stored());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_user_looks_like_one_with_another_password() {
     let (service, auth) = Service::with_users(1);
     let (credentials, _) = load(&service, &auth).await.unwrap();
-    let mock = credentials.mock_verifier("nobody");
-    assert!(mock == credentials.mock_verifier("nobody"));
-    assert!(mock != credentials.mock_verifier("somebody"));
-    let (another_process, _) = load(&service, &auth).await.unwrap();
-    assert!(mock != another_process.mock_verifier("nobody"));
-    assert_eq!(mock.iterations, SCRAM_ITERATIONS);
-    assert_eq!(
-        credentials.lookup("u0").unwrap().verifier.iterations,
-        SCRAM_ITERATIONS
+    let (real, mock) = (
+        &credentials.lookup("u0").unwrap().verifier,
+        credentials.mock_verifier("nobody"),
     );
+    assert_eq!(mock.iterations(), real.iterations());
+    assert_eq!(mock.salt(), credentials.mock_verifier("nobody").salt());
+    assert_ne!(mock.salt(), credentials.mock_verifier("somebody").salt());
+    assert!(!logs_in(&mock, "secret"));
+    let salt_kept = credentials.mock_verifier("u0");
+    assert_eq!(
+        salt_kept.salt(),
+        real.salt(),
+        "a user who comes or goes keeps the salt"
+    );
+    let (another_process, _) = load(&service, &auth).await.unwrap();
+    assert_ne!(mock.salt(), another_process.mock_verifier("nobody").salt());
 }
 
-#[tokio::test(start_paused = true)]
-async fn two_users_with_one_password_have_different_salts() {
-    let (service, auth) = Service::with_users(2);
-    let (credentials, _) = load(&service, &auth).await.unwrap();
-    let salt = |user| credentials.lookup(user).unwrap().verifier.salt.clone();
-    assert_ne!(salt("u0"), salt("u1"));
-}
-
-async fn keys(credential: &Arc<Credential>, salt: &[u8], iterations: u32) -> Arc<ScramKeys> {
-    credential.keys_for(salt, iterations).await.unwrap()
+async fn keys(credential: &Arc<Credential>, salt: u8, iterations: u32) -> Arc<ScramKeys> {
+    let iterations = NonZeroU32::new(iterations).unwrap();
+    let parameters = ScramParameters {
+        salt: Box::new([salt; 16]),
+        iterations,
+    };
+    credential.keys_for(&parameters).await.unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -176,15 +216,38 @@ async fn keys_towards_the_target_are_derived_once_for_a_salt_and_count() {
     let (service, auth) = Service::with_users(1);
     let (credentials, _) = load(&service, &auth).await.unwrap();
     let credential = credentials.lookup("u0").unwrap();
-    let (first, at_once) = tokio::join!(
-        keys(&credential, b"salt", 4096),
-        keys(&credential, b"salt", 4096)
-    );
+    let (first, at_once) = tokio::join!(keys(&credential, 1, 4096), keys(&credential, 1, 4096));
     assert!(Arc::ptr_eq(&first, &at_once));
-    assert!(*first == ScramKeys::derive(&credential.password, b"salt", 4096));
-    assert!(*first != *keys(&credential, b"salt", 4097).await);
-    assert!(*first != *keys(&credential, b"tlas", 4096).await);
-    assert!(Arc::ptr_eq(&first, &keys(&credential, b"salt", 4096).await));
+    assert!(!Arc::ptr_eq(&first, &keys(&credential, 1, 4097).await));
+    assert!(!Arc::ptr_eq(&first, &keys(&credential, 2, 4096).await));
+    assert!(Arc::ptr_eq(&first, &keys(&credential, 1, 4096).await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_accepts_a_login_with_the_keys() {
+    let (service, auth) = Service::with_users(1);
+    let (credentials, _) = load(&service, &auth).await.unwrap();
+    let credential = credentials.lookup("u0").unwrap();
+    // The target's own verifier of the same password.
+    let stored = ScramVerifier::derive(
+        &credential.password,
+        [3; 16],
+        NonZeroU32::new(5000).unwrap(),
+    );
+    let nonce = Nonce::from_random(&[7; RAW_NONCE_LEN]);
+    let (client, first) = ScramClient::start([SCRAM_SHA_256], None, &nonce).unwrap();
+    let (server, challenge) = ScramServer::start(
+        &ServerBinding::NoTls,
+        SCRAM_SHA_256,
+        &first,
+        &stored,
+        &nonce,
+    )
+    .unwrap();
+    let challenge = client.challenge(&challenge).unwrap();
+    let keys = credential.keys_for(challenge.parameters()).await.unwrap();
+    let (proof, last) = challenge.respond(&keys);
+    assert!(proof.finish(&server.finish(&last).unwrap()).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -192,11 +255,11 @@ async fn a_target_that_changes_its_salt_each_time_fills_no_memory() {
     let (service, auth) = Service::with_users(1);
     let (credentials, _) = load(&service, &auth).await.unwrap();
     let credential = credentials.lookup("u0").unwrap();
-    let first = Arc::downgrade(&keys(&credential, &[0], 1).await);
+    let first = Arc::downgrade(&keys(&credential, 0, 1).await);
     for salt in 1..=3 {
-        keys(&credential, &[salt], 1).await;
+        keys(&credential, salt, 1).await;
     }
     assert!(first.upgrade().is_some(), "four sets are kept");
-    keys(&credential, &[4], 1).await;
+    keys(&credential, 4, 1).await;
     assert!(first.upgrade().is_none(), "the fifth replaces the oldest");
 }

@@ -50,18 +50,20 @@ async fn a_secret_that_did_not_change_keeps_its_credential() {
 async fn a_changed_secret_takes_effect_and_is_announced() {
     let (service, auth) = Service::with_users(2);
     let credentials = load_and_run(&service, &auth).await;
-    let (changed, other) = (
+    let (first, other) = (
         generation(&credentials, "u0"),
         generation(&credentials, "u1"),
     );
     let mut changes = credentials.changes();
+    let revision = *changes.borrow_and_update();
     service.holds("u0", "u0", "rotated");
     timeout(TIME_TO_LIVE * 2, changes.changed())
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(password(&credentials, "u0"), b"rotated");
-    assert!(generation(&credentials, "u0") > changed.max(other));
+    assert!(*changes.borrow() > revision);
+    assert_eq!(password(&credentials, "u0"), "rotated");
+    assert!(generation(&credentials, "u0") > first.max(other));
     assert_eq!(generation(&credentials, "u1"), other);
 }
 
@@ -74,7 +76,7 @@ async fn a_rotation_may_change_the_user() {
     service.holds("a", "app_clone", "two");
     changes.changed().await.unwrap();
     assert!(credentials.lookup("app").is_none());
-    assert_eq!(password(&credentials, "app_clone"), b"two");
+    assert_eq!(password(&credentials, "app_clone"), "two");
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,7 +99,7 @@ async fn the_old_value_stays_while_the_source_is_away_and_heals_afterwards() {
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(password(&credentials, "u0"), b"rotated meanwhile");
+    assert_eq!(password(&credentials, "u0"), "rotated meanwhile");
     let status = credentials.status();
     assert_eq!(
         (status[0].last_error.clone(), status[0].failures),
@@ -119,7 +121,7 @@ async fn a_user_whose_source_failed_at_the_start_is_there_once_it_is_repaired() 
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(password(&credentials, "u1"), b"created");
+    assert_eq!(password(&credentials, "u1"), "created");
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,11 +140,27 @@ async fn failing_reads_back_off_to_once_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_source_is_read_by_one_at_a_time() {
+async fn a_source_that_is_being_read_is_not_read_a_second_time() {
     let (service, auth) = Service::with_users(1);
     let credentials = load_and_run(&service, &auth).await;
-    service.running_max.store(0, Ordering::SeqCst);
-    service.takes(Duration::from_secs(8));
+    let source = Arc::clone(&credentials.sources()[0]);
+    let somebody_reads_it = source.flight.lock().await;
+    pass(TIME_TO_LIVE * 2).await;
+    assert_eq!(service.asked_for("u0").len(), 1);
+    drop(somebody_reads_it);
+    pass(Duration::from_secs(1)).await;
+    assert_eq!(
+        service.asked_for("u0").len(),
+        2,
+        "it is due, and nobody did it"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_refused_logins_cause_one_read_also_when_it_finds_nothing_new() {
+    let (service, auth) = Service::with_users(1);
+    let credentials = load_and_run(&service, &auth).await;
+    service.takes(Duration::from_millis(100));
     let calls: Vec<_> = (0..50)
         .map(|_| {
             let credentials = Arc::clone(&credentials);
@@ -152,8 +170,42 @@ async fn a_slow_source_is_read_by_one_at_a_time() {
     for call in calls {
         assert!(call.await.unwrap().is_some());
     }
-    pass(TIME_TO_LIVE * 2).await;
-    assert_eq!(service.running_max.load(Ordering::SeqCst), 1);
+    assert_eq!(
+        service.asked_for("u0").len(),
+        2,
+        "at the start, and once for all"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_login_that_meets_a_read_in_turn_takes_its_result() {
+    let (service, auth) = Service::with_users(1);
+    let credentials = load_and_run(&service, &auth).await;
+    service.holds("u0", "u0", "rotated");
+    service.takes(Duration::from_secs(5));
+    while service.running.load(Ordering::SeqCst) == 0 {
+        pass(Duration::from_secs(1)).await;
+    }
+    let seen = credentials.refresh_now("u0").await.unwrap();
+    assert_eq!(seen.password.expose(), "rotated");
+    assert_eq!(service.asked_for("u0").len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_read_out_of_turn_is_tried_again_soon() {
+    let (service, auth) = Service::with_users(1);
+    let credentials = load_and_run(&service, &auth).await;
+    // The source's task is asleep until its time to live is over.
+    pass(Duration::from_secs(1)).await;
+    service.answers("u0", Err(away()));
+    credentials.refresh_now("u0").await;
+    service.holds("u0", "u0", "rotated");
+    let mut changes = credentials.changes();
+    timeout(Duration::from_secs(2), changes.changed())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(password(&credentials, "u0"), "rotated");
 }
 
 #[tokio::test(start_paused = true)]
@@ -168,7 +220,7 @@ async fn a_refused_password_is_looked_up_at_once_by_one_read_for_all() {
         credentials.refresh_now("u0"),
     );
     for seen in [one, two, three] {
-        assert_eq!(seen.unwrap().password.as_bytes(), b"rotated");
+        assert_eq!(seen.unwrap().password.expose(), "rotated");
     }
     assert_eq!(
         service.asked_for("u0").len(),
@@ -231,7 +283,7 @@ async fn a_dropped_call_does_not_end_its_read() {
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(password(&credentials, "u0"), b"rotated");
+    assert_eq!(password(&credentials, "u0"), "rotated");
 }
 
 #[tokio::test(start_paused = true)]
@@ -252,4 +304,19 @@ async fn refreshing_ends_when_told_to() {
         .unwrap();
     pass(TIME_TO_LIVE * 3).await;
     assert_eq!(service.asked_for("u0").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bug_in_one_read_does_not_end_refreshing() {
+    let (service, auth) = Service::with_users(2);
+    let credentials = load_and_run(&service, &auth).await;
+    service.has_a_bug.store(true, Ordering::SeqCst);
+    pass(TIME_TO_LIVE * 2).await;
+    assert!(!service.has_a_bug.load(Ordering::SeqCst));
+    for user in ["u0", "u1"] {
+        service.holds(user, user, "rotated");
+    }
+    pass(TIME_TO_LIVE * 2).await;
+    assert_eq!(password(&credentials, "u0"), "rotated");
+    assert_eq!(password(&credentials, "u1"), "rotated");
 }

@@ -39,7 +39,7 @@ async fn sources_that_stay_are_read_again_soon() {
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(password(&credentials, "u0"), b"rotated");
+    assert_eq!(password(&credentials, "u0"), "rotated");
 }
 
 #[tokio::test(start_paused = true)]
@@ -79,9 +79,9 @@ async fn the_second_source_of_a_user_takes_over_when_the_first_is_removed() {
     service.holds("b", "app", "second");
     let both = [auth("a"), auth("b")];
     let credentials = load_and_run(&service, &both).await;
-    assert_eq!(password(&credentials, "app"), b"first");
+    assert_eq!(password(&credentials, "app"), "first");
     assert_eq!(credentials.reload(&both[1..]).await.unwrap(), []);
-    assert_eq!(password(&credentials, "app"), b"second");
+    assert_eq!(password(&credentials, "app"), "second");
 }
 
 #[tokio::test(start_paused = true)]
