@@ -1,1 +1,259 @@
 //! Layer 3. Where secrets come from, and when they are read again.
+//!
+//! Each `[[proxy.auth]]` entry is a *source*: a file or a secret in AWS Secrets Manager, with the name
+//! and password of one database user. [`Credentials`] reads them all at the start, derives what logins
+//! need, and keeps them fresh ([`Credentials::run`]). A login is one look into a table.
+//!
+//! - A source that cannot be read disables its own user and heals by itself.
+//! - A value once read stays in use for as long as its source cannot be read, for whatever reason.
+//! - A secret that did not change keeps its [`Credential`], and with it all derived keys.
+//!
+//! How a login is done is left to `auth` and its callers; what a changed secret means for open servers,
+//! to the pool.
+
+mod credential;
+mod error;
+mod file;
+mod reader;
+mod refresh;
+mod schedule;
+mod secrets_manager;
+mod source;
+pub mod stand_in;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+pub use credential::Credential;
+pub use error::{CredentialProblem, LoadError, SourceError};
+pub use status::SourceStatus;
+
+use crate::auth::md5::Md5Verifier;
+use crate::auth::scram::{ITERATIONS_DEFAULT, ScramVerifier};
+use crate::auth::secret::Secret;
+use reader::{ReadSecret, Reader};
+use schedule::Schedule;
+use source::{Outcome, Source};
+use stand_in::config::{Auth, ClientPasswordAuthType};
+
+/// Sources read at the same time.
+const READS_AT_ONCE: usize = 8;
+/// For one read, whatever the source: above the limit of an AWS operation, and of a lookup of the region.
+const READ_TIMEOUT: Duration = Duration::from_secs(15);
+/// For the first read of all sources. Those not read by then count as not readable, and heal later.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How credentials are kept.
+pub struct Settings {
+    /// A value older than this, 10 % more or less, is read again. Within 1 second and 30 days.
+    pub time_to_live: Duration,
+    /// Replaces the standard chain of the AWS SDK: region, endpoint and credentials.
+    pub aws: Option<SdkConfig>,
+}
+
+/// All database users who can log in, and the sources of their secrets. Shared by `Arc`.
+pub struct Credentials {
+    reader: Arc<dyn ReadSecret>,
+    schedule: Schedule,
+    /// In the order of the configuration: of two sources for a user the first is used.
+    roster: watch::Sender<Arc<[Arc<Source>]>>,
+    table: RwLock<HashMap<String, Known>>,
+    /// Held while the table is made anew, so that an older one never replaces a newer.
+    publishing: Mutex<()>,
+    reloading: tokio::sync::Mutex<()>,
+    reads: Semaphore,
+    last_generation: AtomicU64,
+    revision: watch::Sender<u64>,
+    mock_key: [u8; 32],
+}
+
+struct Known {
+    credential: Arc<Credential>,
+    source: Arc<Source>,
+}
+
+impl Credentials {
+    /// Reads all sources, several at a time.
+    ///
+    /// Besides the credentials it yields what is wrong with sources that cannot be used; that has been
+    /// logged.
+    ///
+    /// # Errors
+    /// [`LoadError::NoneUsable`] if no user at all could log in.
+    pub async fn load(
+        auth: &[Auth],
+        settings: Settings,
+    ) -> Result<(Arc<Self>, Vec<CredentialProblem>), LoadError> {
+        let schedule = Schedule::new(settings.time_to_live);
+        Self::load_from(Arc::new(Reader::new(settings.aws)), auth, schedule).await
+    }
+
+    async fn load_from(
+        reader: Arc<dyn ReadSecret>,
+        auth: &[Auth],
+        schedule: Schedule,
+    ) -> Result<(Arc<Self>, Vec<CredentialProblem>), LoadError> {
+        let mut mock_key = [0; 32];
+        aws_lc_rs::rand::fill(&mut mock_key).map_err(|_| LoadError::NoRandomness)?;
+        let sources: Arc<[_]> = auth
+            .iter()
+            .map(|auth| Arc::new(Source::new(auth.clone(), None)))
+            .collect();
+        let this = Arc::new(Self {
+            reader,
+            schedule,
+            roster: watch::Sender::new(Arc::clone(&sources)),
+            table: RwLock::default(),
+            publishing: Mutex::default(),
+            reloading: tokio::sync::Mutex::default(),
+            reads: Semaphore::new(READS_AT_ONCE),
+            last_generation: AtomicU64::new(0),
+            revision: watch::Sender::new(0),
+            mock_key,
+        });
+        this.read_all(&sources).await;
+        this.publish();
+        let problems = problems(&sources);
+        if sources.iter().all(|source| source.credential().is_none()) {
+            return Err(LoadError::NoneUsable { problems });
+        }
+        Ok((this, problems))
+    }
+
+    /// The user's credential. Takes a read lock for the time of one look into a table.
+    #[must_use]
+    pub fn lookup(&self, username: &str) -> Option<Arc<Credential>> {
+        self.table
+            .read()
+            .get(username)
+            .map(|known| Arc::clone(&known.credential))
+    }
+
+    /// What a user who does not exist is checked against: the same for the same name as long as the
+    /// process lives, as costly to check as a real one, and matched by no password.
+    #[must_use]
+    pub fn mock_verifier(&self, username: &str) -> ScramVerifier {
+        ScramVerifier::mock(&self.mock_key, username, ITERATIONS_DEFAULT)
+    }
+
+    /// The same for clients that are asked for an MD5 password.
+    #[must_use]
+    pub fn mock_md5_verifier(&self, username: &str) -> Md5Verifier {
+        Md5Verifier::mock(&self.mock_key, username)
+    }
+
+    /// How a user who does not exist is asked for a password: as the first one of the configuration.
+    #[must_use]
+    pub fn mock_auth_type(&self) -> ClientPasswordAuthType {
+        let roster = self.roster.borrow();
+        roster
+            .first()
+            .map_or(ClientPasswordAuthType::ScramSha256, |source| {
+                source.config.client_password_auth_type
+            })
+    }
+
+    /// Sees a new value whenever a user has another credential, has gone or has come. Which one, a
+    /// look at [`Credential::generation`] tells.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.revision.subscribe()
+    }
+
+    /// How each source is doing, in the order of the configuration.
+    #[must_use]
+    pub fn status(&self) -> Vec<SourceStatus> {
+        self.sources()
+            .iter()
+            .map(|source| source.status())
+            .collect()
+    }
+
+    fn sources(&self) -> Arc<[Arc<Source>]> {
+        Arc::clone(&self.roster.borrow())
+    }
+
+    /// Reads `sources`, as many as are read until [`LOAD_TIMEOUT`].
+    async fn read_all(self: &Arc<Self>, sources: &[Arc<Source>]) {
+        let mut reads = JoinSet::new();
+        for source in sources {
+            let (this, source) = (Arc::clone(self), Arc::clone(source));
+            reads.spawn(async move {
+                let _flight = source.flight.lock().await;
+                this.read(&source).await
+            });
+        }
+        // Dropping the set ends the reads that are still under way.
+        let all = async { while reads.join_next().await.is_some() {} };
+        let _in_time = timeout(LOAD_TIMEOUT, all).await;
+    }
+
+    /// Reads one source, whose flight the caller holds; `true` if the secret changed.
+    async fn read(&self, source: &Source) -> bool {
+        let _permit = self.reads.acquire().await;
+        // Before the read: what is written during it must look different afterwards.
+        let fingerprint = self.reader.fingerprint(&source.config.source).await;
+        source.begin(READ_TIMEOUT * 2);
+        let outcome = self.fetch(source).await;
+        source.end(outcome, fingerprint, self.schedule)
+    }
+
+    async fn fetch(&self, source: &Source) -> Result<Outcome, SourceError> {
+        let read = self.reader.read(&source.config.source);
+        let bytes = timeout(READ_TIMEOUT, read)
+            .await
+            .map_err(|_| SourceError::TimedOut)??;
+        let secret = Secret::from_json(&bytes)?;
+        if source.holds(&secret) {
+            return Ok(Outcome::Unchanged);
+        }
+        let generation = self.last_generation.fetch_add(1, Ordering::Relaxed) + 1;
+        let auth_type = source.config.client_password_auth_type;
+        let salt = ScramVerifier::salt_for(&self.mock_key, &secret.username);
+        let credential = Credential::derive(secret, auth_type, salt, generation).await?;
+        Ok(Outcome::Changed(Arc::new(credential)))
+    }
+
+    /// Makes the table anew from what the sources hold, and tells who watches.
+    fn publish(&self) {
+        let _publishing = self.publishing.lock();
+        let mut table: HashMap<String, Known> = HashMap::new();
+        for source in self.sources().iter() {
+            let Some(credential) = source.credential() else {
+                continue;
+            };
+            match table.entry(credential.username.clone()) {
+                Entry::Vacant(free) => {
+                    source.set_duplicate(None);
+                    free.insert(Known {
+                        credential,
+                        source: Arc::clone(source),
+                    });
+                }
+                Entry::Occupied(taken) => source.set_duplicate(Some(&taken.get().source)),
+            }
+        }
+        let replaced = std::mem::replace(&mut *self.table.write(), table);
+        drop(replaced);
+        self.revision.send_modify(|revision| *revision += 1);
+    }
+}
+
+fn problems(sources: &[Arc<Source>]) -> Vec<CredentialProblem> {
+    sources
+        .iter()
+        .filter_map(|source| source.problem())
+        .collect()
+}

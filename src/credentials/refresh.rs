@@ -1,0 +1,181 @@
+//! Keeping secrets fresh: in turn, out of turn, and when the configuration changes.
+//!
+//! Every source has a task of its own that sleeps until the source is due. Whoever reads a source holds
+//! its flight, so no source is read twice at a time; a semaphore bounds the reads of all.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tracing::error;
+
+use super::credential::Credential;
+use super::error::{CredentialProblem, LoadError};
+use super::source::Source;
+use super::stand_in::config::{Auth, SecretSource};
+use super::{Credentials, problems};
+
+/// How often a file is looked at.
+const FILE_POLL: Duration = Duration::from_secs(1);
+/// Within this time after a reload, sources that stayed are read again.
+const RELOAD_SPREAD: Duration = Duration::from_secs(2);
+
+impl Credentials {
+    /// Keeps all secrets fresh until `stop` completes. Must run exactly once.
+    pub async fn run(self: Arc<Self>, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
+        let mut roster = self.roster.subscribe();
+        loop {
+            let mut tasks = JoinSet::new();
+            for source in roster.borrow_and_update().iter() {
+                tasks.spawn(Arc::clone(&self).tend(Arc::clone(source)));
+            }
+            tokio::select! {
+                () = &mut stop => return,
+                _ = roster.changed() => tasks.shutdown().await,
+                Some(Err(panicked)) = tasks.join_next() => {
+                    error!(error = %panicked, "refreshing a secret failed; all refreshing starts anew");
+                    tasks.shutdown().await;
+                }
+            }
+        }
+    }
+
+    /// Reads one source for ever, each time that it is due.
+    async fn tend(self: Arc<Self>, source: Arc<Source>) {
+        loop {
+            self.until_due(&source).await;
+            let Ok(_flight) = source.flight.try_lock() else {
+                // Somebody else is reading it: that counts.
+                drop(source.flight.lock().await);
+                continue;
+            };
+            if self.read(&source).await {
+                self.publish();
+            }
+        }
+    }
+
+    async fn until_due(&self, source: &Source) {
+        let watched = matches!(source.config.source, SecretSource::File(_));
+        loop {
+            let (due, now) = (source.due(), Instant::now());
+            if due <= now {
+                return;
+            }
+            let wake = if watched {
+                due.min(now + FILE_POLL)
+            } else {
+                due
+            };
+            tokio::select! {
+                () = sleep_until(wake) => {}
+                () = source.rescheduled.notified() => continue,
+            }
+            if !watched {
+                continue;
+            }
+            let seen = self.reader.fingerprint(&source.config.source).await;
+            if source.looks_different(seen) {
+                return;
+            }
+        }
+    }
+
+    /// Reads the user's secret out of turn, and yields what is known then.
+    ///
+    /// For a password that the target refused (`28P01`): if the generation is another one then, another
+    /// try is worth while. At most one such read per source in 5 seconds, and only one read at a time:
+    /// further callers wait for the one under way. Takes up to 15 seconds while the source is away.
+    ///
+    /// Also for a client's wrong password, which may be one newer than ours; but the answer to the client
+    /// must not wait for it, or its time would tell that the user exists.
+    ///
+    /// # Cancel safety
+    /// The read goes on when the call is dropped.
+    pub async fn refresh_now(self: &Arc<Self>, username: &str) -> Option<Arc<Credential>> {
+        let (seen, source) = {
+            let table = self.table.read();
+            let known = table.get(username)?;
+            (Arc::clone(&known.credential), Arc::clone(&known.source))
+        };
+        if !source.may_force() && source.flight.try_lock().is_ok() {
+            return Some(seen);
+        }
+        let this = Arc::clone(self);
+        let read = tokio::spawn(async move { this.read_out_of_turn(&source, &seen).await });
+        if let Err(panicked) = read.await {
+            error!(error = %panicked, "refreshing a secret out of turn failed");
+        }
+        self.lookup(username)
+    }
+
+    async fn read_out_of_turn(&self, source: &Source, seen: &Arc<Credential>) {
+        let _flight = source.flight.lock().await;
+        let replaced = source
+            .credential()
+            .is_none_or(|now| !Arc::ptr_eq(&now, seen));
+        if replaced || !source.may_force() {
+            return;
+        }
+        source.note_forced();
+        if self.read(source).await {
+            self.publish();
+        }
+    }
+
+    /// Takes another list of sources into use, for SIGHUP.
+    ///
+    /// A source that stays keeps its value and generation, and is read again soon. New ones are read
+    /// before anything changes. A source whose `client_password_auth_type` alone changed keeps its
+    /// value too. What is wrong afterwards is returned, and has been logged.
+    ///
+    /// # Errors
+    /// [`LoadError::NoneUsable`] if no user could log in with the new list; the old one stays then.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves the old list in use.
+    pub async fn reload(
+        self: &Arc<Self>,
+        auth: &[Auth],
+    ) -> Result<Vec<CredentialProblem>, LoadError> {
+        let _reloading = self.reloading.lock().await;
+        let old = self.sources();
+        let mut staying = old.to_vec();
+        let (mut next, mut fresh) = (Vec::with_capacity(auth.len()), Vec::new());
+        for auth in auth {
+            if let Some(at) = staying.iter().position(|source| source.config == *auth) {
+                next.push(staying.swap_remove(at));
+            } else {
+                let source = Arc::new(Source::new(auth.clone(), inherited(auth, &old)));
+                fresh.push(Arc::clone(&source));
+                next.push(source);
+            }
+        }
+        self.read_all(&fresh).await;
+        if next.iter().all(|source| source.credential().is_none()) {
+            return Err(LoadError::NoneUsable {
+                problems: problems(&next),
+            });
+        }
+        for source in &next {
+            source.hasten(RELOAD_SPREAD);
+        }
+        let next: Arc<[_]> = next.into();
+        self.roster.send_replace(Arc::clone(&next));
+        self.publish();
+        Ok(problems(&next))
+    }
+}
+
+/// What is known of a source that was there before, with another way for clients to log in.
+fn inherited(auth: &Auth, old: &[Arc<Source>]) -> Option<Arc<Credential>> {
+    let before = old
+        .iter()
+        .find(|source| source.config.source == auth.source)?;
+    let credential = before.credential()?;
+    Some(Arc::new(credential.retyped(auth.client_password_auth_type)))
+}

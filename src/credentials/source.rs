@@ -1,0 +1,252 @@
+//! One source of the configuration: what was last read from it, and when it is read again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::credential::Credential;
+use super::error::{CredentialProblem, SourceError};
+use super::file::Fingerprint;
+use super::schedule::{Schedule, chance};
+use super::stand_in::config::{Auth, SecretSource};
+use super::status::SourceStatus;
+use crate::auth::secret::Secret;
+
+/// At most one read out of turn per source in this time, however many logins fail.
+const FORCED_READ_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A source, and the secret that came from it.
+pub struct Source {
+    /// What the configuration says of it.
+    pub config: Auth,
+    /// Held while the source is read: one read at a time.
+    pub flight: tokio::sync::Mutex<()>,
+    /// Told when a read moved the next one.
+    pub rescheduled: Notify,
+    state: Mutex<State>,
+}
+
+/// What a read came to.
+pub enum Outcome {
+    /// The secret that is in use already.
+    Unchanged,
+    /// Another secret, or the first one.
+    Changed(Arc<Credential>),
+}
+
+struct State {
+    credential: Option<Arc<Credential>>,
+    fingerprint: Option<Fingerprint>,
+    due: Instant,
+    last_success: Option<Instant>,
+    last_forced: Option<Instant>,
+    failures: u32,
+    last_error: Option<SourceError>,
+    /// An earlier source has the same user.
+    duplicate: Option<SourceError>,
+}
+
+impl Source {
+    /// A source that is due at once. `credential` is what is known of it from elsewhere.
+    pub fn new(config: Auth, credential: Option<Arc<Credential>>) -> Self {
+        let state = State {
+            credential,
+            fingerprint: None,
+            due: Instant::now(),
+            last_success: None,
+            last_forced: None,
+            failures: 0,
+            last_error: None,
+            duplicate: None,
+        };
+        Self {
+            config,
+            flight: tokio::sync::Mutex::new(()),
+            rescheduled: Notify::new(),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// The path or the ARN.
+    pub fn origin(&self) -> String {
+        match &self.config.source {
+            SecretSource::File(path) => path.display().to_string(),
+            SecretSource::SecretsManager { arn } => arn.clone(),
+        }
+    }
+
+    /// The last secret that could be used.
+    pub fn credential(&self) -> Option<Arc<Credential>> {
+        self.state.lock().credential.clone()
+    }
+
+    /// Whether `secret` is the one in use.
+    pub fn holds(&self, secret: &Secret) -> bool {
+        self.state
+            .lock()
+            .credential
+            .as_ref()
+            .is_some_and(|credential| credential.is_of(secret))
+    }
+
+    /// When it is to be read next.
+    pub fn due(&self) -> Instant {
+        self.state.lock().due
+    }
+
+    /// Has it read within `wait`, unless the service asked for a longer pause. Its task must look again.
+    pub fn hasten(&self, wait: Duration) {
+        let mut state = self.state.lock();
+        if !state.throttled() {
+            state.due = state.due.min(Instant::now() + wait.mul_f64(chance()));
+        }
+    }
+
+    /// Whether `seen` is not what the last read saw.
+    pub fn looks_different(&self, seen: Option<Fingerprint>) -> bool {
+        self.state.lock().fingerprint != seen
+    }
+
+    /// Whether a read out of turn is allowed: there was none lately, and the service asked for no pause.
+    pub fn may_force(&self) -> bool {
+        let (state, now) = (self.state.lock(), Instant::now());
+        let lately = state
+            .last_forced
+            .is_some_and(|forced| now < forced + FORCED_READ_INTERVAL);
+        let paused = state.throttled() && now < state.due;
+        !lately && !paused
+    }
+
+    /// Notes that a read out of turn begins.
+    pub fn note_forced(&self) {
+        self.state.lock().last_forced = Some(Instant::now());
+    }
+
+    /// Notes that a read begins. Should it be dropped, the next one begins after `wait`.
+    pub fn begin(&self, wait: Duration) {
+        self.state.lock().due = Instant::now() + wait;
+    }
+
+    /// Notes how a read ended, and what the source looked like before it; `true` if the secret changed.
+    /// A failed read changes nothing that is in use.
+    pub fn end(
+        &self,
+        outcome: Result<Outcome, SourceError>,
+        fingerprint: Option<Fingerprint>,
+        schedule: Schedule,
+    ) -> bool {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        state.fingerprint = fingerprint;
+        let changed = match outcome {
+            Ok(outcome) => {
+                state.due = now + schedule.after_success(chance());
+                self.succeeded(&mut state, outcome, now)
+            }
+            Err(error) => {
+                state.failures = state.failures.saturating_add(1);
+                state.due = now + schedule.after_failure(state.failures, &error, chance());
+                self.failed(&mut state, error);
+                false
+            }
+        };
+        drop(state);
+        self.rescheduled.notify_one();
+        changed
+    }
+
+    fn succeeded(&self, state: &mut State, outcome: Outcome, now: Instant) -> bool {
+        state.last_success = Some(now);
+        state.failures = 0;
+        if state.last_error.take().is_some() {
+            info!(source = self.origin(), "secret can be read again");
+        }
+        match outcome {
+            Outcome::Unchanged => false,
+            Outcome::Changed(credential) => {
+                let (user, generation) = (&credential.username, credential.generation);
+                info!(
+                    source = self.origin(),
+                    user, generation, "secret taken into use"
+                );
+                state.credential = Some(credential);
+                true
+            }
+        }
+    }
+
+    /// Says it once, and again when it fails for another reason.
+    fn failed(&self, state: &mut State, error: SourceError) {
+        let kind = |error: &SourceError| error.as_label();
+        if state.last_error.as_ref().map(kind) != Some(error.as_label()) {
+            let old_value_kept = state.credential.is_some();
+            warn!(source = self.origin(), %error, old_value_kept, "secret cannot be read");
+        }
+        state.last_error = Some(error);
+    }
+
+    /// Notes whether an earlier source, `first`, has the user of this one.
+    pub fn set_duplicate(&self, first: Option<&Self>) {
+        let mut state = self.state.lock();
+        let duplicate = first
+            .zip(state.credential.as_ref())
+            .map(|(first, credential)| SourceError::DuplicateUser {
+                username: credential.username.clone(),
+                first: first.origin(),
+            });
+        if let Some(error) = duplicate.as_ref().filter(|_| state.duplicate != duplicate) {
+            warn!(source = self.origin(), %error, "secret not used");
+        }
+        state.duplicate = duplicate;
+    }
+
+    /// What is wrong with it, if anything.
+    pub fn problem(&self) -> Option<CredentialProblem> {
+        let state = self.state.lock();
+        let unread = || state.credential.is_none().then_some(SourceError::TimedOut);
+        let error = state
+            .duplicate
+            .clone()
+            .or_else(|| state.last_error.clone())
+            .or_else(unread)?;
+        Some(CredentialProblem {
+            origin: self.origin(),
+            error,
+            user_disabled: !state.usable(),
+        })
+    }
+
+    /// For `/readyz` and the metrics.
+    pub fn status(&self) -> SourceStatus {
+        let state = self.state.lock();
+        SourceStatus {
+            origin: self.origin(),
+            username: state
+                .credential
+                .as_ref()
+                .map(|credential| credential.username.clone()),
+            generation: state
+                .credential
+                .as_ref()
+                .map(|credential| credential.generation),
+            usable: state.usable(),
+            last_success: state.last_success,
+            last_error: state.duplicate.clone().or_else(|| state.last_error.clone()),
+            failures: state.failures,
+        }
+    }
+}
+
+impl State {
+    fn throttled(&self) -> bool {
+        matches!(self.last_error, Some(SourceError::Throttled { .. }))
+    }
+
+    fn usable(&self) -> bool {
+        self.credential.is_some() && self.duplicate.is_none()
+    }
+}
