@@ -1,0 +1,70 @@
+//! Real drivers: each runs one script directly against PostgreSQL, which shows that the script is
+//! right, and through pgweir with and without TLS, over three servers.
+
+mod support;
+
+use support::certificates::Authority;
+use support::driver::{Driver, Endpoint};
+use support::pgweir::Setup;
+use support::postgres::shared;
+
+const SERVERS_MAX: u32 = 3;
+
+fn directly(driver: Driver) {
+    driver.run(&Endpoint::tls(shared().port(), shared().authority()));
+}
+
+fn through_pgweir(driver: Driver) {
+    let pgweir = Setup::before(shared()).start();
+    driver.run(&Endpoint::plain(pgweir.port()).with_servers_max(SERVERS_MAX));
+}
+
+fn through_pgweir_with_tls(driver: Driver) {
+    let authority = Authority::new();
+    let pgweir = Setup::before(shared())
+        .tls(&authority.sign_loopback())
+        .proxy("require_tls = true")
+        .start();
+    let endpoint = Endpoint::tls(pgweir.port(), &authority);
+    driver.run(&endpoint.with_servers_max(SERVERS_MAX));
+}
+
+macro_rules! driver_tests {
+    ($($module:ident: $driver:expr;)*) => {$(
+        mod $module {
+            use super::support::driver::Driver;
+            use std::sync::{Mutex, PoisonError};
+
+            /// The runs of one script share their tables.
+            static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+            fn alone(run: fn(Driver)) {
+                let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+                run($driver);
+            }
+
+            #[test]
+            fn passes_directly() {
+                alone(super::directly);
+            }
+
+            #[test]
+            fn passes_through_pgweir() {
+                alone(super::through_pgweir);
+            }
+
+            #[test]
+            fn passes_through_pgweir_with_tls() {
+                alone(super::through_pgweir_with_tls);
+            }
+        }
+    )*};
+}
+
+driver_tests! {
+    psycopg: Driver::Psycopg;
+    asyncpg: Driver::Asyncpg;
+    node_postgres: Driver::NodePostgres;
+    postgres_js: Driver::PostgresJs;
+    jdbc: Driver::Jdbc;
+}

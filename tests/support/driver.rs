@@ -1,0 +1,169 @@
+//! Real drivers, run as programs of their own against any server.
+
+use super::certificates::Authority;
+use super::postgres::{DATABASE, PASSWORD, USER};
+use super::{absent, on_path, repository, run, tools_dir};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+/// PostgreSQL's JDBC driver, where Debian's package `libpostgresql-jdbc-java` puts it.
+const JDBC_JAR: &str = "/usr/share/java/postgresql.jar";
+
+/// A server to connect to, as drivers are told.
+pub struct Endpoint {
+    port: u16,
+    /// Holds `ca.pem` when TLS is to be used and verified.
+    authority: Option<TempDir>,
+    servers_max: Option<u32>,
+}
+
+impl Endpoint {
+    pub fn plain(port: u16) -> Self {
+        Self {
+            port,
+            authority: None,
+            servers_max: None,
+        }
+    }
+
+    /// Says that all clients together get this many servers, which the scripts verify.
+    pub fn with_servers_max(mut self, servers_max: u32) -> Self {
+        self.servers_max = Some(servers_max);
+        self
+    }
+
+    /// TLS, with the certificate and the name verified.
+    pub fn tls(port: u16, authority: &Authority) -> Self {
+        let dir = TempDir::new().unwrap();
+        authority.write_into(dir.path());
+        Self {
+            port,
+            authority: Some(dir),
+            servers_max: None,
+        }
+    }
+
+    /// Hands everything a driver has to know to `command`, in libpq's environment variables.
+    pub fn describe_to(&self, command: &mut Command) {
+        command
+            .env("PGHOST", "localhost")
+            .env("PGPORT", self.port.to_string())
+            .env("PGUSER", USER)
+            .env("PGPASSWORD", PASSWORD)
+            .env("PGDATABASE", DATABASE)
+            .env("PGCONNECT_TIMEOUT", "20");
+        if let Some(servers_max) = self.servers_max {
+            command.env("PGWEIR_TEST_SERVERS_MAX", servers_max.to_string());
+        }
+        let Some(dir) = &self.authority else {
+            command.env("PGSSLMODE", "disable");
+            return;
+        };
+        command
+            .env("PGSSLMODE", "verify-full")
+            .env("PGSSLROOTCERT", dir.path().join("ca.pem"));
+    }
+}
+
+/// A driver: the program that runs its script, and the script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    Psycopg,
+    Asyncpg,
+    NodePostgres,
+    PostgresJs,
+    Jdbc,
+}
+
+impl Driver {
+    fn script(self) -> PathBuf {
+        let name = match self {
+            Self::Psycopg => "psycopg3.py",
+            Self::Asyncpg => "asyncpg_.py",
+            Self::NodePostgres => "node_postgres.cjs",
+            Self::PostgresJs => "postgres_js.cjs",
+            Self::Jdbc => "Jdbc.java",
+        };
+        repository().join("tests/drivers").join(name)
+    }
+
+    /// The command that runs `script`; `None`, said loudly, when something is absent.
+    fn command(self, script: &Path) -> Option<Command> {
+        match self {
+            Self::Psycopg | Self::Asyncpg => python(script),
+            Self::NodePostgres | Self::PostgresJs => node(script),
+            Self::Jdbc => java(script),
+        }
+    }
+
+    /// Runs the driver's script against `endpoint`.
+    ///
+    /// # Panics
+    /// With what the script wrote, when it fails.
+    pub fn run(self, endpoint: &Endpoint) {
+        let Some(mut command) = self.command(&self.script()) else {
+            return;
+        };
+        endpoint.describe_to(&mut command);
+        let said = run(command.stdin(Stdio::null()));
+        assert!(
+            said.trim_end().ends_with("all passed"),
+            "{self:?} did not finish:\n{said}"
+        );
+    }
+}
+
+/// A Python script with the virtual environment of `tests/run`.
+pub fn python(script: &Path) -> Option<Command> {
+    let interpreter = tools_dir().join("venv/bin/python");
+    if !interpreter.is_file() {
+        absent("the virtual environment with psycopg and asyncpg");
+        return None;
+    }
+    let mut command = Command::new(interpreter);
+    command.arg(script);
+    Some(command)
+}
+
+/// A JavaScript program with the packages of `tests/run`.
+///
+/// `CommonJS`, because only its imports can be pointed to another directory.
+pub fn node(script: &Path) -> Option<Command> {
+    let modules = tools_dir().join("node_modules");
+    if !modules.join("pg").is_dir() || !on_path("node") {
+        absent("Node.js with the packages pg and postgres");
+        return None;
+    }
+    let mut command = Command::new("node");
+    command.arg(script).env("NODE_PATH", modules);
+    Some(command)
+}
+
+fn java(script: &Path) -> Option<Command> {
+    if !Path::new(JDBC_JAR).is_file() || !on_path("java") {
+        absent("Java with PostgreSQL's JDBC driver");
+        return None;
+    }
+    let mut command = Command::new("java");
+    command
+        .args([
+            "--class-path",
+            JDBC_JAR,
+            "-Xshare:auto",
+            "-XX:TieredStopAtLevel=1",
+        ])
+        .arg(script);
+    Some(command)
+}
+
+/// A `pgbench` or `psql` for `endpoint`; `None`, said loudly, when it is absent.
+pub fn client_program(name: &str, endpoint: &Endpoint) -> Option<Command> {
+    if !on_path(name) {
+        absent(name);
+        return None;
+    }
+    let mut command = Command::new(name);
+    endpoint.describe_to(&mut command);
+    Some(command)
+}
