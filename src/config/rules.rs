@@ -1,0 +1,161 @@
+//! What the settings that are text may contain.
+
+use super::value::Text;
+
+/// Longest DNS name, in characters (RFC 1035, 2.3.4).
+const HOST_MAX: usize = 253;
+
+/// Longest name of a secret, in characters; an ARN has a little more before it.
+/// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_CreateSecret.html>
+const SECRET_MAX: usize = 1024;
+
+/// Longest `init_query`, in bytes.
+const QUERY_MAX: usize = 65_536;
+
+/// A host to connect to over TCP.
+pub(super) const HOST: Text = Text {
+    allowed: "a host name or an IP address",
+    check: host,
+};
+
+/// A secret of Secrets Manager.
+pub(super) const SECRET: Text = Text {
+    allowed: "an ARN as arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME, or the name of a secret",
+    check: secret,
+};
+
+/// SQL.
+pub(super) const QUERY: Text = Text {
+    allowed: "SQL of at most 64KiB",
+    check: query,
+};
+
+fn host(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() {
+        return Err("is empty");
+    }
+    if text.contains("://") {
+        return Err("is a URL");
+    }
+    if text.starts_with('/') {
+        return Err("is a Unix socket, which is not supported");
+    }
+    let is_address = text.parse::<std::net::Ipv6Addr>().is_ok();
+    if text.contains(':') && !is_address {
+        return Err("has a port or brackets (the port is target.port)");
+    }
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c) || is_address;
+    if text.len() > HOST_MAX || !text.chars().all(fits) {
+        return Err("is not a host name");
+    }
+    Ok(())
+}
+
+fn secret(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() {
+        return Err("is empty");
+    }
+    let fits = |c: char| c.is_ascii_alphanumeric() || ":/_+=.@-!".contains(c);
+    if text.len() > SECRET_MAX || !text.chars().all(fits) {
+        return Err("is neither an ARN nor a name (a secret's content does not belong here)");
+    }
+    if !text.starts_with("arn:") {
+        return if text.contains(':') {
+            Err("is neither an ARN nor a name")
+        } else {
+            Ok(())
+        };
+    }
+    let parts: Vec<_> = text.splitn(7, ':').collect();
+    match parts.as_slice() {
+        [
+            _,
+            partition,
+            "secretsmanager",
+            region,
+            account,
+            "secret",
+            name,
+        ] if [partition, region, account, name]
+            .iter()
+            .all(|part| !part.is_empty()) =>
+        {
+            Ok(())
+        }
+        _ => Err("is not the ARN of a secret"),
+    }
+}
+
+fn query(text: &str) -> Result<(), &'static str> {
+    if text.contains('\0') {
+        return Err("contains a zero byte");
+    }
+    if text.len() > QUERY_MAX {
+        return Err("is too long");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_names_and_addresses() {
+        for text in [
+            "localhost",
+            "10.0.0.1",
+            "::1",
+            "fe80::1",
+            "db_1.example.com",
+            "db.example.com.",
+        ] {
+            assert_eq!(host(text), Ok(()), "{text}");
+        }
+        for text in [
+            "",
+            "db:5432",
+            "[::1]",
+            "postgres://db",
+            "/run/postgresql",
+            "a b",
+            "a\nb",
+            "b\u{fc}cher",
+        ] {
+            assert!(host(text).is_err(), "{text}");
+        }
+        assert!(host(&"a".repeat(HOST_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn secrets_are_arns_and_names() {
+        for text in [
+            "arn:aws:secretsmanager:eu-central-1:123456789012:secret:app/user-AbCdEf",
+            "arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:rds!db-1234",
+            "prod/app-user",
+        ] {
+            assert_eq!(secret(text), Ok(()), "{text}");
+        }
+        for text in [
+            "",
+            "arn:aws:s3:::bucket",
+            "arn:aws:secretsmanager:eu-central-1:123456789012:secret:",
+            "arn:aws:secretsmanager::123456789012:secret:name",
+            "arn:aws:rds:eu-central-1:123456789012:db:name",
+            "{\"password\": \"x\"}",
+            "user:password",
+            "a b",
+        ] {
+            assert!(secret(text).is_err(), "{text}");
+        }
+        assert!(secret(&"a".repeat(SECRET_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn a_query_has_a_bound_and_no_zero_byte() {
+        assert_eq!(query(""), Ok(()));
+        assert_eq!(query("SET a = 1;\nSET b = 2"), Ok(()));
+        assert!(query("SELECT 1\0").is_err());
+        assert!(query(&" ".repeat(QUERY_MAX + 1)).is_err());
+    }
+}
