@@ -16,7 +16,7 @@ use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::Credentials as Keys;
 use aws_sdk_secretsmanager::primitives::Blob;
 use moto::Moto;
-use pgweir::credentials::stand_in::config::{Auth, ClientPasswordAuthType, SecretSource};
+use pgweir::config::{Auth, ClientPasswordAuthType, SecretSource};
 use pgweir::credentials::{Credentials, LoadError, Settings, SourceError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

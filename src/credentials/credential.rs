@@ -7,10 +7,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::error::SourceError;
-use super::stand_in::config::ClientPasswordAuthType;
 use crate::auth::md5::Md5Verifier;
 use crate::auth::scram::{ITERATIONS_DEFAULT, SALT_LEN, ScramKeys, ScramParameters, ScramVerifier};
 use crate::auth::secret::{Password, Secret};
+use crate::config::ClientPasswordAuthType;
 
 /// Key sets kept per secret. A target has one salt per role; others appear while a password changes.
 const SERVER_KEYS_MAX: usize = 4;

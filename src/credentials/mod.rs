@@ -19,7 +19,6 @@ mod refresh;
 mod schedule;
 mod secrets_manager;
 mod source;
-pub mod stand_in;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -43,10 +42,10 @@ pub use status::SourceStatus;
 use crate::auth::md5::Md5Verifier;
 use crate::auth::scram::{ITERATIONS_DEFAULT, ScramVerifier};
 use crate::auth::secret::Secret;
+use crate::config::{Auth, ClientPasswordAuthType};
 use reader::{ReadSecret, Reader};
 use schedule::Schedule;
 use source::{Outcome, Source};
-use stand_in::config::{Auth, ClientPasswordAuthType};
 
 /// Sources read at the same time.
 const READS_AT_ONCE: usize = 8;

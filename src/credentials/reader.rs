@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::error::SourceError;
 use super::file::{self, Fingerprint};
 use super::secrets_manager::SecretsManager;
-use super::stand_in::config::SecretSource;
+use crate::config::SecretSource;
 
 /// The JSON text of a secret, wiped when dropped.
 pub type SecretBytes = Zeroizing<Vec<u8>>;

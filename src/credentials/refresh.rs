@@ -15,8 +15,8 @@ use tracing::error;
 use super::credential::Credential;
 use super::error::{CredentialProblem, LoadError};
 use super::source::Source;
-use super::stand_in::config::{Auth, SecretSource};
 use super::{Credentials, problems};
+use crate::config::{Auth, SecretSource};
 
 /// How often a file is looked at.
 const FILE_POLL: Duration = Duration::from_secs(1);

@@ -12,9 +12,9 @@ use super::credential::Credential;
 use super::error::{CredentialProblem, SourceError};
 use super::file::Fingerprint;
 use super::schedule::{Schedule, chance};
-use super::stand_in::config::{Auth, SecretSource};
 use super::status::SourceStatus;
 use crate::auth::secret::Secret;
+use crate::config::{Auth, SecretSource};
 
 /// At most one read out of turn per source in this time, however many logins fail.
 const FORCED_READ_INTERVAL: Duration = Duration::from_secs(5);

@@ -17,8 +17,8 @@ use zeroize::Zeroizing;
 use super::file::Fingerprint;
 use super::reader::{Boxed, ReadSecret, SecretBytes};
 use super::schedule::Schedule;
-use super::stand_in::config::{Auth, ClientPasswordAuthType, SecretSource};
 use super::{CredentialProblem, Credentials, LoadError, SourceError};
+use crate::config::{Auth, ClientPasswordAuthType, SecretSource};
 
 const TIME_TO_LIVE: Duration = Duration::from_secs(300);
 
