@@ -2,12 +2,17 @@
 //!
 //! Modules are layers, and an arrow may only point down (`tests/architecture.rs` keeps it so).
 
+pub mod admin;
+pub mod app;
+pub mod auth;
+pub mod client;
 pub mod config;
+pub mod credentials;
+pub mod listener;
+pub mod net;
+pub mod pool;
+pub mod server;
+pub mod state;
+pub mod target;
 pub mod telemetry;
 pub mod wire;
-pub mod state;
-pub mod auth;
-pub mod net;
-pub mod credentials;
-pub mod admin;
-pub mod pool;

@@ -1,3 +1,71 @@
-//! The `pgweir` program.
+//! The `pgweir` program: reads its arguments and hands over to the library.
 
-fn main() {}
+use clap::{Parser, Subcommand};
+use pgweir::app;
+use pgweir::config::Config;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Exit code for a configuration that cannot be used.
+const BAD_CONFIGURATION: u8 = 2;
+
+/// A PostgreSQL proxy for serverless fleets.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// Configuration file (TOML). Every setting can also be given as PGWEIR_... in the environment.
+    #[arg(long, global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Validates the configuration, reads the secrets, logs in to the target, prints the budget.
+    Check,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config = match Config::load(arguments.config.as_deref(), std::env::vars()) {
+        Ok(config) => config,
+        Err(errors) => {
+            say_error(&errors.to_string());
+            return ExitCode::from(BAD_CONFIGURATION);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say_error(&format!("cannot start a runtime: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = match arguments.command {
+        None => runtime.block_on(app::run(config, arguments.config.as_deref())).map(|()| true),
+        Some(Command::Check) => runtime.block_on(app::check::check(&config)).map(|report| {
+            // Nobody may be reading; the exit code says it too.
+            let _ = std::io::stdout().write_all(report.text.as_bytes());
+            report.ok
+        }),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            say_error(&app::check::chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn say_error(text: &str) {
+    // Where not even this can be written, the exit code is all that is left.
+    let _ = writeln!(std::io::stderr(), "pgweir: {text}");
+}

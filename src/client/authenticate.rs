@@ -9,7 +9,8 @@ use super::handshake::{Greeted, farewell};
 use super::{Rejection, Worker};
 use crate::auth::md5::RESPONSE_LEN;
 use crate::auth::scram::{Nonce, RAW_NONCE_LEN, ScramErrorKind};
-use crate::auth::scram_server::{ScramServer, ServerBinding};
+use crate::auth::channel_binding::ServerBinding;
+use crate::auth::scram_server::ScramServer;
 use crate::config::ClientPasswordAuthType;
 use crate::wire::frame;
 use crate::wire::{ErrorResponse, FrontendTag, SqlState, encode, frontend};
@@ -34,7 +35,7 @@ pub async fn authenticate(greeted: &mut Greeted, worker: &Worker) -> Result<Vec<
 
 async fn scram(greeted: &mut Greeted, worker: &Worker) -> Result<Vec<u8>, Rejection> {
     let binding = match &greeted.tls {
-        Some(state) => ServerBinding::Tls { end_point: state.server_end_point().map(<[u8]>::to_vec) },
+        Some(state) => ServerBinding::Tls { end_point: state.tls_server_end_point().map(<[u8]>::to_vec) },
         None => ServerBinding::NoTls,
     };
     let mut offer = std::mem::take(&mut greeted.owed);
@@ -58,7 +59,7 @@ async fn scram(greeted: &mut Greeted, worker: &Worker) -> Result<Vec<u8>, Reject
     let mock = credentials.mock_verifier(&greeted.user);
     let verifier = known.as_ref().map_or(&mock, |credential| &credential.verifier);
     let (exchange, server_first) =
-        match ScramServer::start(binding, mechanism, first, verifier, &nonce) {
+        match ScramServer::start(&binding, mechanism, first, verifier, &nonce) {
             Ok(started) => started,
             Err(error) => return refuse_scram(greeted, error.kind()).await,
         };
@@ -91,7 +92,7 @@ async fn md5(greeted: &mut Greeted, worker: &Worker) -> Result<Vec<u8>, Rejectio
     let credentials = &worker.shared.credentials;
     let known = credentials.lookup(&greeted.user);
     let mock = credentials.mock_md5_verifier(&greeted.user);
-    let verifier = known.as_ref().map_or(&mock, |credential| &credential.md5_verifier);
+    let verifier = known.as_ref().map_or(&mock, |credential| &credential.md5);
     if verifier.accepts(salt, &message) {
         Ok(encode::AUTHENTICATION_OK.to_vec())
     } else {
@@ -119,7 +120,7 @@ async fn password_message(greeted: &mut Greeted) -> Result<Vec<u8>, Rejection> {
             Ok(None) => {}
             Ok(Some(_)) | Err(_) => return refuse_malformed(greeted).await,
         }
-        match greeted.stream.read_some(&mut greeted.buffer).await {
+        match greeted.stream.read_append(&mut greeted.buffer).await {
             Ok(0) | Err(_) => return Err(Rejection::Password),
             Ok(_) => {}
         }

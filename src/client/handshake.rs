@@ -7,6 +7,7 @@
 //! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL>
 
 use super::{Rejection, Worker};
+use crate::net::ALPN_POSTGRESQL;
 use crate::net::stream::Stream;
 use crate::net::tls_acceptor::AcceptorState;
 use crate::pool::seat::CancelOutcome;
@@ -47,10 +48,13 @@ pub struct Greeted {
 /// [`Rejection`]; the client was told why, where the protocol allows it.
 pub async fn greet(stream: Stream, worker: &Worker) -> Result<Option<Greeted>, Rejection> {
     let mut hall = Hall { stream, tls: None, buffer: Vec::new(), worker };
+    if hall.read().await? && hall.buffer.first() == Some(&TLS_HANDSHAKE) {
+        hall = hall.direct_tls().await?;
+    }
     for _ in 0..=REQUESTS_MAX {
         let Some(packet) = hall.packet().await? else { return Ok(None) };
         match startup::read(&packet) {
-            Ok(StartupPacket::SslRequest) => hall.ssl_request().await?,
+            Ok(StartupPacket::SslRequest) => hall = hall.ssl_request().await?,
             Ok(StartupPacket::GssEncRequest) => hall.answer(b"N").await?,
             Ok(StartupPacket::Cancel(key)) => {
                 cancel(&key, worker).await;
@@ -83,10 +87,6 @@ struct Hall<'a> {
 impl Hall<'_> {
     async fn packet(&mut self) -> Result<Option<Vec<u8>>, Rejection> {
         loop {
-            if self.tls.is_none() && self.buffer.first() == Some(&TLS_HANDSHAKE) {
-                self.direct_tls().await?;
-                continue;
-            }
             let length = match startup::packet_len(&self.buffer) {
                 Ok(length) => length,
                 Err(error) => return self.refuse_packet(error).await,
@@ -98,11 +98,18 @@ impl Hall<'_> {
                 self.buffer.drain(..length);
                 return Ok(Some(packet));
             }
-            match self.stream.read_some(&mut self.buffer).await {
-                Ok(0) if self.buffer.is_empty() => return Ok(None),
-                Ok(0) | Err(_) => return Err(Rejection::Malformed),
-                Ok(_) => {}
+            if !self.read().await? {
+                return Ok(None);
             }
+        }
+    }
+
+    /// Reads more. False if the client left without a word.
+    async fn read(&mut self) -> Result<bool, Rejection> {
+        match self.stream.read_append(&mut self.buffer).await {
+            Ok(0) if self.buffer.is_empty() => Ok(false),
+            Ok(0) | Err(_) => Err(Rejection::Malformed),
+            Ok(_) => Ok(true),
         }
     }
 
@@ -113,36 +120,36 @@ impl Hall<'_> {
         self.stream.write_all(byte).await.map_err(|_| Rejection::Malformed)
     }
 
-    async fn ssl_request(&mut self) -> Result<(), Rejection> {
+    async fn ssl_request(mut self) -> Result<Self, Rejection> {
         let acceptor = self.worker.shared.tls.read().as_ref().map(Arc::clone);
         match acceptor {
             Some(acceptor) if self.tls.is_none() => {
                 self.answer(b"S").await?;
                 self.accept_tls(acceptor.current()).await
             }
-            _ => self.answer(b"N").await,
+            _ => {
+                self.answer(b"N").await?;
+                Ok(self)
+            }
         }
     }
 
-    async fn direct_tls(&mut self) -> Result<(), Rejection> {
+    async fn direct_tls(self) -> Result<Self, Rejection> {
         let acceptor = self.worker.shared.tls.read().as_ref().map(Arc::clone);
         let Some(acceptor) = acceptor else { return Err(Rejection::Tls) };
-        self.accept_tls(acceptor.current()).await?;
+        let hall = self.accept_tls(acceptor.current()).await?;
         // Without ALPN this could be another protocol's client, led here by an attacker.
-        let agreed = self.stream.alpn_protocol().is_some_and(|name| name == b"postgresql");
-        if agreed { Ok(()) } else { Err(Rejection::Tls) }
+        let agreed = hall.stream.alpn_protocol() == Some(ALPN_POSTGRESQL);
+        if agreed { Ok(hall) } else { Err(Rejection::Tls) }
     }
 
-    async fn accept_tls(&mut self, state: Arc<AcceptorState>) -> Result<(), Rejection> {
-        let stream = std::mem::replace(&mut self.stream, Stream::Closed);
-        let Stream::Plain(tcp) = stream else { return Err(Rejection::Tls) };
-        let read = std::mem::take(&mut self.buffer);
-        self.stream = state.accept(tcp, read).await.map_err(|error| {
+    async fn accept_tls(self, state: Arc<AcceptorState>) -> Result<Self, Rejection> {
+        let Stream::Plain(tcp) = self.stream else { return Err(Rejection::Tls) };
+        let stream = state.accept(tcp, self.buffer).await.map_err(|error| {
             tracing::debug!(error = &error as &dyn std::error::Error, "TLS handshake with a client failed");
             Rejection::Tls
         })?;
-        self.tls = Some(state);
-        Ok(())
+        Ok(Self { stream, tls: Some(state), buffer: Vec::new(), worker: self.worker })
     }
 
     async fn refuse_packet<T>(&mut self, error: StartupError) -> Result<T, Rejection> {
@@ -190,7 +197,7 @@ impl Hall<'_> {
 
 /// Tells the client why, and lets go of it in order: a connection closed with unread bytes would
 /// be reset, and the reason lost.
-pub(super) async fn farewell(stream: &mut Stream, message: &[u8]) {
+pub(crate) async fn farewell(stream: &mut Stream, message: &[u8]) {
     // It may be gone: then nobody needs to be told.
     if stream.write_all(message).await.is_ok() {
         let _ = stream.shutdown().await;

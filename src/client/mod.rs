@@ -102,7 +102,7 @@ impl Live {
             idle_in_transaction_timeout: proxy.idle_in_transaction_timeout,
             max_client_connections: proxy.max_client_connections,
             limits: Limits {
-                message_max: usize::try_from(proxy.max_message_size).unwrap_or(usize::MAX),
+                message_max: usize::try_from(proxy.max_message_size.bytes()).unwrap_or(usize::MAX),
                 statements_max: proxy.max_prepared_statements as usize,
                 server_statements_max: config.target.max_prepared_statements as usize,
             },

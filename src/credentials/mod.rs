@@ -140,6 +140,14 @@ impl Credentials {
             .map(|known| Arc::clone(&known.credential))
     }
 
+    /// The users who can log in, in alphabetical order.
+    #[must_use]
+    pub fn usernames(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.table.read().keys().cloned().collect();
+        names.sort_unstable();
+        names
+    }
+
     /// What a user who does not exist is checked against: the same for the same name as long as the
     /// process lives, as costly to check as a real one, and matched by no password.
     #[must_use]

@@ -343,6 +343,22 @@ impl<S, W> Core<S, W> {
         }
     }
 
+    /// Takes those out of the queues who wait since before `before`, with when they began.
+    pub fn expire(&mut self, before: Instant) -> Vec<(PoolId, W, Instant)> {
+        let mut expired = Vec::new();
+        for (at, pool) in self.pools.iter_mut().enumerate() {
+            for queue in &mut pool.waiters {
+                // Each queue is in the order of time.
+                while queue.front().is_some_and(|waiter| waiter.since <= before) {
+                    let Some(waiter) = queue.pop_front() else { break };
+                    expired.push((PoolId(at), waiter.waiter, waiter.since));
+                }
+            }
+        }
+        self.waiting -= expired.len();
+        expired
+    }
+
     /// Takes everybody out of a pool's queue, to be told why nothing comes.
     pub fn drain_waiters(&mut self, id: PoolId) -> Vec<W> {
         let Some(pool) = self.pool(id) else { return Vec::new() };

@@ -1,14 +1,18 @@
 //! What is done now and then: dead, old and surplus idle servers are closed, and replaced in time.
 
-use super::{Pools, core::PoolId};
+use super::{BorrowError, Pools, core::PoolId};
 use crate::server::{CloseReason, Server};
 use crate::telemetry::clock;
+use hashbrown::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How often idle servers are looked at. One that died is noticed within this time, or when lent.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// By how much a client may wait longer than it should.
+const EXPIRY_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Pools {
     /// Looks after idle servers until the task is dropped.
@@ -29,11 +33,24 @@ impl Pools {
         let settings = self.settings();
         let stopping = self.stopping.load(Ordering::Relaxed);
         let mut reasons = Vec::new();
+        let credentials = &self.credentials;
+        let users: HashMap<PoolId, Option<u64>> = self
+            .by_name
+            .read()
+            .values()
+            .map(|pool| (pool.id, credentials.lookup(&pool.user).map(|known| known.generation)))
+            .collect();
         let taken = {
             let mut core = self.core.lock();
             let kept_max = core.limits().budget * u32::from(settings.max_idle_connections_percent) / 100;
             let mut long_idle = 0;
             core.take_idle(|_, idle| {
+                let idle_for = now.saturating_duration_since(idle.since);
+                long_idle += u32::from(idle_for >= settings.idle_connection_timeout);
+                false
+            });
+            let mut surplus = long_idle.saturating_sub(kept_max);
+            core.take_idle(|id, idle| {
                 let server: &mut Server = &mut idle.server;
                 let idle_for = now.saturating_duration_since(idle.since);
                 let reason = if stopping {
@@ -42,9 +59,11 @@ impl Pools {
                     Some(reason)
                 } else if server.expires_at.is_some_and(|at| at <= now) {
                     Some(CloseReason::Lifetime)
-                } else if idle_for >= settings.idle_connection_timeout {
-                    long_idle += 1;
-                    (long_idle > kept_max).then_some(CloseReason::Idle)
+                } else if users.get(&id).is_some_and(|&current| current != Some(server.generation)) {
+                    Some(CloseReason::SecretChanged)
+                } else if idle_for >= settings.idle_connection_timeout && surplus > 0 {
+                    surplus -= 1;
+                    Some(CloseReason::Idle)
                 } else {
                     None
                 };
@@ -74,6 +93,43 @@ impl Pools {
             pool.open(worker);
         }
         pool.close(server, reason);
+    }
+
+    /// Tells those who have waited for `connection_borrow_timeout`, until the task is dropped.
+    ///
+    /// # Cancel safety
+    /// Can be dropped at any await.
+    pub async fn expire_waiters(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(EXPIRY_INTERVAL);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            let now = clock::now();
+            let Some(before) = now.checked_sub(self.settings().connection_borrow_timeout) else {
+                continue;
+            };
+            let expired = {
+                let mut core = self.core.lock();
+                if core.waiting() == 0 { Vec::new() } else { core.expire(before) }
+            };
+            for (id, seat, since) in expired {
+                let cause = self.pool_by_id(id).map_or("shutting down", |pool| pool.obstacle());
+                let waited = now.saturating_duration_since(since);
+                seat.refuse(BorrowError::Timeout { waited, cause });
+            }
+        }
+    }
+
+    /// A slot for the probe's own connection, if one is free.
+    #[must_use]
+    pub fn reserve_for_probe(&self) -> bool {
+        self.core.lock().reserve_apart()
+    }
+
+    /// The probe's connection is closed.
+    pub fn release_of_probe(self: &Arc<Self>) {
+        self.core.lock().vacate_apart();
+        self.grow(0);
     }
 
     /// From now on, servers are closed as they are given back, and idle ones at once.

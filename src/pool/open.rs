@@ -204,7 +204,7 @@ impl Pool {
             }
             ConnectError::Timeout => BorrowError::Away { cause: "connecting took longer than connect_timeout" },
             ConnectError::Refused(_) => BorrowError::Away { cause: "the server refused the connection" },
-            ConnectError::Io(_) => BorrowError::Away { cause: "the server cannot be reached" },
+            ConnectError::Unreachable(_) | ConnectError::Io(_) => BorrowError::Away { cause: "the server cannot be reached" },
             ConnectError::Tls(_) => BorrowError::Away { cause: "TLS to the server failed" },
             ConnectError::Scram(_) | ConnectError::Method => {
                 BorrowError::Away { cause: "authentication to the server failed" }

@@ -97,7 +97,7 @@ where
         encode::cancel_request(&mut bytes, fence.0.process_id, &fence.0.secret);
         stream.write_all(&bytes).await?;
         let mut sink = Vec::new();
-        while stream.read_some(&mut sink).await? > 0 {
+        while stream.read_append(&mut sink).await? > 0 {
             sink.clear();
         }
         std::io::Result::Ok(())

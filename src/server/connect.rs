@@ -12,7 +12,8 @@ use crate::auth::scram_client::{ScramClient, ScramProof};
 use crate::credentials::Credential;
 use crate::net::socket::{self, SocketOptions};
 use crate::net::stream::Stream;
-use crate::net::tls_connector::{TargetConnector, TargetTlsMode};
+use crate::config::TargetTls;
+use crate::net::tls_connector::TargetConnector;
 use crate::state::reply::Passing;
 use crate::state::session::ServerSide;
 use crate::wire::backend::{self, Authentication};
@@ -43,8 +44,11 @@ pub struct Endpoint {
 /// Why no server could be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The target cannot be reached, or hung up.
+    /// The target cannot be reached.
     #[error("cannot connect to the target")]
+    Unreachable(#[from] socket::ConnectError),
+    /// The connection broke, or the target hung up.
+    #[error("the connection to the target failed")]
     Io(#[from] io::Error),
     /// The target has no TLS, or not as is demanded.
     #[error("TLS to the target failed: {0}")]
@@ -104,7 +108,7 @@ impl ConnectError {
                 }
                 _ => Outlook::Refused,
             },
-            Self::Io(_) | Self::Timeout | Self::Protocol => Outlook::Away,
+            Self::Unreachable(_) | Self::Io(_) | Self::Timeout | Self::Protocol => Outlook::Away,
             Self::Tls(_)
             | Self::Scram(_)
             | Self::Method
@@ -166,13 +170,13 @@ async fn connect_now(
 pub async fn open_stream(endpoint: &Endpoint) -> Result<Stream, ConnectError> {
     let tcp = socket::connect(&endpoint.host, endpoint.port, endpoint.timeout, &endpoint.options).await?;
     let mode = endpoint.connector.mode();
-    if mode == TargetTlsMode::Disable {
+    if mode == TargetTls::Disable {
         return Ok(Stream::Plain(tcp));
     }
     let mut plain = Stream::Plain(tcp);
     plain.write_all(&encode::SSL_REQUEST).await?;
     let mut answer = Vec::new();
-    if plain.read_some(&mut answer).await? == 0 {
+    if plain.read_append(&mut answer).await? == 0 {
         return Err(ConnectError::Io(io::ErrorKind::UnexpectedEof.into()));
     }
     match (answer.as_slice(), plain) {
@@ -181,7 +185,7 @@ pub async fn open_stream(endpoint: &Endpoint) -> Result<Stream, ConnectError> {
             .connect(tcp)
             .await
             .map_err(|error| ConnectError::Tls(error.to_string())),
-        (b"N", plain) if mode == TargetTlsMode::Prefer => Ok(plain),
+        (b"N", plain) if mode == TargetTls::Prefer => Ok(plain),
         (b"N", _) => Err(ConnectError::Tls("the target does not offer it".to_owned())),
         // More than one byte: somebody put words into the server's mouth before TLS began.
         _ => Err(ConnectError::Protocol),
@@ -249,7 +253,10 @@ impl Login {
     ) -> Result<ScramProof, ConnectError> {
         let mut random = [0; RAW_NONCE_LEN];
         aws_lc_rs::rand::fill(&mut random).map_err(|_| ConnectError::Method)?;
-        let end_point = self.stream.tls_server_end_point();
+        let end_point = self
+            .stream
+            .peer_certificate()
+            .and_then(crate::auth::channel_binding::tls_server_end_point);
         let (client, first) = ScramClient::start(
             mechanisms.iter().copied(),
             end_point.as_deref(),

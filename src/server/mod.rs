@@ -187,7 +187,7 @@ impl Server {
                 buffer.drain(..taken);
                 return Ok((tag, body));
             }
-            if stream.read_some(buffer).await? == 0 {
+            if stream.read_append(buffer).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
@@ -215,7 +215,7 @@ impl Server {
         let farewell = async {
             self.stream.write_all(&encode::TERMINATE).await?;
             let mut sink = Vec::new();
-            while self.stream.read_some(&mut sink).await? > 0 {
+            while self.stream.read_append(&mut sink).await? > 0 {
                 sink.clear();
             }
             io::Result::Ok(())

@@ -1,5 +1,7 @@
 //! Why a client keeps its server after its transaction, and what that depends on.
 
+use super::statement::Effects;
+
 /// What a client did that only its own server knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -49,6 +51,30 @@ impl PinReason {
         Self::Uncertain,
         Self::LargeStatement,
     ];
+
+    /// Why a client that ran statements with these effects must keep its server; `None` if it
+    /// need not. The first reason in this list is the one that is told.
+    #[must_use]
+    pub fn of(effects: Effects) -> Option<Self> {
+        const REASONS: [(Effects, PinReason); 15] = [
+            (Effects::LOAD, PinReason::Load),
+            (Effects::SESSION_FUNCTION, PinReason::Hidden),
+            (Effects::UNCERTAIN, PinReason::Uncertain),
+            (Effects::SET_SESSION_AUTHORIZATION, PinReason::Role),
+            (Effects::SET_ROLE, PinReason::Role),
+            (Effects::TEMP_OBJECT, PinReason::TemporaryObject),
+            (Effects::ADVISORY_LOCK, PinReason::AdvisoryLock),
+            (Effects::DECLARE_HOLD, PinReason::HoldCursor),
+            (Effects::LISTEN, PinReason::Listen),
+            (Effects::SET_SESSION, PinReason::Setting),
+            (Effects::SET_CONFIG, PinReason::Setting),
+            (Effects::RESET_ALL, PinReason::Setting),
+            (Effects::PREPARE, PinReason::Prepare),
+            (Effects::SEQUENCE_NEXT, PinReason::Sequence),
+            (Effects::SEQUENCE_READ, PinReason::Sequence),
+        ];
+        REASONS.iter().find(|(effect, _)| effects.intersects(*effect)).map(|(_, reason)| *reason)
+    }
 
     /// Position in [`PinReason::ALL`].
     #[must_use]

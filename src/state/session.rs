@@ -9,7 +9,7 @@ use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Miscarriage, Pipeline, Undo};
 use super::prepared::{ClientStatements, Prepared, ServerName, ServerStatements, Token, Unnamed};
 use super::settings::Settings;
-use super::statement::{self, Effects};
+use super::statement::{self, Effects, Options};
 use crate::wire::frame::{self, Frame};
 use crate::wire::frontend::{Bind, Object, Parse, query_text};
 use crate::wire::{FrameError, FrontendTag, HEADER_LEN, Header, encode};
@@ -423,7 +423,7 @@ impl Session {
         match tag {
             FrontendTag::QUERY => {
                 let text = query_text(frame.body()).ok_or(malformed)?;
-                self.pin_for(statement::effects(text));
+                self.pin_for(statement::effects(text, Options::default()));
                 let previous = self.unnamed.take();
                 to.server.unnamed = ServerUnnamed::Nothing;
                 requests.simple += 1;
@@ -469,7 +469,7 @@ impl Session {
         parse: &Parse<'_>,
         to: &mut Destination<'_>,
     ) -> Result<(), ClientFault> {
-        let effects = statement::effects(parse.query);
+        let effects = statement::effects(parse.query, Options::default());
         if parse.name.is_empty() {
             let undo = self.replace_unnamed(to.server, Some(parse.tail.into()), effects);
             to.forward(frame, Expected::ParseComplete, undo);
@@ -594,7 +594,7 @@ impl Session {
     }
 
     fn pin_for(&mut self, effects: Effects) {
-        if let Some(reason) = effects.pin_reason() {
+        if let Some(reason) = PinReason::of(effects) {
             self.pin(reason);
         }
     }

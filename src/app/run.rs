@@ -1,0 +1,241 @@
+//! `pgweir --config FILE`: from start to stop.
+
+use super::health::Health;
+use super::workers::Workers;
+use super::{StartError, reload};
+use crate::admin;
+use crate::client::registry::Registry;
+use crate::client::{Live, Shared, Worker};
+use crate::config::Config;
+use crate::listener;
+use crate::net::socket;
+use crate::pool::Pools;
+use crate::pool::seat::Kick;
+use crate::telemetry::clock;
+use crate::telemetry::log::{self, LogControl};
+use parking_lot::RwLock;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+
+/// Connections that the kernel keeps for a busy accept loop: a fleet starts all at once.
+const BACKLOG: u16 = 4096;
+
+/// How often clients are looked at whose time may be up.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often certificate files are looked at.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether everything has ended.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Time for last words after the deadline.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Runs the proxy until it is told to stop.
+///
+/// # Errors
+/// [`StartError`]; once it serves, nothing ends it but a signal.
+pub async fn run(config: Config, path: Option<&Path>) -> Result<(), StartError> {
+    let log = log::init(super::log_settings(&config.log))?;
+    let workers = Workers::start(&config)?;
+    let shared = build(&config, &workers).await?;
+    let health = Health::new(Arc::clone(&shared), config.target.max_connections);
+    let mut tasks = Tasks::default();
+    tasks.background(&config, &shared, &health).await?;
+    tasks.listeners(&config, &shared, &workers)?;
+    tracing::info!(
+        listen = %config.proxy.listen,
+        workers = workers.handles.len(),
+        version = env!("CARGO_PKG_VERSION"),
+        "pgweir is ready for clients"
+    );
+    let timeout = obey(config, path, &shared, &health, &log).await?;
+    drain(&shared, &mut tasks, timeout).await?;
+    for task in tasks.all {
+        task.abort();
+    }
+    tracing::info!("pgweir has stopped");
+    // Joining the threads is for another thread than one that runs tasks.
+    let stopped = tokio::task::spawn_blocking(move || workers.stop());
+    let _ = stopped.await;
+    let _ = log.flush(Duration::from_secs(1));
+    Ok(())
+}
+
+async fn build(config: &Config, workers: &Workers) -> Result<Arc<Shared>, StartError> {
+    let credentials = super::credentials(config).await?;
+    let metrics = super::metrics(workers.handles.len());
+    let pools = Pools::new(
+        super::endpoint(config)?,
+        Arc::clone(&credentials),
+        super::pool_settings(config),
+        u32::from(config.target.connections_opened_at_once),
+        Arc::clone(&metrics),
+        workers.handles.clone(),
+    );
+    Ok(Arc::new(Shared {
+        pools,
+        credentials,
+        metrics,
+        registry: Registry::new(clock::now()),
+        tls: RwLock::new(super::acceptor(config)?),
+        live: RwLock::new(Arc::new(Live::from_config(config))),
+        connected: AtomicU32::new(0),
+        draining: AtomicBool::new(false),
+        clients: AtomicU64::new(0),
+    }))
+}
+
+/// Tasks that end with the process.
+#[derive(Default)]
+struct Tasks {
+    all: Vec<JoinHandle<()>>,
+    listeners: Vec<JoinHandle<()>>,
+}
+
+impl Tasks {
+    async fn background(
+        &mut self,
+        config: &Config,
+        shared: &Arc<Shared>,
+        health: &Arc<Health>,
+    ) -> Result<(), StartError> {
+        if let Some(address) = config.admin.listen {
+            let what = format!("cannot listen on {address} for metrics");
+            let listener = TcpListener::bind(address).await.map_err(StartError::io(what))?;
+            let source: Arc<dyn admin::AdminSource> = Arc::clone(health) as _;
+            self.all.push(tokio::spawn(async move {
+                admin::serve(listener, source, std::future::pending()).await;
+            }));
+        }
+        self.all.push(tokio::spawn(Arc::clone(health).watch()));
+        self.all.push(tokio::spawn(Arc::clone(&shared.pools).maintain()));
+        self.all.push(tokio::spawn(Arc::clone(&shared.pools).expire_waiters()));
+        self.all.push(tokio::spawn(Arc::clone(&shared.credentials).run(std::future::pending())));
+        self.all.push(tokio::spawn(sweep(Arc::clone(shared))));
+        self.all.push(tokio::spawn(watch_certificate(Arc::clone(shared))));
+        Ok(())
+    }
+
+    fn listeners(
+        &mut self,
+        config: &Config,
+        shared: &Arc<Shared>,
+        workers: &Workers,
+    ) -> Result<(), StartError> {
+        let address = config.proxy.listen;
+        let what = format!("cannot listen on {address} for clients");
+        // All sockets first: with a port chosen by the system, the others follow the first.
+        for (index, handle) in workers.handles.iter().enumerate() {
+            let reuse = workers.handles.len() > 1;
+            let socket = socket::listen(address, reuse, BACKLOG, &super::socket_options(config))
+                .map_err(StartError::io(what.clone()))?;
+            let entered = handle.enter();
+            let listener = TcpListener::from_std(socket).map_err(StartError::io(what.clone()))?;
+            drop(entered);
+            let worker = Arc::new(Worker {
+                index,
+                shard: Arc::clone(shared.metrics.shard(index)),
+                shared: Arc::clone(shared),
+            });
+            self.listeners.push(handle.spawn(listener::accept(listener, worker)));
+        }
+        Ok(())
+    }
+}
+
+async fn sweep(shared: Arc<Shared>) {
+    let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+    loop {
+        interval.tick().await;
+        shared.registry.sweep(&shared.live(), clock::now());
+    }
+}
+
+async fn watch_certificate(shared: Arc<Shared>) {
+    let mut interval = tokio::time::interval(CERTIFICATE_INTERVAL);
+    interval.tick().await;
+    loop {
+        interval.tick().await;
+        let shared = Arc::clone(&shared);
+        // It reads files.
+        let _ = tokio::task::spawn_blocking(move || reload::reload_certificate(&shared)).await;
+    }
+}
+
+fn listen_to(kind: SignalKind) -> Result<Signal, StartError> {
+    signal(kind).map_err(StartError::io("cannot listen to signals"))
+}
+
+/// Obeys signals until one says stop. Yields how long the rest may take.
+async fn obey(
+    mut config: Config,
+    path: Option<&Path>,
+    shared: &Arc<Shared>,
+    health: &Health,
+    log: &LogControl,
+) -> Result<Duration, StartError> {
+    let mut hangup = listen_to(SignalKind::hangup())?;
+    let mut terminate = listen_to(SignalKind::terminate())?;
+    let mut interrupt = listen_to(SignalKind::interrupt())?;
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {
+                config = reload::reload(path, config, shared, health, log).await;
+            }
+            _ = terminate.recv() => return Ok(config.proxy.shutdown_timeout),
+            _ = interrupt.recv() => return Ok(config.proxy.shutdown_timeout),
+        }
+    }
+}
+
+/// Stops in order: no new clients, no idle ones, transactions to their end, then all.
+async fn drain(
+    shared: &Arc<Shared>,
+    tasks: &mut Tasks,
+    timeout: Duration,
+) -> Result<(), StartError> {
+    tracing::info!(
+        clients = shared.registry.len(),
+        timeout_s = timeout.as_secs(),
+        "shutting down"
+    );
+    let mut terminate = listen_to(SignalKind::terminate())?;
+    let mut interrupt = listen_to(SignalKind::interrupt())?;
+    shared.draining.store(true, Ordering::Relaxed);
+    for listener in tasks.listeners.drain(..) {
+        listener.abort();
+    }
+    shared.registry.kick_all(Kick::DRAIN);
+    let ended = async {
+        while !shared.registry.is_empty() {
+            tokio::time::sleep(DRAIN_INTERVAL).await;
+            // Those that were logging in when it began.
+            shared.registry.kick_all(Kick::DRAIN);
+        }
+    };
+    let in_time = tokio::select! {
+        () = ended => true,
+        () = tokio::time::sleep(timeout) => false,
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+    };
+    if !in_time {
+        tracing::warn!(clients = shared.registry.len(), "ending the clients that are left");
+        shared.registry.kick_all(Kick::STOP);
+    }
+    shared.pools.stop();
+    let gone = async {
+        while shared.pools.open_servers() > 0 {
+            tokio::time::sleep(DRAIN_INTERVAL).await;
+        }
+    };
+    let _ = tokio::time::timeout(LAST_WORDS, gone).await;
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! The threads that serve clients.
+//!
+//! `per-core`: one single-threaded runtime per core, each with its own listener, so that a client,
+//! its server and their wake-ups stay on one thread. `work-stealing`: one runtime over all cores.
+//! Which is cheaper was measured; `benches/README.md` has the figures.
+
+use super::StartError;
+use crate::config::{Config, Runtime};
+use std::thread::JoinHandle;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+
+/// Running runtimes.
+pub(super) struct Workers {
+    /// One per reactor.
+    pub(super) handles: Vec<Handle>,
+    threads: Vec<(oneshot::Sender<()>, JoinHandle<()>)>,
+}
+
+fn cores(config: &Config) -> usize {
+    match config.proxy.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => usize::from(workers),
+    }
+}
+
+impl Workers {
+    /// Starts the threads.
+    pub(super) fn start(config: &Config) -> Result<Self, StartError> {
+        let cores = cores(config);
+        let mut workers = Self { handles: Vec::new(), threads: Vec::new() };
+        match config.proxy.runtime {
+            Runtime::PerCore => {
+                for index in 0..cores {
+                    workers.spawn(index, Builder::new_current_thread())?;
+                }
+            }
+            Runtime::WorkStealing => {
+                let mut builder = Builder::new_multi_thread();
+                builder.worker_threads(cores).thread_name("worker");
+                workers.spawn(0, builder)?;
+            }
+        }
+        Ok(workers)
+    }
+
+    fn spawn(&mut self, index: usize, mut builder: Builder) -> Result<(), StartError> {
+        let runtime = builder
+            .enable_all()
+            .build()
+            .map_err(StartError::io("cannot start a runtime"))?;
+        let (stop, stopped) = oneshot::channel();
+        self.handles.push(runtime.handle().clone());
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                // Ends when told, or when whoever would tell is gone.
+                let _ = runtime.block_on(stopped);
+                runtime.shutdown_background();
+            })
+            .map_err(StartError::io("cannot start a thread"))?;
+        self.threads.push((stop, thread));
+        Ok(())
+    }
+
+    /// Ends the threads; what still runs on them is dropped.
+    pub(super) fn stop(self) {
+        for (stop, thread) in self.threads {
+            let _ = stop.send(());
+            let _ = thread.join();
+        }
+    }
+}
