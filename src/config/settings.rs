@@ -167,7 +167,7 @@ pub struct Admin {
     pub listen: Option<SocketAddr>,
 }
 
-/// The log, on standard error.
+/// The log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// How a line is written. Default `text`.

@@ -15,6 +15,9 @@ fn a_hostile_file_is_answered() {
     let _ = messages(parse(&"[".repeat(1 << 20)));
     let _ = messages(parse(&format!("a = {}", "[".repeat(1 << 19))));
     let _ = messages(parse(&"a.".repeat(1 << 19)));
+    let deep = "a.".repeat((1 << 19) - 4);
+    let _ = messages(parse(&format!("{deep}a = 1")));
+    let _ = messages(parse(&format!("[{deep}a]")));
     let _ = messages(parse(&"[[proxy.auth]]\n".repeat(60_000)));
 }
 
