@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use pgweir::app;
-use pgweir::config::Config;
+use pgweir::config::{Config, environment};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,7 +32,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let config = match Config::load(arguments.config.as_deref(), std::env::vars()) {
+    let config = match Config::load(arguments.config.as_deref(), environment()) {
         Ok(config) => config,
         Err(errors) => {
             say_error(&errors.to_string());

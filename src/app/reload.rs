@@ -2,7 +2,7 @@
 
 use super::health::Health;
 use crate::client::Shared;
-use crate::config::Config;
+use crate::config::{Config, environment};
 use crate::telemetry::log::LogControl;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub(super) async fn reload(
     health: &Health,
     log: &LogControl,
 ) -> Config {
-    let new = match Config::load(path, std::env::vars()) {
+    let new = match Config::load(path, environment()) {
         Ok(new) => new,
         Err(errors) => {
             for line in errors.to_string().lines() {

@@ -38,6 +38,12 @@ pub use units::ByteSize;
 /// Largest configuration file, in bytes.
 const FILE_MAX: u64 = 1 << 20;
 
+/// The environment of this process, without what is not UTF-8: no setting of pgweir's is.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 impl Config {
     /// Reads the file, if there is one, and lets the environment have its say.
     ///
