@@ -14,6 +14,10 @@ impl Scan<'_> {
     /// To be called at `(`, while `last` is the name before it.
     pub(super) fn call(&mut self) {
         let name = self.last;
+        if name.start == self.found.name.start && name.start != 0 {
+            // EXECUTE p(…): a prepared statement.
+            return;
+        }
         let bytes = self.lexer.text_of(name);
         let quoted = name.kind == Kind::QuotedName;
         let bare = if quoted { unquoted(bytes) } else { bytes };

@@ -48,9 +48,8 @@ impl Scan<'_> {
             b"commit" | b"end" | b"rollback" | b"abort" => self.end_transaction(),
             b"release" => self.skip_then_name(b"savepoint"),
             b"prepare" => self.prepare(),
-            b"execute" => self.execute(),
             b"deallocate" => self.deallocate(),
-            b"savepoint" | b"listen" | b"notify" => self.take_name(),
+            b"execute" | b"savepoint" | b"listen" | b"notify" => self.take_name(),
             b"unlisten" => self.unlisten(),
             b"declare" => self.declare(),
             b"close" => self.close_cursor(),
@@ -68,26 +67,22 @@ impl Scan<'_> {
 
     /// `SET [SESSION | LOCAL] …`
     fn set(&mut self) {
-        let mut effects = Effects::SET_SESSION;
-        if self.accept_unless_assigned(b"local") {
-            effects = Effects::SET_LOCAL;
-        } else if !self.accept_unless_assigned(b"session") {
-            // SET TRANSACTION and SET CONSTRAINTS end with the transaction.
-            for (word, command) in
-                [(&b"transaction"[..], Command::SetTransaction), (b"constraints", Command::SetConstraints)]
-            {
-                if self.accept_unless_assigned(word) {
-                    self.found.command = command;
-                    return;
-                }
-            }
+        let local = self.accept_unless_assigned(b"local");
+        let effects = if local { Effects::SET_LOCAL } else { Effects::SET_SESSION };
+        if !local {
+            self.accept_unless_assigned(b"session");
         }
-        let local = effects == Effects::SET_LOCAL;
-        self.accept_unless_assigned(b"session");
+        // SET TRANSACTION and SET CONSTRAINTS end with the transaction.
         if self.accept_unless_assigned(b"transaction") {
             self.found.command = Command::SetTransaction;
             return;
         }
+        if self.accept_unless_assigned(b"constraints") {
+            self.found.command = Command::SetConstraints;
+            return;
+        }
+        // Of SET [LOCAL | SESSION] SESSION AUTHORIZATION.
+        self.accept_unless_assigned(b"session");
         if self.accept_unless_assigned(b"characteristics") {
             self.found.command = Command::SetCharacteristics;
             self.add(effects);
@@ -180,12 +175,6 @@ impl Scan<'_> {
             }
         }
         self.found.body = ahead.next().start;
-    }
-
-    fn execute(&mut self) {
-        self.take_name();
-        // What is in parentheses behind it are values, and the name is not that of a function.
-        self.last.kind = Kind::Text;
     }
 
     fn deallocate(&mut self) {
