@@ -1,4 +1,4 @@
 //! Layer 2, pure. What a stream of messages means.
 
-pub mod statement;
 mod sql;
+pub mod statement;

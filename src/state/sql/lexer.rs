@@ -124,7 +124,9 @@ impl<'a> Lexer<'a> {
                     }
                     Kind::Broken
                 }
-                Class::Dot if self.peek().is_some_and(|next| next.is_ascii_digit()) => self.number(byte),
+                Class::Dot if self.peek().is_some_and(|next| next.is_ascii_digit()) => {
+                    self.number(byte)
+                }
                 Class::Dot => Kind::Dot,
                 Class::Colon if self.peek() == Some(b':') => {
                     self.at += 1;
@@ -305,7 +307,8 @@ impl<'a> Lexer<'a> {
             Some(byte) if class(byte) == Class::Letter || byte == b'$' => {}
             _ => return Kind::Operator,
         }
-        let tag_len = self.rest().iter().take_while(|&&byte| !matches!(byte, b'$') && is_word(byte)).count();
+        let tag_len =
+            self.rest().iter().take_while(|&&byte| !matches!(byte, b'$') && is_word(byte)).count();
         if self.text.get(self.at + tag_len) != Some(&b'$') {
             return Kind::Operator;
         }

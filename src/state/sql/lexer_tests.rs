@@ -31,20 +31,32 @@ fn tokens(text: &[u8], backslashes: bool) -> String {
         }
         assert!(token.start < token.end && token.end <= text.len());
         match found.last_mut() {
-            Some((kind, _, end)) if *kind == 'N' && matches!(token.kind, Kind::Word | Kind::Number) && *end == token.start => {
+            Some((kind, _, end))
+                if *kind == 'N'
+                    && matches!(token.kind, Kind::Word | Kind::Number)
+                    && *end == token.start =>
+            {
                 *end = token.end;
             }
             _ => found.push((letter(token.kind), token.start, token.end)),
         }
     }
-    found.iter().map(|(kind, start, end)| format!("{kind}{start}-{end}")).collect::<Vec<_>>().join(" ")
+    found
+        .iter()
+        .map(|(kind, start, end)| format!("{kind}{start}-{end}"))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn unescaped(text: &str) -> Vec<u8> {
-    text.replace("\\n", "\n").replace("\\r", "\r").replace("\\t", "\t").replace("\\s", "\\").into_bytes()
+    text.replace("\\n", "\n")
+        .replace("\\r", "\r")
+        .replace("\\t", "\t")
+        .replace("\\s", "\\")
+        .into_bytes()
 }
 
-/// The file holds texts and the tokens that PostgreSQL 18's own scanner found in them (by libpg_query), with
+/// The file holds texts and the tokens that PostgreSQL 18's own scanner found in them (by `libpg_query`), with
 /// `standard_conforming_strings` on and off. Backslashes are written as `\s`.
 #[test]
 fn tokens_are_those_of_the_scanner_of_postgresql() {
@@ -52,7 +64,9 @@ fn tokens_are_those_of_the_scanner_of_postgresql() {
     let mut compared = 0;
     for line in file.lines() {
         let mut fields = line.split('\t');
-        let (Some(setting), Some(text), Some(expected)) = (fields.next(), fields.next(), fields.next()) else {
+        let (Some(setting), Some(text), Some(expected)) =
+            (fields.next(), fields.next(), fields.next())
+        else {
             panic!("a line of three fields, not {line}");
         };
         let found = tokens(&unescaped(text), setting == "off");
