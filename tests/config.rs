@@ -26,10 +26,8 @@ const REFERENCE: &str = include_str!("../config/reference.toml");
 const EXAMPLE: &str = include_str!("config/example.toml");
 
 fn environment(variables: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
-    let owned: Vec<_> = variables
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect();
+    let owned: Vec<_> =
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     owned.into_iter()
 }
 
@@ -54,10 +52,7 @@ fn messages(parsed: Result<Config, ConfigErrors>) -> String {
 }
 
 fn scram(source: SecretSource) -> Auth {
-    Auth {
-        source,
-        client_password_auth_type: ClientPasswordAuthType::ScramSha256,
-    }
+    Auth { source, client_password_auth_type: ClientPasswordAuthType::ScramSha256 }
 }
 
 const fn seconds(seconds: u64) -> Duration {
@@ -104,13 +99,8 @@ fn minimal() -> Config {
             cancel_timeout: seconds(10),
             init_query: String::new(),
         },
-        admin: Admin {
-            listen: Some(SocketAddr::from(([127, 0, 0, 1], 9127))),
-        },
-        log: Log {
-            format: LogFormat::Text,
-            level: LogLevel::Info,
-        },
+        admin: Admin { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9127))) },
+        log: Log { format: LogFormat::Text, level: LogLevel::Info },
     }
 }
 
@@ -140,15 +130,8 @@ fn the_reference_is_what_the_program_would_write() {
 #[test]
 fn the_reference_lacks_nothing_but_a_host_and_a_secret() {
     let refused = messages(parse(REFERENCE));
-    let keys: Vec<_> = refused
-        .lines()
-        .map(|line| line.split(": ").nth(1))
-        .collect();
-    assert_eq!(
-        keys,
-        [Some("proxy.auth[0]"), Some("target.host")],
-        "{refused}"
-    );
+    let keys: Vec<_> = refused.lines().map(|line| line.split(": ").nth(1)).collect();
+    assert_eq!(keys, [Some("proxy.auth[0]"), Some("target.host")], "{refused}");
     let secret = ("PGWEIR_PROXY_AUTH_0_SECRET_FILE", "config/app-user.json");
     let parsed = parse_with(REFERENCE, &[("PGWEIR_TARGET_HOST", "127.0.0.1"), secret]);
     assert_eq!(parsed, Ok(minimal()));
@@ -168,10 +151,7 @@ fn the_examples_in_the_reference_are_right() {
     let text: Vec<_> = lines.collect();
     let config = parse(&text.join("\n")).expect("examples are right");
     assert!(config.proxy.tls.is_some() && config.target.tls_ca.is_some());
-    for line in REFERENCE
-        .lines()
-        .filter(|line| excluded.iter().any(|key| line.starts_with(key)))
-    {
+    for line in REFERENCE.lines().filter(|line| excluded.iter().any(|key| line.starts_with(key))) {
         let example = line.trim_start_matches("# ");
         let text = if example.starts_with("secret_arn") {
             format!("[target]\nhost = \"db\"\n[[proxy.auth]]\n{example}")
@@ -184,10 +164,8 @@ fn the_examples_in_the_reference_are_right() {
 
 /// `name = value`, rather than a sentence.
 fn is_assignment(line: &str) -> bool {
-    line.split_once(" = ").is_some_and(|(name, _)| {
-        name.bytes()
-            .all(|byte| byte == b'_' || byte.is_ascii_lowercase())
-    })
+    line.split_once(" = ")
+        .is_some_and(|(name, _)| name.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase()))
 }
 
 #[test]
@@ -201,15 +179,10 @@ fn the_file_of_the_contract_is_read() {
                 certificate: "/etc/pgweir/server.pem".into(),
                 private_key: "/etc/pgweir/server.key".into(),
             }),
-            auth: vec![scram(SecretSource::File(
-                "/etc/pgweir/app-user.json".into(),
-            ))],
+            auth: vec![scram(SecretSource::File("/etc/pgweir/app-user.json".into()))],
             ..expected.proxy
         },
-        target: Target {
-            tls_ca: Some("/etc/pgweir/global-bundle.pem".into()),
-            ..expected.target
-        },
+        target: Target { tls_ca: Some("/etc/pgweir/global-bundle.pem".into()), ..expected.target },
         ..expected
     };
     assert_eq!(config, expected);
@@ -230,10 +203,7 @@ fn a_whole_configuration_needs_no_file() {
             ("PGWEIR_PROXY_MAX_MESSAGE_SIZE", "64MiB"),
             ("PGWEIR_PROXY_RUNTIME", "work-stealing"),
             ("PGWEIR_PROXY_AUTH_1_SECRET_FILE", "other.json"),
-            (
-                "PGWEIR_PROXY_AUTH_1_CLIENT_PASSWORD_AUTH_TYPE",
-                "POSTGRES_MD5",
-            ),
+            ("PGWEIR_PROXY_AUTH_1_CLIENT_PASSWORD_AUTH_TYPE", "POSTGRES_MD5"),
             (
                 "PGWEIR_PROXY_AUTH_0_SECRET_ARN",
                 "arn:aws:secretsmanager:eu-central-1:123456789012:secret:app-AbCdEf",
@@ -278,21 +248,14 @@ fn a_whole_configuration_needs_no_file() {
             ..expected.target
         },
         admin: Admin { listen: None },
-        log: Log {
-            format: LogFormat::Json,
-            ..expected.log
-        },
+        log: Log { format: LogFormat::Json, ..expected.log },
     };
     assert_eq!(config, expected);
 }
 
 #[test]
 fn the_environment_beats_the_file() {
-    let text = file(
-        "max_client_connections = 5",
-        "port = 1\nmax_connections = 9",
-        "",
-    );
+    let text = file("max_client_connections = 5", "port = 1\nmax_connections = 9", "");
     let config = parse_with(
         &text,
         &[
@@ -311,10 +274,7 @@ fn the_environment_beats_the_file() {
     let arn = "app-user".to_owned();
     assert_eq!(
         config.proxy.auth,
-        [
-            scram(SecretSource::SecretsManager { arn }),
-            scram(SecretSource::File("b.json".into())),
-        ]
+        [scram(SecretSource::SecretsManager { arn }), scram(SecretSource::File("b.json".into())),]
     );
     let config = parse_with(
         &file("", "max_connections_percent = 30", ""),
@@ -330,11 +290,7 @@ fn the_environment_beats_the_file() {
 #[test]
 fn relative_paths_start_from_the_file_and_in_variables_from_the_working_directory() {
     let parse = |name: &str| {
-        let text = file(
-            "tls_certificate = \"tls/server.pem\"",
-            "tls_ca = \"/ca.pem\"",
-            "",
-        );
+        let text = file("tls_certificate = \"tls/server.pem\"", "tls_ca = \"/ca.pem\"", "");
         let key = [("PGWEIR_PROXY_TLS_PRIVATE_KEY", "server.key")];
         Config::parse(name, Some(&text), environment(&key)).expect("is right")
     };

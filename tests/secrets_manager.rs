@@ -41,24 +41,12 @@ async fn administrator(moto: &Moto, region: &str) -> Client {
 }
 
 async fn create(client: &Client, name: &str, text: &str) -> String {
-    let created = client
-        .create_secret()
-        .name(name)
-        .secret_string(text)
-        .send()
-        .await
-        .unwrap();
+    let created = client.create_secret().name(name).secret_string(text).send().await.unwrap();
     created.arn.unwrap()
 }
 
 async fn rotate(client: &Client, arn: &str, text: &str) {
-    client
-        .put_secret_value()
-        .secret_id(arn)
-        .secret_string(text)
-        .send()
-        .await
-        .unwrap();
+    client.put_secret_value().secret_id(arn).secret_string(text).send().await.unwrap();
 }
 
 fn json(username: &str, password: &str) -> String {
@@ -67,37 +55,26 @@ fn json(username: &str, password: &str) -> String {
 
 fn auth(secret_id: &str) -> Auth {
     Auth {
-        source: SecretSource::SecretsManager {
-            arn: secret_id.to_owned(),
-        },
+        source: SecretSource::SecretsManager { arn: secret_id.to_owned() },
         client_password_auth_type: ClientPasswordAuthType::ScramSha256,
     }
 }
 
 async fn settings(endpoint: &str) -> Settings {
-    Settings {
-        time_to_live: Duration::from_secs(1),
-        aws: Some(sdk_config(endpoint, REGION).await),
-    }
+    Settings { time_to_live: Duration::from_secs(1), aws: Some(sdk_config(endpoint, REGION).await) }
 }
 
 /// Loads, and refreshes until the test ends.
 async fn load_and_run(moto: &Moto, auth: &[Auth]) -> Arc<Credentials> {
-    let (credentials, problems) = Credentials::load(auth, settings(&moto.endpoint()).await)
-        .await
-        .unwrap();
+    let (credentials, problems) =
+        Credentials::load(auth, settings(&moto.endpoint()).await).await.unwrap();
     assert_eq!(problems, []);
     tokio::spawn(Arc::clone(&credentials).run(std::future::pending()));
     credentials
 }
 
 fn password(credentials: &Credentials, username: &str) -> String {
-    credentials
-        .lookup(username)
-        .unwrap()
-        .password
-        .expose()
-        .to_owned()
+    credentials.lookup(username).unwrap().password.expose().to_owned()
 }
 
 /// Waits until the user has this password.
@@ -108,9 +85,7 @@ async fn until_password_is(credentials: &Credentials, username: &str, expected: 
             changes.changed().await.unwrap();
         }
     };
-    timeout(PATIENCE, all)
-        .await
-        .expect("the new password did not take effect");
+    timeout(PATIENCE, all).await.expect("the new password did not take effect");
 }
 
 #[tokio::test]
@@ -120,11 +95,7 @@ async fn plain_rds_and_binary_secrets_are_read_and_bad_ones_disable_their_own_us
     let rds = r#"{"engine":"postgres","host":"db.example","username":"rds","password":"pw-rds",
                   "dbname":"postgres","port":"5432","dbInstanceIdentifier":"db"}"#;
     let binary = client.create_secret().name("binary");
-    let binary = binary
-        .secret_binary(Blob::new(json("binary", "pw-binary")))
-        .send()
-        .await
-        .unwrap();
+    let binary = binary.secret_binary(Blob::new(json("binary", "pw-binary"))).send().await.unwrap();
     let foreign = administrator(&moto, "eu-west-1").await;
     let good = [
         create(&client, "plain", &json("plain", "pw-plain")).await,
@@ -135,46 +106,27 @@ async fn plain_rds_and_binary_secrets_are_read_and_bad_ones_disable_their_own_us
     ];
     create(&client, "by-name", &json("by-name", "pw-by-name")).await;
     let missing = "arn:aws:secretsmanager:us-east-1:123456789012:secret:missing-AbCdEf".to_owned();
-    let without_value = client
-        .create_secret()
-        .name("without-value")
-        .send()
-        .await
-        .unwrap();
+    let without_value = client.create_secret().name("without-value").send().await.unwrap();
     let deleted = create(&client, "deleted", &json("deleted", "pw")).await;
-    client
-        .delete_secret()
-        .secret_id(&deleted)
-        .send()
-        .await
-        .unwrap();
+    client.delete_secret().secret_id(&deleted).send().await.unwrap();
     let bad = [
         (missing, "not_found"),
         (without_value.arn.unwrap(), "not_found"),
         (deleted, "refused"),
         (create(&client, "not-json", "hunter2").await, "content"),
         (create(&client, "blank", " ").await, "content"),
-        (
-            create(&client, "keyless", r#"{"passwort":"hunter2"}"#).await,
-            "content",
-        ),
+        (create(&client, "keyless", r#"{"passwort":"hunter2"}"#).await, "content"),
     ];
 
-    let all: Vec<Auth> = good
-        .iter()
-        .chain(bad.iter().map(|(arn, _)| arn))
-        .map(|id| auth(id))
-        .collect();
-    let (credentials, problems) = Credentials::load(&all, settings(&moto.endpoint()).await)
-        .await
-        .unwrap();
+    let all: Vec<Auth> =
+        good.iter().chain(bad.iter().map(|(arn, _)| arn)).map(|id| auth(id)).collect();
+    let (credentials, problems) =
+        Credentials::load(&all, settings(&moto.endpoint()).await).await.unwrap();
     for user in ["plain", "rds", "binary", "elsewhere", "by-name"] {
         assert_eq!(password(&credentials, user), format!("pw-{user}"));
     }
-    let found: Vec<(String, &str)> = problems
-        .iter()
-        .map(|problem| (problem.origin.clone(), problem.error.as_label()))
-        .collect();
+    let found: Vec<(String, &str)> =
+        problems.iter().map(|problem| (problem.origin.clone(), problem.error.as_label())).collect();
     assert_eq!(found, bad);
     assert!(problems.iter().all(|problem| problem.user_disabled));
     assert!(!format!("{problems:?}").contains("hunter2"));
@@ -191,10 +143,7 @@ async fn a_rotation_takes_effect_after_the_time_to_live_or_at_once_when_asked_fo
     until_password_is(&credentials, "app", "two").await;
     assert!(credentials.lookup("app").unwrap().generation > first);
 
-    let slow = Settings {
-        time_to_live: PATIENCE * 60,
-        ..settings(&moto.endpoint()).await
-    };
+    let slow = Settings { time_to_live: PATIENCE * 60, ..settings(&moto.endpoint()).await };
     let (credentials, _) = Credentials::load(&[auth(&arn)], slow).await.unwrap();
     rotate(&client, &arn, &json("app", "three")).await;
     let refreshed = credentials.refresh_now("app").await.unwrap();
@@ -211,10 +160,7 @@ async fn the_old_value_stays_while_the_service_is_away_and_heals_when_it_is_back
     let before = credentials.lookup("app").unwrap();
 
     let port = moto.stop();
-    let during = timeout(PATIENCE, credentials.refresh_now("app"))
-        .await
-        .unwrap()
-        .unwrap();
+    let during = timeout(PATIENCE, credentials.refresh_now("app")).await.unwrap().unwrap();
     assert!(Arc::ptr_eq(&before, &during));
     let status = credentials.status();
     assert!(status[0].usable);
@@ -222,12 +168,7 @@ async fn the_old_value_stays_while_the_service_is_away_and_heals_when_it_is_back
     assert_eq!(error.as_label(), "unavailable", "{error}");
 
     let moto = Moto::start_on(port);
-    create(
-        &administrator(&moto, REGION).await,
-        "app",
-        &json("app", "two"),
-    )
-    .await;
+    create(&administrator(&moto, REGION).await, "app", &json("app", "two")).await;
     until_password_is(&credentials, "app", "two").await;
     assert_eq!(credentials.status()[0].last_error, None);
 }
@@ -244,15 +185,10 @@ async fn two_hundred_secrets_are_loaded() {
     }
     let arns = creations.join_all().await;
     let all: Vec<Auth> = arns.iter().map(|arn| auth(arn)).collect();
-    let (credentials, problems) = Credentials::load(&all, settings(&moto.endpoint()).await)
-        .await
-        .unwrap();
+    let (credentials, problems) =
+        Credentials::load(&all, settings(&moto.endpoint()).await).await.unwrap();
     assert_eq!(problems, []);
-    assert!(
-        names
-            .iter()
-            .all(|name| password(&credentials, name) == *name)
-    );
+    assert!(names.iter().all(|name| password(&credentials, name) == *name));
 }
 
 /// Runs itself in a process with another environment, since one's own cannot be changed safely.
@@ -263,10 +199,7 @@ fn endpoint_region_and_credentials_come_from_the_environment() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     if std::env::var_os(INSIDE).is_some() {
         runtime.block_on(async {
-            let settings = Settings {
-                time_to_live: PATIENCE,
-                aws: None,
-            };
+            let settings = Settings { time_to_live: PATIENCE, aws: None };
             let (credentials, _) = Credentials::load(&[auth("app")], settings).await.unwrap();
             assert_eq!(password(&credentials, "app"), "one");
         });
@@ -274,12 +207,7 @@ fn endpoint_region_and_credentials_come_from_the_environment() {
     }
     let moto = Moto::start();
     runtime.block_on(async {
-        create(
-            &administrator(&moto, "eu-central-1").await,
-            "app",
-            &json("app", "one"),
-        )
-        .await;
+        create(&administrator(&moto, "eu-central-1").await, "app", &json("app", "one")).await;
     });
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", TEST, "--nocapture"])
@@ -291,11 +219,7 @@ fn endpoint_region_and_credentials_come_from_the_environment() {
         .env("AWS_EC2_METADATA_DISABLED", "true")
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
 }
 
@@ -347,13 +271,7 @@ async fn a_refusal_says_which_permission_is_missing() {
     );
     let error = problem_with(&endpoint.await).await;
     assert!(
-        matches!(
-            &error,
-            SourceError::Denied {
-                permission: "secretsmanager:GetSecretValue",
-                ..
-            }
-        ),
+        matches!(&error, SourceError::Denied { permission: "secretsmanager:GetSecretValue", .. }),
         "{error:?}"
     );
     let endpoint = service_that_answers(
@@ -361,16 +279,7 @@ async fn a_refusal_says_which_permission_is_missing() {
         r#"{"__type":"AccessDeniedException","Message":"Access to KMS is not allowed"}"#,
     );
     let error = problem_with(&endpoint.await).await;
-    assert!(
-        matches!(
-            &error,
-            SourceError::Denied {
-                permission: "kms:Decrypt",
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert!(matches!(&error, SourceError::Denied { permission: "kms:Decrypt", .. }), "{error:?}");
 }
 
 #[tokio::test]
@@ -382,11 +291,7 @@ async fn answers_of_a_service_in_trouble_have_their_kinds() {
             "throttled",
         ),
         ("429 Too Many Requests", "{}", "throttled"),
-        (
-            "500 Internal Server Error",
-            r#"{"__type":"InternalServiceError"}"#,
-            "unavailable",
-        ),
+        ("500 Internal Server Error", r#"{"__type":"InternalServiceError"}"#, "unavailable"),
         ("503 Service Unavailable", "<html>", "unavailable"),
         (
             "400 Bad Request",
@@ -401,10 +306,7 @@ async fn answers_of_a_service_in_trouble_have_their_kinds() {
     for (status, body, label) in cases {
         let error = problem_with(&service_that_answers(status, body).await).await;
         assert_eq!(error.as_label(), label, "{status} {body}: {error:?}");
-        assert!(
-            !format!("{error} {error:?}").contains("hunter2"),
-            "{error:?}"
-        );
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
     }
 }
 
@@ -415,9 +317,5 @@ async fn an_endpoint_that_hangs_is_a_timeout() {
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let start = tokio::time::Instant::now();
     assert_eq!(problem_with(&endpoint).await, SourceError::TimedOut);
-    assert!(
-        start.elapsed() <= Duration::from_secs(15),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() <= Duration::from_secs(15), "{:?}", start.elapsed());
 }

@@ -8,7 +8,7 @@ pub mod prepared;
 pub mod reply;
 pub mod session;
 pub mod settings;
-mod sql;
+pub mod sql;
 pub mod statement;
 pub mod transaction;
 

@@ -6,14 +6,14 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/sql-commands.html>
 
-pub use super::sql::digest::digest;
 use super::sql::classify::{Found, Scan};
+pub use super::sql::digest::digest;
 use super::sql::name;
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::{BitAnd, BitOr, Range};
 
-/// How the server will read a text. The proxy knows both from ParameterStatus.
+/// How the server will read a text. The proxy knows all of it from its `ParameterStatus` messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// `standard_conforming_strings`: if off, a backslash escapes in plain strings too.
@@ -138,7 +138,8 @@ impl Effects {
     pub const TRANSACTION_CONTROL: Self =
         Self(Self::TRANSACTION_BEGIN.0 | Self::TRANSACTION_END.0 | Self::SAVEPOINT.0);
     /// Code of the user runs by name; what it does cannot be read from the text.
-    pub const CODE: Self = Self(Self::DO.0 | Self::CALL.0 | Self::EXECUTE.0 | Self::USER_FUNCTION.0);
+    pub const CODE: Self =
+        Self(Self::DO.0 | Self::CALL.0 | Self::EXECUTE.0 | Self::USER_FUNCTION.0);
     /// Code of the user may run without being named: triggers, event triggers, defaults.
     pub const HIDDEN_CODE: Self = Self(Self::WRITE.0 | Self::DDL.0);
     /// What has no part in the state of a session, now or later.
@@ -195,8 +196,11 @@ impl BitAnd for Effects {
 
 impl fmt::Debug for Effects {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> =
-            Self::NAMES.iter().filter(|(effect, _)| self.contains(*effect)).map(|(_, name)| *name).collect();
+        let names: Vec<&str> = Self::NAMES
+            .iter()
+            .filter(|(effect, _)| self.contains(*effect))
+            .map(|(_, name)| *name)
+            .collect();
         write!(f, "Effects({})", names.join(" | "))
     }
 }

@@ -8,9 +8,8 @@ use super::{EXAMPLE, MINIMAL, REFERENCE, is_assignment, messages, parse};
 /// Not timed, but each of these would take minutes if its cost grew with the square of its size.
 #[test]
 fn a_hostile_file_is_answered() {
-    let many_keys: String = (0..60_000).fold(String::new(), |text, number| {
-        text + &format!("k{number} = 1\n")
-    });
+    let many_keys: String =
+        (0..60_000).fold(String::new(), |text, number| text + &format!("k{number} = 1\n"));
     assert!(messages(parse(&many_keys)).ends_with("more"));
     let _ = messages(parse(&"[".repeat(1 << 20)));
     let _ = messages(parse(&format!("a = {}", "[".repeat(1 << 19))));
@@ -76,11 +75,7 @@ fn damaged() -> impl Strategy<Value = String> {
             let at = at.index(characters.len());
             let (before, after) = characters.split_at(at);
             let after = after.iter().skip(length);
-            before
-                .iter()
-                .chain(pieces.chars().collect::<Vec<_>>().iter())
-                .chain(after)
-                .collect()
+            before.iter().chain(pieces.chars().collect::<Vec<_>>().iter()).chain(after).collect()
         },
     )
 }
@@ -92,14 +87,8 @@ fn assert_answered(parsed: Result<Config, ConfigErrors>) {
     };
     assert!(!errors.problems().is_empty());
     let shown = errors.to_string();
-    assert!(
-        shown.lines().count() <= errors.problems().len() + 1,
-        "{shown:?}"
-    );
-    assert!(
-        shown.lines().all(|line| !line.trim().is_empty()),
-        "{shown:?}"
-    );
+    assert!(shown.lines().count() <= errors.problems().len() + 1, "{shown:?}");
+    assert!(shown.lines().all(|line| !line.trim().is_empty()), "{shown:?}");
 }
 
 proptest! {

@@ -75,11 +75,7 @@ fn contradictions_are_refused() {
              them another port",
         ),
         (
-            file(
-                "",
-                "",
-                "[[proxy.auth]]\nsecret_file = \"b.json\"\nsecret_arn = \"b\"",
-            ),
+            file("", "", "[[proxy.auth]]\nsecret_file = \"b.json\"\nsecret_arn = \"b\""),
             "pgweir.toml:10: proxy.auth[1]: has both secret_file and secret_arn; keep one of the two",
         ),
         (
@@ -100,11 +96,7 @@ fn what_only_looks_like_a_contradiction_is_taken() {
     for (proxy, target, rest) in [
         ("", "tls = \"verify-full\"", ""),
         ("", "tls_ca = \"ca.pem\"", ""),
-        (
-            "listen = \"127.0.0.1:0\"",
-            "",
-            "[admin]\nlisten = \"127.0.0.1:0\"",
-        ),
+        ("listen = \"127.0.0.1:0\"", "", "[admin]\nlisten = \"127.0.0.1:0\""),
         ("listen = \"127.0.0.1:9127\"", "", "[admin]\nlisten = \"\""),
         ("listen = \"10.0.0.1:9127\"", "", ""),
         ("", "port = 5432\nmax_idle_connections_percent = 0", ""),
@@ -137,26 +129,11 @@ fn bounds_hold_to_the_last_value() {
             "max_idle_connections_percent = 101",
             "101 is too large; expected an integer from 0 to 100",
         ),
-        (
-            "max_idle_connections_percent = -1",
-            "-1 is too small; expected an integer from 0 to 100",
-        ),
-        (
-            "max_connections_percent = 0",
-            "0 is too small; expected an integer from 1 to 100",
-        ),
-        (
-            "max_connections = 0",
-            "0 is too small; expected an integer from 1 to 262143",
-        ),
-        (
-            "port = 65536",
-            "65536 is too large; expected an integer from 1 to 65535",
-        ),
-        (
-            "port = \"5432\"",
-            "\"5432\" is a string; expected an integer from 1 to 65535",
-        ),
+        ("max_idle_connections_percent = -1", "-1 is too small; expected an integer from 0 to 100"),
+        ("max_connections_percent = 0", "0 is too small; expected an integer from 1 to 100"),
+        ("max_connections = 0", "0 is too small; expected an integer from 1 to 262143"),
+        ("port = 65536", "65536 is too large; expected an integer from 1 to 65535"),
+        ("port = \"5432\"", "\"5432\" is a string; expected an integer from 1 to 65535"),
         (
             "port = 99999999999999999999",
             "the value is an integer of more than 64 bits; expected an integer from 1 to \
@@ -168,10 +145,7 @@ fn bounds_hold_to_the_last_value() {
         ),
     ] {
         let (key, _) = line.split_once(' ').expect("has a key");
-        assert_refused(
-            &file("", line, ""),
-            &format!("pgweir.toml:7: target.{key}: {wrong}"),
-        );
+        assert_refused(&file("", line, ""), &format!("pgweir.toml:7: target.{key}: {wrong}"));
     }
 }
 
@@ -200,10 +174,7 @@ fn shapes_that_are_no_sections_or_lists_are_explained() {
     ] {
         let refused = messages(parse(text));
         assert_eq!(refused.lines().next(), Some(expected));
-        assert_eq!(
-            refused.matches("proxy.auth").count() > 0,
-            refused.contains("auth")
-        );
+        assert_eq!(refused.matches("proxy.auth").count() > 0, refused.contains("auth"));
     }
 }
 
@@ -215,21 +186,13 @@ fn syntax_errors_have_line_and_column() {
     ));
     let mut lines = refused.lines();
     assert!(
-        lines
-            .next()
-            .is_some_and(|line| line.starts_with("pgweir.toml:2:23: is not TOML: ")),
+        lines.next().is_some_and(|line| line.starts_with("pgweir.toml:2:23: is not TOML: ")),
         "{refused}"
     );
-    assert!(
-        refused.contains("PGWEIR_LOG_LEVEL: log.level: \"loud\""),
-        "{refused}"
-    );
+    assert!(refused.contains("PGWEIR_LOG_LEVEL: log.level: \"loud\""), "{refused}");
     assert!(!refused.contains("target.host"), "{refused}");
     let refused = messages(parse("[target]\nhost = \"a\"\nhost = \"b\"\n"));
-    assert!(
-        refused.starts_with("pgweir.toml:3:1: is not TOML: duplicate key"),
-        "{refused}"
-    );
+    assert!(refused.starts_with("pgweir.toml:3:1: is not TOML: duplicate key"), "{refused}");
 }
 
 #[test]
@@ -237,10 +200,7 @@ fn a_file_that_cannot_be_read_is_named() {
     let dir = tempfile::tempdir().expect("make a directory");
     let path = dir.path().join("absent.toml");
     let refused = messages(Config::load(Some(&path), std::iter::empty()));
-    assert!(
-        refused.starts_with(&format!("{}: cannot be read: ", path.display())),
-        "{refused}"
-    );
+    assert!(refused.starts_with(&format!("{}: cannot be read: ", path.display())), "{refused}");
 
     std::fs::write(&path, b"[proxy]\n# caf\xe9\n").expect("write it");
     let refused = messages(Config::load(Some(&path), std::iter::empty()));
@@ -266,13 +226,8 @@ fn what_may_be_a_secret_is_never_repeated() {
     ];
     let errors = parse_with(&text, &variables).expect_err("the configuration is wrong");
     assert!(errors.problems().len() >= 9, "{errors}");
-    assert!(
-        !format!("{errors} {errors:?}").contains("hunter2"),
-        "{errors}"
-    );
-    let broken = messages(parse(&format!(
-        "password = {secret}\npassword = \"{secret}\n"
-    )));
+    assert!(!format!("{errors} {errors:?}").contains("hunter2"), "{errors}");
+    let broken = messages(parse(&format!("password = {secret}\npassword = \"{secret}\n")));
     assert!(!broken.contains("hunter2"), "{broken}");
 }
 

@@ -51,10 +51,7 @@ pub fn free_port() -> u16 {
             return port;
         }
     }
-    panic!(
-        "no free TCP port between {FIRST_PORT} and {}",
-        FIRST_PORT + PORTS
-    );
+    panic!("no free TCP port between {FIRST_PORT} and {}", FIRST_PORT + PORTS);
 }
 
 /// Where `tests/run` puts what it installs: the virtual environment, the node modules and the newest
@@ -90,10 +87,7 @@ pub fn absent(what: &str) {
     let _ = std::io::stderr().lock().write_all(message.as_bytes());
     // `tests/run` repeats these at the end.
     if let Some(list) = std::env::var_os("PGWEIR_NOT_TESTED") {
-        let file = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(list);
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(list);
         writeln!(file.unwrap(), "{what}").unwrap();
     }
 }
@@ -109,9 +103,7 @@ pub fn on_path(program: &str) -> bool {
 /// # Panics
 /// With everything it wrote, when it fails.
 pub fn run(command: &mut Command) -> String {
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success(),
@@ -131,10 +123,7 @@ pub fn run(command: &mut Command) -> String {
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
-        assert!(
-            begun.elapsed() < PATIENCE,
-            "{what}: not within {PATIENCE:?}"
-        );
+        assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -77,9 +77,7 @@ fn port_of(output: impl BufRead + Send + 'static) -> Result<u16, String> {
     });
     let mut said = String::new();
     while let Ok(line) = told.recv_timeout(START_TIMEOUT) {
-        let port = line
-            .split_once("Running on http://127.0.0.1:")
-            .map(|(_, port)| port);
+        let port = line.split_once("Running on http://127.0.0.1:").map(|(_, port)| port);
         if let Some(port) = port.and_then(|port| port.trim().parse().ok()) {
             return Ok(port);
         }

@@ -14,6 +14,10 @@ impl Scan<'_> {
     /// To be called at `(`, while `last` is the name before it.
     pub(super) fn call(&mut self) {
         let name = self.last;
+        if name.start == self.found.name.start && name.start != 0 {
+            // EXECUTE p(…): a prepared statement.
+            return;
+        }
         let bytes = self.lexer.text_of(name);
         let quoted = name.kind == Kind::QuotedName;
         let bare = if quoted { unquoted(bytes) } else { bytes };
@@ -57,8 +61,14 @@ impl Scan<'_> {
     fn may_call_here(&self, name: &[u8]) -> bool {
         let before = self.before;
         match before.kind {
-            // The word that the statement begins with, or the first name after WITH.
-            Kind::Start | Kind::Cast | Kind::QuotedName => false,
+            // The word that the statement begins with; a type; an alias; an operand, which an operator would follow.
+            Kind::Start
+            | Kind::Cast
+            | Kind::QuotedName
+            | Kind::Text
+            | Kind::Number
+            | Kind::Parameter => false,
+            Kind::Operator => self.lexer.text_of(before) != b"]",
             Kind::Close => self.expression_after_close,
             Kind::Comma => !self.in_with_list(),
             Kind::Word => {
@@ -66,7 +76,8 @@ impl Scan<'_> {
                 is_keyword(before)
                     && !NAME_FOLLOWS.iter().any(|word| is(before, word))
                     && !is_pair(before, name)
-                    && !(self.found.command == Command::Copy && (is(name, b"stdin") || is(name, b"stdout")))
+                    && !(self.found.command == Command::Copy
+                        && (is(name, b"stdin") || is(name, b"stdout")))
             }
             _ => true,
         }
@@ -74,11 +85,33 @@ impl Scan<'_> {
 }
 
 /// Keywords after which no expression can come, but a name with a list of columns or a modifier can.
-const NAME_FOLLOWS: [&[u8]; 10] =
-    [b"as", b"into", b"with", b"recursive", b"copy", b"table", b"exists", b"references", b"only", b"tablesample"];
+const NAME_FOLLOWS: [&[u8]; 10] = [
+    b"as",
+    b"into",
+    b"with",
+    b"recursive",
+    b"copy",
+    b"table",
+    b"exists",
+    b"references",
+    b"only",
+    b"tablesample",
+];
 
-/// Unreserved words that stand before a parenthesis when they follow a certain other.
-const PAIRS: [(&[u8], &[u8]); 15] = [
+/// Words that may name a function, but not behind these.
+const PAIRS: [(&[u8], &[u8]); 27] = [
+    (b"inner", b"join"),
+    (b"left", b"join"),
+    (b"right", b"join"),
+    (b"full", b"join"),
+    (b"outer", b"join"),
+    (b"cross", b"join"),
+    (b"natural", b"join"),
+    (b"not", b"like"),
+    (b"not", b"ilike"),
+    (b"explain", b"verbose"),
+    (b"analyze", b"verbose"),
+    (b"analyse", b"verbose"),
     (b"on", b"conflict"),
     (b"update", b"set"),
     (b"grouping", b"sets"),

@@ -22,8 +22,14 @@ pub(in crate::state) struct Found {
 }
 
 impl Found {
-    const NOTHING: Self =
-        Self { command: Command::Unknown, effects: Effects::NONE, span: 0..0, name: 0..0, setting: None, body: 0 };
+    const NOTHING: Self = Self {
+        command: Command::Unknown,
+        effects: Effects::NONE,
+        span: 0..0,
+        name: 0..0,
+        setting: None,
+        body: 0,
+    };
 }
 
 pub(in crate::state) struct Scan<'a> {
@@ -275,16 +281,28 @@ impl<'a> Scan<'a> {
             }
             b"temp" | b"temporary" => {
                 let into = self.flags.into_table && self.last_is(b"into");
-                if into || self.last_is(b"local") || self.last_is(b"global") || self.last_is(b"create") {
+                if into
+                    || self.last_is(b"local")
+                    || self.last_is(b"global")
+                    || self.last_is(b"create")
+                {
                     self.add(Effects::TEMP_OBJECT);
                 }
             }
-            b"from" if self.found.command == Command::Copy && self.depth == 0 => self.add(Effects::WRITE),
-            b"execute" if self.found.command == Command::Create && self.last_is(b"as") => {
+            b"from" if self.found.command == Command::Copy && self.depth == 0 => {
+                self.add(Effects::WRITE);
+            }
+            // CREATE TABLE AS EXECUTE, perhaps explained.
+            b"execute"
+                if matches!(self.found.command, Command::Create | Command::Explain)
+                    && self.last_is(b"as") =>
+            {
                 self.add(Effects::EXECUTE);
                 self.found.name = self.peek_name();
             }
-            b"atomic" if self.flags.routine && self.depth == 0 && self.last_is(b"begin") => self.atomic = 1,
+            b"atomic" if self.flags.routine && self.depth == 0 && self.last_is(b"begin") => {
+                self.atomic = 1;
+            }
             b"case" if self.atomic > 0 && self.depth == 0 => self.atomic += 1,
             b"end" if self.depth == 0 => self.atomic = self.atomic.saturating_sub(1),
             _ => {}
@@ -293,7 +311,9 @@ impl<'a> Scan<'a> {
 
     /// The verb of a statement that began with WITH.
     fn verb(&mut self, word: &[u8]) {
-        if !self.in_with_list() {
+        let names_a_query =
+            self.last.kind == Kind::Comma || self.last_is(b"with") || self.last_is(b"recursive");
+        if !self.in_with_list() || names_a_query {
             return;
         }
         self.with_depth = None;
@@ -356,7 +376,8 @@ impl<'a> Scan<'a> {
     /// With `search_path = pg_temp, …` a CREATE TABLE makes a temporary one without saying so.
     fn find_temporary_search_path(&mut self) {
         const SCHEMA: &[u8] = b"pg_temp";
-        let whole = Token { kind: Kind::Text, start: self.found.span.start, end: self.found.span.end };
+        let whole =
+            Token { kind: Kind::Text, start: self.found.span.start, end: self.found.span.end };
         let mut windows = self.lexer.text_of(whole).windows(SCHEMA.len());
         if windows.any(|window| window.eq_ignore_ascii_case(SCHEMA)) {
             self.add(Effects::TEMP_OBJECT);

@@ -48,24 +48,34 @@ impl Digest {
             let begins = matches!(last.kind, Kind::Start | Kind::Semicolon);
             match token.kind {
                 // A word that sticks to a number is a part of it: 0x1f, 1_000.
-                Kind::Word if last.end == token.start && matches!(last.kind, Kind::Number | Kind::Parameter) => {
+                Kind::Word
+                    if last.end == token.start
+                        && matches!(last.kind, Kind::Number | Kind::Parameter) =>
+                {
                     last.end = token.end;
                     continue;
                 }
                 Kind::Text | Kind::Number | Kind::Parameter | Kind::Broken => self.literal(),
-                Kind::Word if self.value_of_set && !bytes.eq_ignore_ascii_case(b"default") => self.literal(),
+                Kind::Word if self.value_of_set && !bytes.eq_ignore_ascii_case(b"default") => {
+                    self.literal();
+                }
                 Kind::QuotedName | Kind::UnicodeName if self.value_of_set => self.literal(),
                 Kind::Semicolon => {
                     self.value_of_set = false;
                     set = false;
                     self.out.push(';');
                 }
-                _ => self.out.push_str(&String::from_utf8_lossy(bytes).to_ascii_lowercase()),
+                _ => self.verbatim(bytes),
             }
             set |= begins && bytes.eq_ignore_ascii_case(b"set");
             self.value_of_set |= set && begins_value(token.kind, bytes);
             last = token;
         }
+    }
+
+    fn verbatim(&mut self, bytes: &[u8]) {
+        let shown = bytes.get(..DIGEST_MAX).unwrap_or(bytes);
+        self.out.push_str(&String::from_utf8_lossy(shown).to_ascii_lowercase());
     }
 
     fn literal(&mut self) {
@@ -77,7 +87,8 @@ impl Digest {
 
 /// The word or sign behind which a SET has its value.
 fn begins_value(kind: Kind, bytes: &[u8]) -> bool {
-    const WORDS: [&[u8]; 7] = [b"to", b"zone", b"names", b"role", b"authorization", b"schema", b"catalog"];
+    const WORDS: [&[u8]; 7] =
+        [b"to", b"zone", b"names", b"role", b"authorization", b"schema", b"catalog"];
     match kind {
         Kind::Word => WORDS.iter().any(|word| bytes.eq_ignore_ascii_case(word)),
         Kind::Operator => bytes == b"=",

@@ -39,9 +39,10 @@ fn special(name: &[u8]) -> Effects {
         b"nextval" | b"setval" => Effects::SEQUENCE_NEXT,
         b"currval" | b"lastval" => Effects::SEQUENCE_READ,
         b"pg_notify" => Effects::NOTIFY,
-        b"pg_advisory_lock" | b"pg_advisory_lock_shared" | b"pg_try_advisory_lock" | b"pg_try_advisory_lock_shared" => {
-            Effects::ADVISORY_LOCK
-        }
+        b"pg_advisory_lock"
+        | b"pg_advisory_lock_shared"
+        | b"pg_try_advisory_lock"
+        | b"pg_try_advisory_lock_shared" => Effects::ADVISORY_LOCK,
         b"pg_advisory_unlock" | b"pg_advisory_unlock_shared" => Effects::ADVISORY_UNLOCK,
         b"pg_advisory_unlock_all" => Effects::ADVISORY_UNLOCK_ALL,
         b"pg_backend_pid"
@@ -83,9 +84,10 @@ mod tests {
 
     #[test]
     fn every_function_called_harmless_is_in_the_catalogue_of_its_version() {
-        for (list, catalogue) in
-            [(include_str!("functions_15.txt"), CATALOGUE_15), (include_str!("functions_18.txt"), CATALOGUE_18)]
-        {
+        for (list, catalogue) in [
+            (include_str!("functions_15.txt"), CATALOGUE_15),
+            (include_str!("functions_18.txt"), CATALOGUE_18),
+        ] {
             let catalogue: std::collections::HashSet<&str> = catalogue.split_whitespace().collect();
             assert!(catalogue.len() > 2000);
             for name in list.split_whitespace() {

@@ -40,7 +40,6 @@ impl Scan<'_> {
         self.found.command = command;
         self.add(effects);
         match folded {
-            b"select" | b"insert" | b"update" | b"delete" | b"values" => {}
             b"with" => self.begin_with_list(),
             b"set" => self.set(),
             b"reset" => self.reset(),
@@ -48,9 +47,8 @@ impl Scan<'_> {
             b"commit" | b"end" | b"rollback" | b"abort" => self.end_transaction(),
             b"release" => self.skip_then_name(b"savepoint"),
             b"prepare" => self.prepare(),
-            b"execute" => self.execute(),
             b"deallocate" => self.deallocate(),
-            b"savepoint" | b"listen" | b"notify" => self.take_name(),
+            b"execute" | b"savepoint" | b"listen" | b"notify" => self.take_name(),
             b"unlisten" => self.unlisten(),
             b"declare" => self.declare(),
             b"close" => self.close_cursor(),
@@ -68,26 +66,22 @@ impl Scan<'_> {
 
     /// `SET [SESSION | LOCAL] …`
     fn set(&mut self) {
-        let mut effects = Effects::SET_SESSION;
-        if self.accept_unless_assigned(b"local") {
-            effects = Effects::SET_LOCAL;
-        } else if !self.accept_unless_assigned(b"session") {
-            // SET TRANSACTION and SET CONSTRAINTS end with the transaction.
-            for (word, command) in
-                [(&b"transaction"[..], Command::SetTransaction), (b"constraints", Command::SetConstraints)]
-            {
-                if self.accept_unless_assigned(word) {
-                    self.found.command = command;
-                    return;
-                }
-            }
+        let local = self.accept_unless_assigned(b"local");
+        let effects = if local { Effects::SET_LOCAL } else { Effects::SET_SESSION };
+        if !local {
+            self.accept_unless_assigned(b"session");
         }
-        let local = effects == Effects::SET_LOCAL;
-        self.accept_unless_assigned(b"session");
+        // SET TRANSACTION and SET CONSTRAINTS end with the transaction.
         if self.accept_unless_assigned(b"transaction") {
             self.found.command = Command::SetTransaction;
             return;
         }
+        if self.accept_unless_assigned(b"constraints") {
+            self.found.command = Command::SetConstraints;
+            return;
+        }
+        // Of SET [LOCAL | SESSION] SESSION AUTHORIZATION.
+        self.accept_unless_assigned(b"session");
         if self.accept_unless_assigned(b"characteristics") {
             self.found.command = Command::SetCharacteristics;
             self.add(effects);
@@ -123,10 +117,15 @@ impl Scan<'_> {
             (b"schema", "search_path"),
             (b"authorization", "session_authorization"),
         ];
-        const SPELLED_IN_TWO: [(&[u8], &str); 3] =
-            [(b"time", "timezone"), (b"xml", "xmloption"), (b"transaction", "transaction_isolation")];
+        const SPELLED_IN_TWO: [(&[u8], &str); 3] = [
+            (b"time", "timezone"),
+            (b"xml", "xmloption"),
+            (b"transaction", "transaction_isolation"),
+        ];
         let one = SPELLED.into_iter().find(|(word, _)| self.accept_unless_assigned(word));
-        let found = one.or_else(|| SPELLED_IN_TWO.into_iter().find(|(word, _)| self.accept_if_two_words(word)));
+        let found = one.or_else(|| {
+            SPELLED_IN_TWO.into_iter().find(|(word, _)| self.accept_if_two_words(word))
+        });
         if let Some((_, setting)) = found {
             self.found.setting = Some(setting);
             return of_setting(setting.as_bytes());
@@ -182,12 +181,6 @@ impl Scan<'_> {
         self.found.body = ahead.next().start;
     }
 
-    fn execute(&mut self) {
-        self.take_name();
-        // What is in parentheses behind it are values, and the name is not that of a function.
-        self.last.kind = Kind::Text;
-    }
-
     fn deallocate(&mut self) {
         if self.peek_is(b"prepare") && self.second_is_name() {
             self.consume();
@@ -232,7 +225,10 @@ impl Scan<'_> {
 
     /// The cursor is named last: `FETCH FORWARD 5 FROM c`.
     fn fetch(&mut self) {
-        while matches!(self.peek().kind, Kind::Word | Kind::QuotedName | Kind::Number | Kind::Operator) {
+        while matches!(
+            self.peek().kind,
+            Kind::Word | Kind::QuotedName | Kind::Number | Kind::Operator
+        ) {
             let token = self.consume();
             if token.is_name() {
                 self.found.name = token.start..token.end;
@@ -248,19 +244,38 @@ impl Scan<'_> {
             (b"temp", Effects::DISCARD_TEMP),
             (b"temporary", Effects::DISCARD_TEMP),
         ];
-        let effects = kinds.into_iter().find_map(|(word, effects)| self.accept(word).then_some(effects));
+        let effects =
+            kinds.into_iter().find_map(|(word, effects)| self.accept(word).then_some(effects));
         self.add(effects.unwrap_or(Effects::UNCERTAIN));
     }
 
     /// `CREATE [OR REPLACE] [TEMP] … object`
     fn create(&mut self) {
         const BEFORE_OBJECT: [&[u8]; 10] = [
-            b"or", b"replace", b"global", b"local", b"unlogged", b"recursive", b"trusted", b"procedural",
-            b"constraint", b"event",
+            b"or",
+            b"replace",
+            b"global",
+            b"local",
+            b"unlogged",
+            b"recursive",
+            b"trusted",
+            b"procedural",
+            b"constraint",
+            b"event",
         ];
         const CALLING_NOTHING: [&[u8]; 12] = [
-            b"function", b"procedure", b"aggregate", b"trigger", b"operator", b"cast", b"view", b"rule", b"policy",
-            b"type", b"transform", b"statistics",
+            b"function",
+            b"procedure",
+            b"aggregate",
+            b"trigger",
+            b"operator",
+            b"cast",
+            b"view",
+            b"rule",
+            b"policy",
+            b"type",
+            b"transform",
+            b"statistics",
         ];
         loop {
             if self.accept(b"temp") || self.accept(b"temporary") {
@@ -275,7 +290,8 @@ impl Scan<'_> {
     }
 
     fn alter(&mut self) {
-        const CALLING_NOTHING: [&[u8]; 5] = [b"function", b"procedure", b"routine", b"aggregate", b"operator"];
+        const CALLING_NOTHING: [&[u8]; 5] =
+            [b"function", b"procedure", b"routine", b"aggregate", b"operator"];
         self.flags.calls_nothing = CALLING_NOTHING.iter().any(|word| self.peek_is(word));
         self.extension();
     }
@@ -313,7 +329,9 @@ impl Scan<'_> {
             self.consume();
         }
         let mut ahead = self.lexer;
-        if ahead.next().kind != Kind::Open || QUERIES.iter().any(|word| self.word_is(self.peek_second(), word)) {
+        if ahead.next().kind != Kind::Open
+            || QUERIES.iter().any(|word| self.word_is(self.peek_second(), word))
+        {
             return analyzes;
         }
         loop {
@@ -329,91 +347,14 @@ impl Scan<'_> {
             }
         }
     }
-
-    fn peek(&self) -> Token {
-        self.lexer.clone().next()
-    }
-
-    fn peek_second(&self) -> Token {
-        let mut ahead = self.lexer;
-        ahead.next();
-        ahead.next()
-    }
-
-    fn second_is_name(&self) -> bool {
-        self.peek_second().is_name()
-    }
-
-    fn word_is(&self, token: Token, word: &[u8]) -> bool {
-        token.kind == Kind::Word && self.lexer.text_of(token).eq_ignore_ascii_case(word)
-    }
-
-    fn peek_is(&self, word: &[u8]) -> bool {
-        self.word_is(self.peek(), word)
-    }
-
-    fn accept(&mut self, word: &[u8]) -> bool {
-        let accepted = self.peek_is(word);
-        if accepted {
-            self.consume();
-        }
-        accepted
-    }
-
-    /// Like `accept`, unless the word is itself the name of a setting: `SET local.x = 1`, `SET role TO x`.
-    fn accept_unless_assigned(&mut self, word: &[u8]) -> bool {
-        if !self.peek_is(word) {
-            return false;
-        }
-        let second = self.peek_second();
-        let assigned = match second.kind {
-            Kind::Dot => true,
-            Kind::Operator => self.lexer.text_of(second) == b"=",
-            _ => self.word_is(second, b"to"),
-        };
-        if !assigned {
-            self.consume();
-        }
-        !assigned
-    }
-
-    /// Like `accept_unless_assigned`, if another word follows: `SHOW time` names a setting.
-    fn accept_if_two_words(&mut self, word: &[u8]) -> bool {
-        self.peek_second().kind == Kind::Word && self.accept_unless_assigned(word)
-    }
-
-    pub(super) fn peek_name(&self) -> std::ops::Range<usize> {
-        let token = self.peek();
-        if token.is_name() { token.start..token.end } else { 0..0 }
-    }
-
-    fn found_name(&self) -> &[u8] {
-        let found = &self.found.name;
-        self.lexer.text_of(Token { kind: Kind::Word, start: found.start, end: found.end })
-    }
-
-    /// Takes the name that has to follow.
-    fn take_name(&mut self) {
-        self.found.name = self.peek_name();
-        if self.found.name.is_empty() {
-            self.add(Effects::UNCERTAIN);
-        } else {
-            self.consume();
-        }
-    }
-
-    fn skip_then_name(&mut self, word: &[u8]) {
-        if self.peek_is(word) && self.second_is_name() {
-            self.consume();
-        }
-        self.take_name();
-    }
 }
 
 fn of_setting(name: &[u8]) -> Effects {
     match name {
         b"role" | b"\"role\"" => Effects::SET_ROLE,
-        b"session_authorization" | b"\"session_authorization\"" => Effects::SET_SESSION_AUTHORIZATION,
+        b"session_authorization" | b"\"session_authorization\"" => {
+            Effects::SET_SESSION_AUTHORIZATION
+        }
         // The seed of random() can be set, and not read.
         b"seed" | b"\"seed\"" => Effects::SET_SESSION | Effects::SESSION_FUNCTION,
         _ => Effects::NONE,

@@ -110,7 +110,7 @@ impl<'a> Lexer<'a> {
             let kind = match class(byte) {
                 Class::Space => continue,
                 Class::Letter => self.word(byte),
-                Class::Digit => self.number(),
+                Class::Digit => self.number(byte),
                 Class::Quote => self.string(self.backslashes),
                 Class::DoubleQuote => self.quoted_name(Kind::QuotedName),
                 Class::Dollar => self.dollar(),
@@ -124,7 +124,9 @@ impl<'a> Lexer<'a> {
                     }
                     Kind::Broken
                 }
-                Class::Dot if self.peek().is_some_and(|byte| byte.is_ascii_digit()) => self.number(),
+                Class::Dot if self.peek().is_some_and(|next| next.is_ascii_digit()) => {
+                    self.number(byte)
+                }
                 Class::Dot => Kind::Dot,
                 Class::Colon if self.peek() == Some(b':') => {
                     self.at += 1;
@@ -170,17 +172,31 @@ impl<'a> Lexer<'a> {
             return Kind::Word;
         }
         match (first, self.peek()) {
-            (b'e' | b'E', Some(b'\'')) => self.prefixed_string(true),
-            (b'b' | b'B' | b'x' | b'X', Some(b'\'')) => self.prefixed_string(false),
-            (b'n' | b'N', Some(b'\'')) => self.prefixed_string(self.backslashes),
+            (b'e' | b'E', Some(b'\'')) => {
+                self.at += 1;
+                self.string(true)
+            }
+            (b'n' | b'N', Some(b'\'')) => {
+                self.at += 1;
+                self.string(self.backslashes)
+            }
+            (b'b' | b'B' | b'x' | b'X', Some(b'\'')) => self.bits(),
             (b'u' | b'U', Some(b'&')) => self.unicode(),
             _ => Kind::Word,
         }
     }
 
-    fn prefixed_string(&mut self, backslashes: bool) -> Kind {
+    /// `B'…'` and `X'…'` (`xb`, `xh`), in which a doubled quote is an end and a beginning.
+    fn bits(&mut self) -> Kind {
         self.at += 1;
-        self.string(backslashes)
+        while let Some(found) = memchr(b'\'', self.rest()) {
+            self.at += found + 1;
+            let Some(behind_quote) = self.continuation() else {
+                return Kind::Text;
+            };
+            self.at += behind_quote;
+        }
+        self.broken()
     }
 
     /// `U&'…'` (`xus`, where PostgreSQL refuses the setting that gives backslashes a meaning) or `U&"…"` (`xui`).
@@ -201,30 +217,42 @@ impl<'a> Lexer<'a> {
     /// What comes directly after the digits is a token of its own (`1_000` is two): PostgreSQL up to 14 reads
     /// `1E'x'` as a number and a string, and where newer ones refuse it no rule of ours depends on it.
     #[inline]
-    fn number(&mut self) -> Kind {
-        while self.peek().is_some_and(|byte| byte.is_ascii_digit() || byte == b'.') {
+    fn number(&mut self, first: u8) -> Kind {
+        self.skip_digits();
+        if first != b'.' && self.peek() == Some(b'.') && self.text.get(self.at + 1) != Some(&b'.') {
             self.at += 1;
+            self.skip_digits();
         }
         if let [b'e' | b'E', b'+' | b'-', b'0'..=b'9', ..] = self.rest() {
             self.at += 2;
-            while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
-                self.at += 1;
-            }
+            self.skip_digits();
         }
         Kind::Number
     }
 
-    /// From behind the opening quote to behind the closing one (`xq`, `xe`, `xb`, `xh`, `xn`, `xus`).
+    #[inline]
+    fn skip_digits(&mut self) {
+        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
+            self.at += 1;
+        }
+    }
+
+    /// From behind the opening quote to behind the closing one (`xq`, `xe`, `xus`).
     #[inline]
     fn string(&mut self, backslashes: bool) -> Kind {
         if backslashes {
             return self.escaped_string();
         }
-        if self.skip_quoted(b'\'') { Kind::Text } else { self.broken() }
+        while self.skip_quoted(b'\'') {
+            let Some(behind_quote) = self.continuation() else {
+                return Kind::Text;
+            };
+            self.at += behind_quote;
+        }
+        self.broken()
     }
 
-    /// In a string with escapes the part after a line end (`'a'` newline `'b'`) has escapes as well
-    /// (`quotecontinue` returns to the state of the first part), so that it cannot be read on its own.
+    /// The part after a line end (`E'a'` newline `'b'`) has escapes as well, so that it cannot be read on its own.
     fn escaped_string(&mut self) -> Kind {
         loop {
             let Some(found) = memchr2(b'\\', b'\'', self.rest()) else {
@@ -234,12 +262,19 @@ impl<'a> Lexer<'a> {
             let escaped = self.text.get(self.at - 1) == Some(&b'\\');
             if escaped || self.peek() == Some(b'\'') {
                 self.at += 1;
-            } else if let Some(behind_quote) = continuation(self.rest()) {
+            } else if let Some(behind_quote) = self.continuation() {
                 self.at += behind_quote;
             } else {
                 return Kind::Text;
             }
         }
+    }
+
+    /// How far behind the quote lies that continues the string which ends here.
+    #[inline]
+    fn continuation(&self) -> Option<usize> {
+        let blank = self.peek().is_some_and(|byte| class(byte) == Class::Space || byte == b'-');
+        if blank { continuation(self.rest()) } else { None }
     }
 
     fn quoted_name(&mut self, kind: Kind) -> Kind {
@@ -266,15 +301,14 @@ impl<'a> Lexer<'a> {
         let start = self.at - 1;
         match self.peek() {
             Some(b'0'..=b'9') => {
-                while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
-                    self.at += 1;
-                }
+                self.skip_digits();
                 return Kind::Parameter;
             }
             Some(byte) if class(byte) == Class::Letter || byte == b'$' => {}
             _ => return Kind::Operator,
         }
-        let tag_len = self.rest().iter().take_while(|&&byte| !matches!(byte, b'$') && is_word(byte)).count();
+        let tag_len =
+            self.rest().iter().take_while(|&&byte| !matches!(byte, b'$') && is_word(byte)).count();
         if self.text.get(self.at + tag_len) != Some(&b'$') {
             return Kind::Operator;
         }
@@ -334,7 +368,7 @@ fn find(needle: u8, hay: &[u8]) -> Option<usize> {
     }
 }
 
-/// How far behind the quote lies that continues a string (`whitespace_with_newline`, then a quote).
+/// Only blanks and line comments with a line end among them may lie between (`quotecontinue`).
 fn continuation(rest: &[u8]) -> Option<usize> {
     let mut at = 0;
     let mut line_ended = false;

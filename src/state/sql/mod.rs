@@ -4,8 +4,9 @@
 //! notes what each statement may leave behind, [`digest`] writes a statement without its literals.
 //! Nothing here builds a syntax tree: a text that PostgreSQL refuses may come to anything, as it does nothing.
 
-pub(super) mod classify;
 mod calls;
+pub(super) mod classify;
+mod cursor;
 pub(super) mod digest;
 mod functions;
 mod header;

@@ -66,14 +66,15 @@ const fn is_blank(byte: u8) -> bool {
 }
 
 /// Takes the first, the middle and the last eight bytes. `| 0x20` makes letters of both cases equal.
-#[expect(clippy::cast_possible_truncation, reason = "the upper bits of the product are the ones kept")]
 const fn hash(name: &[u8]) -> usize {
     const FOLD: u64 = 0x2020_2020_2020_2020;
     const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
     let (head, tail) = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
         (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
         _ => match (name.first_chunk::<4>(), name.last_chunk::<4>()) {
-            (Some(head), Some(tail)) => (u32::from_le_bytes(*head) as u64, u32::from_le_bytes(*tail) as u64),
+            (Some(head), Some(tail)) => {
+                (u32::from_le_bytes(*head) as u64, u32::from_le_bytes(*tail) as u64)
+            }
             _ => match name {
                 [a, rest @ .., b] => (*a as u64, (*b as u64) << 8 | rest.len() as u64),
                 [a] => (*a as u64, 0),
@@ -86,7 +87,9 @@ const fn hash(name: &[u8]) -> usize {
         Some(middle) => u64::from_le_bytes(*middle) | FOLD,
         None => 0,
     };
-    let mixed = ((head | FOLD) ^ (name.len() as u64)).wrapping_mul(MIX) ^ (tail | FOLD).rotate_left(29) ^ middle;
+    let mixed = ((head | FOLD) ^ (name.len() as u64)).wrapping_mul(MIX)
+        ^ (tail | FOLD).rotate_left(29)
+        ^ middle;
     (mixed.wrapping_mul(MIX) >> 40) as usize
 }
 
@@ -94,14 +97,17 @@ const fn hash(name: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    static COLOURS: NameSet<8> = NameSet::new("red green\nblue  ultramarine_blue_of_the_old_masters");
+    static COLOURS: NameSet<8> =
+        NameSet::new("red green\nblue  ultramarine_blue_of_the_old_masters");
 
     #[test]
     fn a_name_is_found_in_any_case_and_nothing_else_is() {
         for name in ["red", "GREEN", "Blue", "ultramarine_blue_of_the_OLD_masters"] {
             assert!(COLOURS.contains(name.as_bytes()), "{name}");
         }
-        for name in ["", "r", "re", "redd", "gree", "red green", "ultramarine_blue_of_the_new_masters"] {
+        for name in
+            ["", "r", "re", "redd", "gree", "red green", "ultramarine_blue_of_the_new_masters"]
+        {
             assert!(!COLOURS.contains(name.as_bytes()), "{name}");
         }
     }
