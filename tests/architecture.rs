@@ -164,6 +164,7 @@ fn tests_of_a_pure_layer_may_name_anything() {
     assert!(faults("wire/tests.rs", "use tokio::test;").is_empty());
     assert!(faults("wire/scan/tests.rs", "use tokio::test;").is_empty());
     assert!(faults("wire/tests/play.rs", "use tokio::test;").is_empty());
+    assert!(faults("auth/scram_tests/vectors.rs", "use tokio::test;").is_empty());
     // What follows the tests is code again.
     let after = format!("{text}use tokio::net;\n");
     assert_eq!(

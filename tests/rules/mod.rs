@@ -105,7 +105,7 @@ fn module_of(file: &str) -> &str {
 fn is_test(file: &str) -> bool {
     file.trim_end_matches(".rs")
         .split('/')
-        .any(|part| part == "tests")
+        .any(|part| part == "tests" || part.ends_with("_tests"))
 }
 
 fn layer_of(module: &str) -> Option<u8> {

@@ -133,7 +133,10 @@ impl Setup {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let file = self.dir.path().join("pgweir.toml");
         std::fs::write(&file, self.text()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pgweir"));
+        // Another build, such as the optimised one, on request.
+        let binary = std::env::var_os("PGWEIR_TEST_BINARY");
+        let mut command =
+            Command::new(binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_pgweir").into()));
         command
             .args(arguments)
             .arg("--config")
@@ -150,10 +153,7 @@ impl Setup {
     pub fn start(self) -> Pgweir {
         let mut pgweir = self.launch();
         let begun = Instant::now();
-        while !pgweir
-            .http_get("/readyz")
-            .is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
-        {
+        while pgweir.http_status("/readyz") != Some(200) {
             if let Some(status) = pgweir.child.try_wait().unwrap() {
                 panic!("pgweir ended with {status}:\n{}", pgweir.log());
             }
@@ -248,6 +248,11 @@ impl Pgweir {
             (exact && rest.contains(labels)).then(|| value.parse::<f64>().ok())?
         });
         values.sum()
+    }
+
+    /// The status code of an answer; `None` when nobody listens.
+    pub fn http_status(&self, path: &str) -> Option<u16> {
+        self.http_get(path)?.split(' ').nth(1)?.parse().ok()
     }
 
     /// The whole answer, its status line first; `None` when nobody listens.
