@@ -51,11 +51,7 @@ async fn metrics(source: Arc<dyn AdminSource>) -> Response<Full<Bytes>> {
 }
 
 fn readiness(readiness: &Readiness) -> Response<Full<Bytes>> {
-    let status = if readiness.ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     match serde_json::to_string(readiness) {
         Ok(json) => response(status, JSON_TYPE, json + "\n"),
         Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "readiness failed\n"),

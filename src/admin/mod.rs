@@ -39,10 +39,7 @@ impl Readiness {
     /// Ready if every check is.
     #[must_use]
     pub fn of(checks: Vec<Check>) -> Self {
-        Self {
-            ready: checks.iter().all(|check| check.ok),
-            checks,
-        }
+        Self { ready: checks.iter().all(|check| check.ok), checks }
     }
 }
 

@@ -81,10 +81,7 @@ async fn accept(listener: &TcpListener) -> Option<TcpStream> {
         Ok((stream, _peer)) => Some(stream),
         Err(error) => {
             if !is_of_the_peer(&error) {
-                warn!(
-                    error = &error as &dyn std::error::Error,
-                    "admin cannot accept"
-                );
+                warn!(error = &error as &dyn std::error::Error, "admin cannot accept");
                 sleep(ACCEPT_PAUSE).await;
             }
             None
@@ -94,10 +91,7 @@ async fn accept(listener: &TcpListener) -> Option<TcpStream> {
 
 /// Whether the error concerns only one connection, which was closed before it was accepted.
 fn is_of_the_peer(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
-    )
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
 /// Says that there are too many connections, if that can be said without waiting.
@@ -130,10 +124,7 @@ pub(super) async fn connection(
     match timeout(CONNECTION_TIMEOUT, serving).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            debug!(
-                error = &error as &dyn std::error::Error,
-                "admin request failed"
-            );
+            debug!(error = &error as &dyn std::error::Error, "admin request failed");
         }
         Err(_) => debug!("admin connection was cut: too slow"),
     }

@@ -42,16 +42,8 @@ impl AdminSource for Source {
     fn readiness(&self) -> Readiness {
         let draining = self.draining.load(Ordering::Relaxed);
         Readiness::of(vec![
-            Check {
-                name: "target",
-                ok: true,
-                detail: "reachable".into(),
-            },
-            Check {
-                name: "accepting",
-                ok: !draining,
-                detail: "\"quoted\"".into(),
-            },
+            Check { name: "target", ok: true, detail: "reachable".into() },
+            Check { name: "accepting", ok: !draining, detail: "\"quoted\"".into() },
         ])
     }
 }
@@ -72,12 +64,7 @@ async fn endpoint() -> Endpoint {
     let served = tokio::spawn(serve(listener, shown, async {
         let _ = stopped.await;
     }));
-    Endpoint {
-        address,
-        source,
-        stop,
-        served,
-    }
+    Endpoint { address, source, stop, served }
 }
 
 impl Endpoint {
@@ -90,25 +77,19 @@ impl Endpoint {
     }
 
     async fn get(&self, path: &str) -> String {
-        self.exchange(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
-            .await
+        self.exchange(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await
     }
 }
 
 /// Reads to the end of the stream, a reset included.
 async fn read_all(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
     let mut bytes = Vec::new();
-    let _ = timeout(LONG, stream.read_to_end(&mut bytes))
-        .await
-        .expect("the end comes");
+    let _ = timeout(LONG, stream.read_to_end(&mut bytes)).await.expect("the end comes");
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn status(response: &str) -> &str {
-    response
-        .strip_prefix("HTTP/1.1 ")
-        .and_then(|rest| rest.get(..3))
-        .unwrap_or("none")
+    response.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).unwrap_or("none")
 }
 
 fn body(response: &str) -> &str {
@@ -117,8 +98,7 @@ fn body(response: &str) -> &str {
 
 fn header<'a>(response: &'a str, name: &str) -> Option<&'a str> {
     let head = response.split("\r\n\r\n").next()?;
-    head.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
 #[tokio::test]
@@ -127,10 +107,7 @@ async fn metrics_come_with_the_content_type_of_prometheus() {
     let response = endpoint.get("/metrics?name=ignored").await;
     assert_eq!(status(&response), "200");
     let content_type = header(&response, "content-type");
-    assert_eq!(
-        content_type,
-        Some("text/plain; version=0.0.4; charset=utf-8")
-    );
+    assert_eq!(content_type, Some("text/plain; version=0.0.4; charset=utf-8"));
     assert_eq!(body(&response), METRICS);
     assert_eq!(header(&response, "connection"), Some("close"));
 }
@@ -169,11 +146,7 @@ async fn the_index_lists_paths_that_exist() {
     let index = endpoint.get("/").await;
     let paths: Vec<_> = body(&index)
         .lines()
-        .filter_map(|line| {
-            line.split_whitespace()
-                .next()
-                .filter(|word| word.starts_with('/'))
-        })
+        .filter_map(|line| line.split_whitespace().next().filter(|word| word.starts_with('/')))
         .collect();
     assert_eq!(paths, ["/metrics", "/healthz", "/readyz"]);
     for path in paths {
@@ -184,9 +157,7 @@ async fn the_index_lists_paths_that_exist() {
 #[tokio::test]
 async fn head_is_answered_without_a_body() {
     let endpoint = endpoint().await;
-    let response = endpoint
-        .exchange(b"HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        .await;
+    let response = endpoint.exchange(b"HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert_eq!((status(&response), body(&response)), ("200", ""));
     let length = METRICS.len().to_string();
     assert_eq!(header(&response, "content-length"), Some(length.as_str()));
@@ -195,13 +166,7 @@ async fn head_is_answered_without_a_body() {
 #[tokio::test]
 async fn other_paths_and_methods_are_refused() {
     let endpoint = endpoint().await;
-    for path in [
-        "/metric",
-        "/metrics/",
-        "//metrics",
-        "/%6detrics",
-        "/..//metrics",
-    ] {
+    for path in ["/metric", "/metrics/", "//metrics", "/%6detrics", "/..//metrics"] {
         assert_eq!(status(&endpoint.get(path).await), "404", "{path}");
     }
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "BREW"] {
@@ -224,16 +189,10 @@ async fn garbage_is_refused_and_the_endpoint_goes_on() {
     ]
     .concat();
     for (garbage, accepted) in [
-        (
-            &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
-            &["400", "none"][..],
-        ),
+        (&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], &["400", "none"][..]),
         (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", &["400", "none"]),
         (b"GET / HTTP/9.9\r\n\r\n", &["400", "none"]),
-        (
-            b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-            &["400", "none"],
-        ),
+        (b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", &["400", "none"]),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &["400", "none"]),
         (long_line.as_bytes(), &["414", "431", "400", "none"]),
         (many_headers.as_bytes(), &["431", "400", "none"]),
@@ -295,10 +254,7 @@ async fn a_client_that_sends_its_header_too_slowly_is_cut() {
     let serving = tokio::spawn(connection(server, Arc::new(Source::default())));
     let began = clock::now();
     let slowly = async {
-        for byte in b"GET / HTTP/1.1\r\nA: "
-            .iter()
-            .chain(std::iter::repeat(&b'a'))
-        {
+        for byte in b"GET / HTTP/1.1\r\nA: ".iter().chain(std::iter::repeat(&b'a')) {
             if client.write_all(&[*byte]).await.is_err() {
                 break;
             }
@@ -328,15 +284,9 @@ async fn a_client_that_does_not_read_its_response_is_cut() {
     let (mut client, server) = duplex(1024);
     let serving = tokio::spawn(connection(server, source));
     let began = clock::now();
-    client
-        .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        .await
-        .unwrap();
+    client.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     serving.await.unwrap();
-    assert_eq!(
-        (clock::now() - began).as_secs(),
-        CONNECTION_TIMEOUT.as_secs()
-    );
+    assert_eq!((clock::now() - began).as_secs(), CONNECTION_TIMEOUT.as_secs());
     assert!(read_all(&mut client).await.len() < 4096);
 }
 
@@ -345,10 +295,7 @@ async fn stopping_ends_the_endpoint_and_frees_its_port() {
     let endpoint = endpoint().await;
     assert_eq!(status(&endpoint.get("/healthz").await), "200");
     endpoint.stop.send(()).unwrap();
-    timeout(LONG, endpoint.served)
-        .await
-        .expect("it ends")
-        .unwrap();
+    timeout(LONG, endpoint.served).await.expect("it ends").unwrap();
     assert!(TcpStream::connect(endpoint.address).await.is_err());
 }
 
@@ -357,17 +304,11 @@ async fn a_request_under_way_is_answered_when_the_endpoint_stops() {
     let endpoint = endpoint().await;
     endpoint.source.big.store(true, Ordering::Relaxed);
     let mut stream = TcpStream::connect(endpoint.address).await.unwrap();
-    stream
-        .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        .await
-        .unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     // The first byte shows that the request is being answered; most of the answer is to come.
     assert_eq!(stream.read_u8().await.unwrap(), b'H');
     endpoint.stop.send(()).unwrap();
     let response = read_all(&mut stream).await;
     assert_eq!(body(&response).len(), 4 << 20);
-    timeout(LONG, endpoint.served)
-        .await
-        .expect("it ends")
-        .unwrap();
+    timeout(LONG, endpoint.served).await.expect("it ends").unwrap();
 }

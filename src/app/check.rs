@@ -24,10 +24,8 @@ pub async fn check(config: &Config) -> Result<Report, StartError> {
         let _ = writeln!(report.text, "certificate for clients: ok");
     }
     let endpoint = super::endpoint(config)?;
-    let settings = crate::credentials::Settings {
-        time_to_live: config.proxy.secret_time_to_live,
-        aws: None,
-    };
+    let settings =
+        crate::credentials::Settings { time_to_live: config.proxy.secret_time_to_live, aws: None };
     let loaded = crate::credentials::Credentials::load(&config.proxy.auth, settings).await;
     let (credentials, problems) = loaded?;
     for problem in &problems {
@@ -43,7 +41,11 @@ pub async fn check(config: &Config) -> Result<Report, StartError> {
         }
         match outcome {
             Ok(found) => {
-                let _ = writeln!(report.text, "login of {user} to {}:{}: ok", endpoint.host, endpoint.port);
+                let _ = writeln!(
+                    report.text,
+                    "login of {user} to {}:{}: ok",
+                    endpoint.host, endpoint.port
+                );
                 capacity = Some(found);
             }
             Err(error) => {

@@ -94,7 +94,9 @@ impl Health {
             }
             Err(error) => {
                 let reached = error.reached_target();
-                pools.target_health(|health| if reached { health.reached(now) } else { health.missed(now) });
+                pools.target_health(
+                    |health| if reached { health.reached(now) } else { health.missed(now) },
+                );
                 tracing::warn!(error = &error as &dyn std::error::Error, "cannot ask the target");
                 false
             }

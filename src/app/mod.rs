@@ -120,10 +120,8 @@ pub(crate) fn log_level(level: config::LogLevel) -> log::LogLevel {
 }
 
 pub(crate) async fn credentials(config: &Config) -> Result<Arc<Credentials>, StartError> {
-    let settings = crate::credentials::Settings {
-        time_to_live: config.proxy.secret_time_to_live,
-        aws: None,
-    };
+    let settings =
+        crate::credentials::Settings { time_to_live: config.proxy.secret_time_to_live, aws: None };
     let (credentials, _problems) = Credentials::load(&config.proxy.auth, settings).await?;
     Ok(credentials)
 }

@@ -41,7 +41,10 @@ pub(super) async fn reload(
         match super::acceptor(&merged) {
             Ok(acceptor) => *shared.tls.write() = acceptor,
             Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "certificate not changed");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "certificate not changed"
+                );
             }
         }
     } else {

@@ -201,11 +201,7 @@ async fn drain(
     tasks: &mut Tasks,
     timeout: Duration,
 ) -> Result<(), StartError> {
-    tracing::info!(
-        clients = shared.registry.len(),
-        timeout_s = timeout.as_secs(),
-        "shutting down"
-    );
+    tracing::info!(clients = shared.registry.len(), timeout_s = timeout.as_secs(), "shutting down");
     let mut terminate = listen_to(SignalKind::terminate())?;
     let mut interrupt = listen_to(SignalKind::interrupt())?;
     shared.draining.store(true, Ordering::Relaxed);

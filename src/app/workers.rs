@@ -45,10 +45,8 @@ impl Workers {
     }
 
     fn spawn(&mut self, index: usize, mut builder: Builder) -> Result<(), StartError> {
-        let runtime = builder
-            .enable_all()
-            .build()
-            .map_err(StartError::io("cannot start a runtime"))?;
+        let runtime =
+            builder.enable_all().build().map_err(StartError::io("cannot start a runtime"))?;
         let (stop, stopped) = oneshot::channel();
         self.handles.push(runtime.handle().clone());
         let thread = std::thread::Builder::new()

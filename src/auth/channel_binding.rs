@@ -159,12 +159,7 @@ mod tests {
 
     /// A certificate as far as the binding looks at it.
     fn signed_with(algorithm: &[u8]) -> Vec<u8> {
-        let body = [
-            tlv(0x30, &tlv(2, &[1])),
-            tlv(0x30, algorithm),
-            tlv(3, &[0, 1, 2]),
-        ]
-        .concat();
+        let body = [tlv(0x30, &tlv(2, &[1])), tlv(0x30, algorithm), tlv(3, &[0, 1, 2])].concat();
         tlv(0x30, &body)
     }
 
@@ -183,19 +178,12 @@ mod tests {
     #[test]
     fn a_signature_without_hash_function_has_no_binding() {
         assert_eq!(tls_server_end_point(&generated(&rcgen::PKCS_ED25519)), None);
-        assert_eq!(
-            tls_server_end_point(&signed_with(&oid("2.16.840.1.101.3.4.3.17"))),
-            None
-        );
+        assert_eq!(tls_server_end_point(&signed_with(&oid("2.16.840.1.101.3.4.3.17"))), None);
     }
 
     #[test]
     fn md5_and_sha1_become_sha256() {
-        for name in [
-            "1.2.840.113549.1.1.4",
-            "1.2.840.113549.1.1.5",
-            "1.2.840.10045.4.1",
-        ] {
+        for name in ["1.2.840.113549.1.1.4", "1.2.840.113549.1.1.5", "1.2.840.10045.4.1"] {
             let certificate = signed_with(&oid(name));
             assert_hashed_by(&digest::SHA256, &certificate);
         }
@@ -215,10 +203,7 @@ mod tests {
 
     #[test]
     fn rsa_pss_takes_its_hash_from_the_parameters() {
-        let sha512 = tlv(
-            0xa0,
-            &tlv(0x30, &[oid("2.16.840.1.101.3.4.2.3"), tlv(5, &[])].concat()),
-        );
+        let sha512 = tlv(0xa0, &tlv(0x30, &[oid("2.16.840.1.101.3.4.2.3"), tlv(5, &[])].concat()));
         let salt_len = tlv(0xa2, &tlv(2, &[64]));
         let certificate = signed_with_pss(&[sha512, salt_len.clone()].concat());
         assert_hashed_by(&digest::SHA512, &certificate);
@@ -238,19 +223,14 @@ mod tests {
         for len in 0..whole.len() {
             assert_eq!(tls_server_end_point(&whole[..len]), None, "{len}");
         }
-        assert_eq!(
-            tls_server_end_point(&[whole.as_slice(), &[0]].concat()),
-            None
-        );
+        assert_eq!(tls_server_end_point(&[whole.as_slice(), &[0]].concat()), None);
     }
 
     #[test]
     fn only_tls_with_an_end_point_can_be_bound() {
         assert_eq!(ServerBinding::NoTls.end_point(), None);
         assert_eq!(ServerBinding::Tls { end_point: None }.end_point(), None);
-        let bound = ServerBinding::Tls {
-            end_point: Some(vec![1]),
-        };
+        let bound = ServerBinding::Tls { end_point: Some(vec![1]) };
         assert_eq!(bound.end_point(), Some([1].as_slice()));
     }
 

@@ -43,9 +43,7 @@ impl Md5Verifier {
     }
 
     fn of(parts: [&[u8]; 2]) -> Self {
-        Self {
-            hex: Zeroizing::new(hex_md5(parts)),
-        }
+        Self { hex: Zeroizing::new(hex_md5(parts)) }
     }
 
     /// The hash in `pg_authid`'s form, `md5` and 32 digits.
@@ -80,17 +78,10 @@ fn hex_md5(parts: [&[u8]; 2]) -> [u8; HEX_LEN] {
     for part in parts {
         hasher.update(part);
     }
-    let nibbles = hasher
-        .finalize()
-        .into_iter()
-        .flat_map(|byte| [byte >> 4, byte & 0xf]);
+    let nibbles = hasher.finalize().into_iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
     let mut out = [0; HEX_LEN];
     for (to, nibble) in out.iter_mut().zip(nibbles) {
-        *to = if nibble < 10 {
-            b'0' + nibble
-        } else {
-            b'a' + nibble - 10
-        };
+        *to = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
     }
     out
 }
@@ -108,10 +99,7 @@ mod tests {
     /// Also what `SELECT 'md5' || md5('secret' || 'alice')` says.
     #[test]
     fn the_stored_form_is_postgresql_s() {
-        assert_eq!(
-            alice().stored().as_slice(),
-            b"md54a0a68b43b6cd5cf266fa02f196e2371"
-        );
+        assert_eq!(alice().stored().as_slice(), b"md54a0a68b43b6cd5cf266fa02f196e2371");
     }
 
     /// `SELECT 'md5' || md5(convert_to(md5('secret' || 'alice'), 'UTF8') || '\x01020304'::bytea)`
@@ -133,10 +121,7 @@ mod tests {
         for at in 0..RESPONSE_LEN {
             let mut tampered = response.clone();
             tampered[at] ^= 1;
-            assert!(
-                !alice().accepts([1, 2, 3, 4], tampered.as_slice()),
-                "byte {at}"
-            );
+            assert!(!alice().accepts([1, 2, 3, 4], tampered.as_slice()), "byte {at}");
         }
         assert!(!alice().accepts([1, 2, 3, 4], b""));
         assert!(!alice().accepts([1, 2, 3, 4], &response[..34]));
@@ -152,10 +137,7 @@ mod tests {
     #[test]
     fn an_unknown_user_is_the_same_each_time_and_never_matches() {
         let mock = Md5Verifier::mock(&MOCK_KEY, "alice");
-        assert_eq!(
-            mock.stored(),
-            Md5Verifier::mock(&MOCK_KEY, "alice").stored()
-        );
+        assert_eq!(mock.stored(), Md5Verifier::mock(&MOCK_KEY, "alice").stored());
         assert_ne!(mock.stored(), Md5Verifier::mock(&MOCK_KEY, "bob").stored());
         assert_ne!(mock.stored(), Md5Verifier::mock(&[8; 32], "alice").stored());
         for password in ["", "secret", "alice"] {

@@ -13,11 +13,7 @@ use zeroize::Zeroizing;
 
 /// The bytes of `password` that go into the key derivation.
 pub(super) fn prepare(password: &str) -> Zeroizing<Vec<u8>> {
-    let prepared = if password.is_ascii() {
-        None
-    } else {
-        normalise(password)
-    };
+    let prepared = if password.is_ascii() { None } else { normalise(password) };
     match prepared {
         Some(text) => Zeroizing::new(text.as_bytes().to_vec()),
         None => Zeroizing::new(password.as_bytes().to_vec()),
@@ -77,9 +73,7 @@ fn is_bidi_allowed(text: &str) -> bool {
 fn nfkc(text: &str) -> Option<Zeroizing<String>> {
     let spaced = Zeroizing::new(format!(" {text}"));
     let normalised = Zeroizing::new(stringprep::x520prep(&spaced, false).ok()?.into_owned());
-    normalised
-        .strip_prefix(' ')
-        .map(|text| Zeroizing::new(text.to_owned()))
+    normalised.strip_prefix(' ').map(|text| Zeroizing::new(text.to_owned()))
 }
 
 #[cfg(test)]

@@ -132,12 +132,7 @@ impl ScramVerifier {
     #[must_use]
     pub fn derive(password: &Password, salt: [u8; SALT_LEN], iterations: NonZeroU32) -> Self {
         let keys = ScramKeys::salted(password, &salt, iterations);
-        Self {
-            salt,
-            iterations,
-            stored_key: keys.stored,
-            server_key: keys.server,
-        }
+        Self { salt, iterations, stored_key: keys.stored, server_key: keys.server }
     }
 
     /// A verifier for a user that does not exist: the same salt each time it is asked for, keys that no
@@ -329,9 +324,7 @@ impl ServerRefusal {
     ];
 
     pub(super) fn from_value(value: &[u8]) -> Self {
-        let known = Self::KNOWN
-            .into_iter()
-            .find(|known| known.as_bytes() == value);
+        let known = Self::KNOWN.into_iter().find(|known| known.as_bytes() == value);
         // Unknown text of a peer is not repeated.
         Self(known.unwrap_or("other-error"))
     }

@@ -64,11 +64,7 @@ impl ScramClient {
             plus |= mechanism == SCRAM_SHA_256_PLUS;
         }
         let (mechanism, header, data) = match end_point {
-            Some(data) if plus => (
-                SCRAM_SHA_256_PLUS,
-                format!("p={TLS_SERVER_END_POINT},,"),
-                data,
-            ),
+            Some(data) if plus => (SCRAM_SHA_256_PLUS, format!("p={TLS_SERVER_END_POINT},,"), data),
             Some(_) if plain => (SCRAM_SHA_256, "y,,".to_owned(), [].as_slice()),
             // `y` would be a lie here, and one that the target takes for an attack.
             None if plain => (SCRAM_SHA_256, "n,,".to_owned(), [].as_slice()),
@@ -125,25 +121,12 @@ impl ScramClient {
         if salt.is_empty() {
             return Err(ScramError::MalformedValue('s'));
         }
-        let parameters = ScramParameters {
-            salt,
-            iterations: parse_iterations(iterations)?,
-        };
+        let parameters = ScramParameters { salt, iterations: parse_iterations(iterations)? };
 
         let without_proof = [b"c=", self.channel_binding.as_bytes(), b",r=", nonce].concat();
-        let signed = [
-            self.first_bare.as_bytes(),
-            b",",
-            server_first,
-            b",",
-            &without_proof,
-        ]
-        .concat();
-        Ok(ScramChallenge {
-            parameters,
-            without_proof,
-            signed,
-        })
+        let signed =
+            [self.first_bare.as_bytes(), b",", server_first, b",", &without_proof].concat();
+        Ok(ScramChallenge { parameters, without_proof, signed })
     }
 }
 
@@ -207,14 +190,10 @@ impl ScramProof {
     pub fn finish(self, server_final: &[u8]) -> Result<(), ScramError> {
         check(server_final, SERVER_MESSAGE_LEN_MAX)?;
         let mut attributes = Attributes::new(server_final);
-        let attribute = attributes
-            .any()
-            .map_err(|_| ScramError::AttributeExpected('v'))?;
+        let attribute = attributes.any().map_err(|_| ScramError::AttributeExpected('v'))?;
         match attribute.name {
             b'e' => {
-                return Err(ScramError::ServerRefused(ServerRefusal::from_value(
-                    attribute.value,
-                )));
+                return Err(ScramError::ServerRefused(ServerRefusal::from_value(attribute.value)));
             }
             b'v' => attributes.finish()?,
             _ => return Err(ScramError::AttributeExpected('v')),

@@ -15,10 +15,7 @@ pub(super) fn check(message: &[u8], max: usize) -> Result<(), ScramError> {
         return Err(ScramError::Empty);
     }
     if message.len() > max {
-        return Err(ScramError::TooLong {
-            len: message.len(),
-            max,
-        });
+        return Err(ScramError::TooLong { len: message.len(), max });
     }
     if message.contains(&0) {
         return Err(ScramError::Nul);
@@ -42,9 +39,7 @@ pub(super) struct Attributes<'a> {
 
 impl<'a> Attributes<'a> {
     pub(super) fn new(message: &'a [u8]) -> Self {
-        Self {
-            rest: Some(message),
-        }
+        Self { rest: Some(message) }
     }
 
     /// The next attribute, whatever it is called.
@@ -53,11 +48,9 @@ impl<'a> Attributes<'a> {
         let (text, after) = split_at_comma(rest);
         self.rest = after;
         match text {
-            [name, b'=', value @ ..] if name.is_ascii_alphabetic() => Ok(Attribute {
-                name: *name,
-                value,
-                text,
-            }),
+            [name, b'=', value @ ..] if name.is_ascii_alphabetic() => {
+                Ok(Attribute { name: *name, value, text })
+            }
             _ => Err(ScramError::NotAnAttribute),
         }
     }
@@ -80,11 +73,7 @@ impl<'a> Attributes<'a> {
 
     /// Nothing may follow.
     pub(super) fn finish(self) -> Result<(), ScramError> {
-        if self.rest.is_some() {
-            Err(ScramError::Garbage)
-        } else {
-            Ok(())
-        }
+        if self.rest.is_some() { Err(ScramError::Garbage) } else { Ok(()) }
     }
 
     /// Attributes that nobody knows may follow; they are optional extensions.
@@ -104,24 +93,17 @@ pub(super) fn split_at_comma(text: &[u8]) -> (&[u8], Option<&[u8]>) {
 
 /// Whether `value` can be a nonce: printable ASCII without commas, not empty.
 pub(super) fn is_nonce(value: &[u8]) -> bool {
-    !value.is_empty()
-        && value
-            .iter()
-            .all(|byte| matches!(byte, 0x21..=0x7e if *byte != b','))
+    !value.is_empty() && value.iter().all(|byte| matches!(byte, 0x21..=0x7e if *byte != b','))
 }
 
 /// The 32 bytes that `value` is the base64 of; `name` is for the error.
 pub(super) fn decode_key(name: u8, value: &[u8]) -> Result<[u8; SHA256_LEN], ScramError> {
-    decode(name, value)?
-        .try_into()
-        .map_err(|_| ScramError::MalformedValue(char::from(name)))
+    decode(name, value)?.try_into().map_err(|_| ScramError::MalformedValue(char::from(name)))
 }
 
 /// Base64 with padding and without spare bits: one text per value, so that no altered byte goes unnoticed.
 pub(super) fn decode(name: u8, value: &[u8]) -> Result<Vec<u8>, ScramError> {
-    STANDARD
-        .decode(value)
-        .map_err(|_| ScramError::MalformedValue(char::from(name)))
+    STANDARD.decode(value).map_err(|_| ScramError::MalformedValue(char::from(name)))
 }
 
 #[cfg(test)]
@@ -136,10 +118,7 @@ mod tests {
         assert_eq!(attributes.expect(b'r'), Ok(b"a=b".as_slice()));
         assert_eq!(attributes.expect(b's'), Ok(b"".as_slice()));
         let last = attributes.any().unwrap();
-        assert_eq!(
-            (last.name, last.value, last.text),
-            (b'i', b"1".as_slice(), b"i=1".as_slice())
-        );
+        assert_eq!((last.name, last.value, last.text), (b'i', b"1".as_slice(), b"i=1".as_slice()));
         assert_eq!(attributes.finish(), Ok(()));
     }
 
@@ -177,17 +156,8 @@ mod tests {
         // The last digit but the padding has two spare bits.
         let spare_bits = text.replace("c=", "d=");
         assert_ne!(spare_bits, text);
-        for wrong in [
-            spare_bits.as_str(),
-            text.trim_end_matches('='),
-            "",
-            "BwcH",
-            "B w=",
-        ] {
-            assert_eq!(
-                decode_key(b'p', wrong.as_bytes()),
-                Err(ScramError::MalformedValue('p'))
-            );
+        for wrong in [spare_bits.as_str(), text.trim_end_matches('='), "", "BwcH", "B w="] {
+            assert_eq!(decode_key(b'p', wrong.as_bytes()), Err(ScramError::MalformedValue('p')));
         }
     }
 

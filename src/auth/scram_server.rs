@@ -169,12 +169,7 @@ impl<'a> ClientFirst<'a> {
             return Err(ScramError::MalformedNonce);
         }
         let header = message.strip_suffix(bare).unwrap_or_default();
-        Ok(Self {
-            flag,
-            header,
-            bare,
-            nonce,
-        })
+        Ok(Self { flag, header, bare, nonce })
     }
 
     fn check_binding(&self, plus_selected: bool, plus_offered: bool) -> Result<(), ScramError> {
@@ -207,9 +202,7 @@ impl<'a> ClientFinal<'a> {
         let nonce = attributes.expect(b'r')?;
         let proof = loop {
             // Optional extensions may come in between.
-            let attribute = attributes
-                .any()
-                .map_err(|_| ScramError::AttributeExpected('p'))?;
+            let attribute = attributes.any().map_err(|_| ScramError::AttributeExpected('p'))?;
             if attribute.name == b'p' {
                 break attribute;
             }

@@ -70,18 +70,11 @@ impl Secret {
         }
         let fields: Fields = serde_json::from_slice(json).map_err(|error| {
             // serde_json's own text may quote the input, so only its category is kept.
-            if error.is_data() {
-                SecretError::NotAnObject
-            } else {
-                SecretError::NotJson
-            }
+            if error.is_data() { SecretError::NotAnObject } else { SecretError::NotJson }
         })?;
         let username = text(SecretKey::Username, fields.username)?;
         let password = text(SecretKey::Password, fields.password)?;
-        Ok(Self {
-            username: username.as_str().to_owned(),
-            password: Password(password),
-        })
+        Ok(Self { username: username.as_str().to_owned(), password: Password(password) })
     }
 }
 
@@ -294,63 +287,24 @@ mod tests {
             ("null", SecretError::NotAnObject),
             ("12", SecretError::NotAnObject),
             ("{}", SecretError::Missing(Username)),
-            (
-                r#"{"Username":"a","password":"b"}"#,
-                SecretError::Missing(Username),
-            ),
+            (r#"{"Username":"a","password":"b"}"#, SecretError::Missing(Username)),
             (r#"{"username":"a"}"#, SecretError::Missing(Password)),
-            (
-                r#"{"username":null,"password":"b"}"#,
-                SecretError::NotAString(Username),
-            ),
-            (
-                r#"{"username":"a","password":5}"#,
-                SecretError::NotAString(Password),
-            ),
-            (
-                r#"{"username":"a","password":-5.5}"#,
-                SecretError::NotAString(Password),
-            ),
-            (
-                r#"{"username":"a","password":-5}"#,
-                SecretError::NotAString(Password),
-            ),
-            (
-                r#"{"username":"a","password":true}"#,
-                SecretError::NotAString(Password),
-            ),
-            (
-                r#"{"username":"a","password":["b"]}"#,
-                SecretError::NotAString(Password),
-            ),
-            (
-                r#"{"username":"a","password":{"b":1}}"#,
-                SecretError::NotAString(Password),
-            ),
-            (
-                r#"{"username":"","password":"b"}"#,
-                SecretError::Empty(Username),
-            ),
-            (
-                r#"{"username":"a","password":""}"#,
-                SecretError::Empty(Password),
-            ),
-            (
-                r#"{"username":"a\u0000","password":"b"}"#,
-                SecretError::ContainsNul(Username),
-            ),
-            (
-                r#"{"username":"a","password":"\u0000b"}"#,
-                SecretError::ContainsNul(Password),
-            ),
+            (r#"{"username":null,"password":"b"}"#, SecretError::NotAString(Username)),
+            (r#"{"username":"a","password":5}"#, SecretError::NotAString(Password)),
+            (r#"{"username":"a","password":-5.5}"#, SecretError::NotAString(Password)),
+            (r#"{"username":"a","password":-5}"#, SecretError::NotAString(Password)),
+            (r#"{"username":"a","password":true}"#, SecretError::NotAString(Password)),
+            (r#"{"username":"a","password":["b"]}"#, SecretError::NotAString(Password)),
+            (r#"{"username":"a","password":{"b":1}}"#, SecretError::NotAString(Password)),
+            (r#"{"username":"","password":"b"}"#, SecretError::Empty(Username)),
+            (r#"{"username":"a","password":""}"#, SecretError::Empty(Password)),
+            (r#"{"username":"a\u0000","password":"b"}"#, SecretError::ContainsNul(Username)),
+            (r#"{"username":"a","password":"\u0000b"}"#, SecretError::ContainsNul(Password)),
         ];
         for (json, expected) in table {
             assert_eq!(error(json), expected, "{json}");
         }
-        assert_eq!(
-            Secret::from_json(b"\"\xff\"").err(),
-            Some(SecretError::NotJson)
-        );
+        assert_eq!(Secret::from_json(b"\"\xff\"").err(), Some(SecretError::NotJson));
     }
 
     #[test]
@@ -369,10 +323,7 @@ mod tests {
             Secret::from_json(&json).err()
         };
         assert_eq!(padded(SECRET_LEN_MAX), None);
-        assert_eq!(
-            padded(SECRET_LEN_MAX + 1),
-            Some(SecretError::TooLong { len: 65_537 })
-        );
+        assert_eq!(padded(SECRET_LEN_MAX + 1), Some(SecretError::TooLong { len: 65_537 }));
     }
 
     /// Deep nesting must not use up the stack.

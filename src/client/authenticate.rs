@@ -7,9 +7,9 @@
 
 use super::handshake::{Greeted, farewell};
 use super::{Rejection, Worker};
+use crate::auth::channel_binding::ServerBinding;
 use crate::auth::md5::RESPONSE_LEN;
 use crate::auth::scram::{Nonce, RAW_NONCE_LEN, ScramErrorKind};
-use crate::auth::channel_binding::ServerBinding;
 use crate::auth::scram_server::ScramServer;
 use crate::config::ClientPasswordAuthType;
 use crate::wire::frame;
@@ -35,7 +35,9 @@ pub async fn authenticate(greeted: &mut Greeted, worker: &Worker) -> Result<Vec<
 
 async fn scram(greeted: &mut Greeted, worker: &Worker) -> Result<Vec<u8>, Rejection> {
     let binding = match &greeted.tls {
-        Some(state) => ServerBinding::Tls { end_point: state.tls_server_end_point().map(<[u8]>::to_vec) },
+        Some(state) => {
+            ServerBinding::Tls { end_point: state.tls_server_end_point().map(<[u8]>::to_vec) }
+        }
         None => ServerBinding::NoTls,
     };
     let mut offer = std::mem::take(&mut greeted.owed);
@@ -142,7 +144,8 @@ async fn refuse_password<T>(greeted: &mut Greeted) -> Result<T, Rejection> {
 }
 
 async fn refuse_malformed<T>(greeted: &mut Greeted) -> Result<T, Rejection> {
-    let response = ErrorResponse::fatal(SqlState::PROTOCOL_VIOLATION, "malformed authentication message");
+    let response =
+        ErrorResponse::fatal(SqlState::PROTOCOL_VIOLATION, "malformed authentication message");
     farewell(&mut greeted.stream, &response.to_bytes()).await;
     Err(Rejection::Password)
 }

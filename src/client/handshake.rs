@@ -146,7 +146,10 @@ impl Hall<'_> {
     async fn accept_tls(self, state: Arc<AcceptorState>) -> Result<Self, Rejection> {
         let Stream::Plain(tcp) = self.stream else { return Err(Rejection::Tls) };
         let stream = state.accept(tcp, self.buffer).await.map_err(|error| {
-            tracing::debug!(error = &error as &dyn std::error::Error, "TLS handshake with a client failed");
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "TLS handshake with a client failed"
+            );
             Rejection::Tls
         })?;
         Ok(Self { stream, tls: Some(state), buffer: Vec::new(), worker: self.worker })
@@ -209,8 +212,10 @@ type Refused = (ErrorResponse, Rejection);
 fn admit(startup: &Startup<'_>, worker: &Worker, tls: bool) -> Result<(), Refused> {
     let live = worker.shared.live();
     if worker.shared.draining.load(std::sync::atomic::Ordering::Relaxed) {
-        let response =
-            ErrorResponse::fatal(SqlState::CANNOT_CONNECT_NOW, "the database system is shutting down");
+        let response = ErrorResponse::fatal(
+            SqlState::CANNOT_CONNECT_NOW,
+            "the database system is shutting down",
+        );
         return Err((response, Rejection::Draining));
     }
     if live.require_tls && !tls {
@@ -245,7 +250,8 @@ fn wanted_settings(startup: &Startup<'_>) -> Result<Settings, ErrorResponse> {
     let options = startup::read_options(startup.get("options").unwrap_or_default())
         .map_err(|error| ErrorResponse::fatal(SqlState(*b"42601"), error.to_string()))?;
     let own = startup.parameters.iter().copied().filter(|(name, _)| {
-        !matches!(*name, "user" | "database" | "options" | "replication") && !name.starts_with("_pq_.")
+        !matches!(*name, "user" | "database" | "options" | "replication")
+            && !name.starts_with("_pq_.")
     });
     let options = options.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     Settings::new(options.chain(own))

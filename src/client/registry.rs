@@ -116,7 +116,8 @@ impl Registry {
     /// Finds what a cancel request is to hit.
     #[must_use]
     pub fn cancel(&self, key: &CancelKey<'_>) -> CancelOutcome {
-        let Some(entered) = self.entries.get(&key.process_id).map(|entry| Arc::clone(entry.value()))
+        let Some(entered) =
+            self.entries.get(&key.process_id).map(|entry| Arc::clone(entry.value()))
         else {
             return CancelOutcome::Nothing;
         };

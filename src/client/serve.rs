@@ -82,9 +82,10 @@ impl End {
             Self::ServerLost => {
                 (SqlState::CONNECTION_FAILURE, "server closed the connection unexpectedly")
             }
-            Self::IdleTimeout => {
-                (SqlState::IDLE_SESSION_TIMEOUT, "terminating connection due to idle-session timeout")
-            }
+            Self::IdleTimeout => (
+                SqlState::IDLE_SESSION_TIMEOUT,
+                "terminating connection due to idle-session timeout",
+            ),
             Self::IdleInTransaction => (
                 SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
                 "terminating connection due to idle-in-transaction timeout",
@@ -432,7 +433,8 @@ impl Client {
 
     fn release_server(&mut self, lease: Lease, end: End) {
         let pipeline = &lease.server.side.pipeline;
-        let answered = pipeline.is_answered() && self.to_server.is_empty() && !self.session.is_streaming();
+        let answered =
+            pipeline.is_answered() && self.to_server.is_empty() && !self.session.is_streaming();
         let lost = matches!(end, End::ServerLost | End::ServerFatal);
         match self.session.pin {
             _ if lost => lease.close(CloseReason::ClosedByServer),

@@ -118,12 +118,7 @@ impl Draft {
             return;
         }
         let proxy = self.config.proxy.listen;
-        if let Some(admin) = self
-            .config
-            .admin
-            .listen
-            .filter(|admin| collide(proxy, *admin))
-        {
+        if let Some(admin) = self.config.admin.listen.filter(|admin| collide(proxy, *admin)) {
             let origin = [ADMIN, PROXY].iter().find_map(|key| self.given.get(*key));
             let origin = origin.cloned().unwrap_or(Origin::Default);
             let wrong = format!("{admin} collides with {PROXY}, {proxy}");
@@ -133,20 +128,14 @@ impl Draft {
 
     fn check_entries(&mut self, nowhere: &Origin) {
         if self.entries.is_empty()
-            && !self
-                .problems
-                .iter()
-                .any(|problem| names_the_list(problem.key.as_deref()))
+            && !self.problems.iter().any(|problem| names_the_list(problem.key.as_deref()))
         {
             let variable = keys::entry_variable(0, "secret_arn");
             let right = match nowhere {
                 Origin::File { .. } => format!(
                     "write [[{AUTH}]] and secret_file or secret_arn below, or set {variable}"
                 ),
-                _ => format!(
-                    "set {variable} or {}",
-                    keys::entry_variable(0, "secret_file")
-                ),
+                _ => format!("set {variable} or {}", keys::entry_variable(0, "secret_file")),
             };
             self.complain(
                 nowhere.clone(),
@@ -175,12 +164,7 @@ impl Draft {
             Settled::Second => entry.secret_file = None,
             Settled::Neither => {
                 let origin = entry.origin.clone();
-                self.complain(
-                    origin,
-                    &name,
-                    "has no secret",
-                    "set secret_file or secret_arn",
-                );
+                self.complain(origin, &name, "has no secret", "set secret_file or secret_arn");
             }
             Settled::Both(origin) => {
                 let wrong = "has both secret_file and secret_arn";
@@ -202,12 +186,7 @@ impl Draft {
         if let Some(same) = same {
             let origin = entry.origin.clone();
             let wrong = format!("has the same secret as {AUTH}[{same}]");
-            self.complain(
-                origin,
-                &format!("{AUTH}[{index}]"),
-                wrong,
-                "remove one of the two",
-            );
+            self.complain(origin, &format!("{AUTH}[{index}]"), wrong, "remove one of the two");
         }
     }
 

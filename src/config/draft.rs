@@ -58,9 +58,8 @@ impl Draft {
     /// A finished configuration, taken apart again.
     pub fn of(config: Config) -> Self {
         let tls = config.proxy.tls.clone();
-        let (certificate, private_key) = tls
-            .map(|files| (files.certificate, files.private_key))
-            .unzip();
+        let (certificate, private_key) =
+            tls.map(|files| (files.certificate, files.private_key)).unzip();
         let (max_connections, max_connections_percent) = match config.target.max_connections {
             MaxConnections::Absolute(servers) => (Some(servers.get()), 0),
             MaxConnections::Percent(percent) => (None, percent),
@@ -81,10 +80,7 @@ impl Draft {
     pub fn join(self) -> Option<Config> {
         let mut config = self.config;
         config.proxy.tls = match (self.tls_certificate, self.tls_private_key) {
-            (Some(certificate), Some(private_key)) => Some(TlsFiles {
-                certificate,
-                private_key,
-            }),
+            (Some(certificate), Some(private_key)) => Some(TlsFiles { certificate, private_key }),
             (None, None) => None,
             _ => return None,
         };
@@ -103,9 +99,7 @@ impl Draft {
             client_password_auth_type: ClientPasswordAuthType::ScramSha256,
             origin,
         };
-        let problems = ENTRY_KEYS
-            .iter()
-            .filter_map(|key| fall_back(key, &mut entry));
+        let problems = ENTRY_KEYS.iter().filter_map(|key| fall_back(key, &mut entry));
         self.problems.extend(problems);
         self.entries.push(entry);
     }
@@ -113,8 +107,7 @@ impl Draft {
     /// Sets a key.
     pub fn put(&mut self, key: &Key<Self>, given: &Given<'_>, origin: Origin) {
         if let Err(wrong) = key.place.put(self, given) {
-            self.problems
-                .push(bad_value(key, key.path, given, &origin, &wrong));
+            self.problems.push(bad_value(key, key.path, given, &origin, &wrong));
         }
         self.given.insert(key.path.to_owned(), origin);
     }
@@ -132,17 +125,14 @@ impl Draft {
         };
         let name = keys::entry_name(index, key.path);
         if let Err(wrong) = key.place.put(entry, given) {
-            self.problems
-                .push(bad_value(key, &name, given, &origin, &wrong));
+            self.problems.push(bad_value(key, &name, given, &origin, &wrong));
         }
         self.given.insert(name, origin);
     }
 
     /// Whether a key was already complained of.
     pub fn has_problem(&self, key: &str) -> bool {
-        self.problems
-            .iter()
-            .any(|problem| problem.key.as_deref() == Some(key))
+        self.problems.iter().any(|problem| problem.key.as_deref() == Some(key))
     }
 
     /// Notes a problem with a key.
@@ -170,19 +160,13 @@ impl Entry {
             (None, Some(arn)) => SecretSource::SecretsManager { arn },
             _ => return None,
         };
-        Some(Auth {
-            source,
-            client_password_auth_type: self.client_password_auth_type,
-        })
+        Some(Auth { source, client_password_auth_type: self.client_password_auth_type })
     }
 }
 
 /// Sets a key to its default. A default that its own key refuses is a mistake in the table, and reported as such.
 fn fall_back<O>(key: &Key<O>, owner: &mut O) -> Option<Problem> {
-    let given = Given {
-        value: key.fallback.value()?,
-        directory: Path::new(""),
-    };
+    let given = Given { value: key.fallback.value()?, directory: Path::new("") };
     let wrong = key.place.put(owner, &given).err()?;
     Some(bad_value(key, key.path, &given, &Origin::Default, &wrong))
 }
@@ -252,13 +236,8 @@ fn blank() -> Config {
             cancel_timeout: Duration::MAX,
             init_query: String::from("-"),
         },
-        admin: Admin {
-            listen: Some(nowhere),
-        },
-        log: Log {
-            format: LogFormat::Json,
-            level: LogLevel::Error,
-        },
+        admin: Admin { listen: Some(nowhere) },
+        log: Log { format: LogFormat::Json, level: LogLevel::Error },
     }
 }
 
@@ -274,11 +253,7 @@ mod tests {
         for key in KEYS {
             // `false` is the one default that a blank cannot differ from without being another default.
             if key.fallback.value().is_some() && key.path != "proxy.require_tls" {
-                assert!(
-                    key.place.differs(&draft, &blank),
-                    "{} stays blank",
-                    key.path
-                );
+                assert!(key.place.differs(&draft, &blank), "{} stays blank", key.path);
             }
         }
         // Nothing that a blank duration or number looks like is left, so each field has a key.
@@ -295,19 +270,14 @@ mod tests {
         draft.begin_entry(Origin::Environment);
         assert_eq!(draft.problems, []);
         assert_eq!(draft.entries.len(), 1);
-        assert!(
-            draft.entries.remove(0).join().is_none(),
-            "it has no source yet"
-        );
+        assert!(draft.entries.remove(0).join().is_none(), "it has no source yet");
     }
 
     #[test]
     fn taking_apart_and_joining_gives_the_same() {
         let mut config = Draft::new().join().unwrap();
-        config.proxy.tls = Some(TlsFiles {
-            certificate: "server.pem".into(),
-            private_key: "server.key".into(),
-        });
+        config.proxy.tls =
+            Some(TlsFiles { certificate: "server.pem".into(), private_key: "server.key".into() });
         config.target.max_connections = MaxConnections::Absolute(NonZeroU32::MIN);
         assert_eq!(Draft::of(config.clone()).join(), Some(config));
     }

@@ -64,17 +64,12 @@ pub(super) fn read(variables: impl Iterator<Item = (String, String)>, draft: &mu
 
 /// Relative paths start from the working directory.
 fn given(value: &str) -> Given<'_> {
-    Given {
-        value: Value::Variable(value),
-        directory: Path::new(""),
-    }
+    Given { value: Value::Variable(value), directory: Path::new("") }
 }
 
 /// Index and key of `PGWEIR_PROXY_AUTH_<index>_<KEY>`.
 fn of_entry(name: &str) -> Option<(usize, &'static keys::Key<super::draft::Entry>)> {
-    let rest = name
-        .strip_prefix(&keys::variable(AUTH))?
-        .strip_prefix('_')?;
+    let rest = name.strip_prefix(&keys::variable(AUTH))?.strip_prefix('_')?;
     let (digits, key) = rest.split_once('_')?;
     let index: usize = digits.parse().ok()?;
     // Leading zeros and signs would make two names of one entry.
@@ -89,9 +84,7 @@ fn of_entry(name: &str) -> Option<(usize, &'static keys::Key<super::draft::Entry
 ///
 /// <https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables>
 fn is_service_link(name: &str, value: &str) -> bool {
-    let is_url = ["tcp://", "udp://", "sctp://"]
-        .iter()
-        .any(|scheme| value.starts_with(scheme));
+    let is_url = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
     name.ends_with("_SERVICE_HOST")
         || name.ends_with("_SERVICE_PORT")
         || name.contains("_SERVICE_PORT_")
@@ -106,9 +99,7 @@ fn is_port_of_link(name: &str) -> bool {
     };
     let mut parts = rest.split('_');
     let is_port = parts.next().is_some_and(|port| port.parse::<u16>().is_ok());
-    let is_protocol = parts
-        .next()
-        .is_some_and(|name| matches!(name, "TCP" | "UDP" | "SCTP"));
+    let is_protocol = parts.next().is_some_and(|name| matches!(name, "TCP" | "UDP" | "SCTP"));
     is_port && is_protocol && matches!(parts.next(), None | Some("PROTO" | "PORT" | "ADDR"))
 }
 
@@ -119,10 +110,7 @@ mod tests {
     #[test]
     fn variables_of_entries_have_one_spelling() {
         let index = |name| of_entry(name).map(|(index, key)| (index, key.path));
-        assert_eq!(
-            index("PGWEIR_PROXY_AUTH_0_SECRET_ARN"),
-            Some((0, "secret_arn"))
-        );
+        assert_eq!(index("PGWEIR_PROXY_AUTH_0_SECRET_ARN"), Some((0, "secret_arn")));
         assert_eq!(
             index("PGWEIR_PROXY_AUTH_12_CLIENT_PASSWORD_AUTH_TYPE"),
             Some((12, "client_password_auth_type"))

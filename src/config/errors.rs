@@ -34,10 +34,7 @@ impl fmt::Display for Origin {
         match self {
             Self::File { name, line, column } => {
                 escape(f, name.to_string_lossy().chars())?;
-                [line, column]
-                    .into_iter()
-                    .flatten()
-                    .try_for_each(|number| write!(f, ":{number}"))
+                [line, column].into_iter().flatten().try_for_each(|number| write!(f, ":{number}"))
             }
             Self::Variable(name) => write!(f, "environment variable {}", Plain(name)),
             Self::Environment => f.write_str("environment"),
@@ -155,11 +152,7 @@ mod tests {
     }
 
     fn file(line: Option<usize>) -> Origin {
-        Origin::File {
-            name: "pgweir.toml".into(),
-            line,
-            column: None,
-        }
+        Origin::File { name: "pgweir.toml".into(), line, column: None }
     }
 
     #[test]

@@ -21,11 +21,7 @@ const SYNTAX_ERRORS_MAX: usize = 10;
 /// The text is no TOML; nothing was put.
 pub(super) fn read(name: &Path, text: &str, draft: &mut Draft) -> Result<(), Vec<Problem>> {
     let newlines: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
-    let file = File {
-        name,
-        text,
-        newlines: &newlines,
-    };
+    let file = File { name, text, newlines: &newlines };
     let (root, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
         file.table("", root.get_ref(), draft);
@@ -55,11 +51,7 @@ impl<'a> File<'a> {
         for (name, value) in table {
             let origin = self.line(name.span());
             let name = name.get_ref();
-            let path = if path.is_empty() {
-                name.to_string()
-            } else {
-                format!("{path}.{name}")
-            };
+            let path = if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
             if name.contains('.') {
                 unknown(&path, &path, origin, draft);
             } else if let Some(key) = KEYS.iter().find(|key| key.path == path) {
@@ -147,10 +139,7 @@ impl<'a> File<'a> {
             DeValue::String(text) => Value::Text(text),
             DeValue::Boolean(flag) => Value::Flag(*flag),
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
-                .map_or(
-                    Value::Unfit("an integer of more than 64 bits"),
-                    Value::Integer,
-                ),
+                .map_or(Value::Unfit("an integer of more than 64 bits"), Value::Integer),
             other => Value::Unfit(named(other)),
         };
         Given { value, directory }
@@ -167,9 +156,7 @@ impl<'a> File<'a> {
 
     fn position(self, offset: usize) -> Origin {
         let newlines = self.newlines_before(offset);
-        let last = newlines
-            .checked_sub(1)
-            .and_then(|last| self.newlines.get(last));
+        let last = newlines.checked_sub(1).and_then(|last| self.newlines.get(last));
         let line_start = last.map_or(0, |newline| newline + 1);
         let before = self.text.get(line_start..offset).unwrap_or_default();
         Origin::File {
@@ -190,11 +177,8 @@ pub(super) fn entry_key(name: &str) -> Option<&'static Key<Entry>> {
 }
 
 fn is_section(path: &str) -> bool {
-    let inside = |key: &Key<Draft>| {
-        key.path
-            .strip_prefix(path)
-            .is_some_and(|rest| rest.starts_with('.'))
-    };
+    let inside =
+        |key: &Key<Draft>| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
     KEYS.iter().any(inside)
 }
 

@@ -87,15 +87,7 @@ impl<O> Key<O> {
         meaning: &'static str,
         place: &'static dyn Place<O>,
     ) -> Self {
-        Self {
-            path,
-            fallback,
-            meaning,
-            place,
-            pgbouncer: &[],
-            live: false,
-            secret: false,
-        }
+        Self { path, fallback, meaning, place, pgbouncer: &[], live: false, secret: false }
     }
 
     const fn pgbouncer(mut self, words: &'static [&'static str]) -> Self {

@@ -62,11 +62,7 @@ impl Config {
         match read_text(path) {
             Ok(text) => Self::parse(path, Some(&text), env),
             Err(error) => Err(ConfigErrors::new(vec![Problem {
-                origin: Origin::File {
-                    name: path.to_owned(),
-                    line: None,
-                    column: None,
-                },
+                origin: Origin::File { name: path.to_owned(), line: None, column: None },
                 key: None,
                 wrong: format!("cannot be read: {error}"),
                 right: "name the configuration file with --config".to_owned(),
@@ -96,11 +92,7 @@ impl Config {
             return Err(ConfigErrors::new(problems));
         }
         let nowhere = match text {
-            Some(_) => Origin::File {
-                name: name.to_owned(),
-                line: None,
-                column: None,
-            },
+            Some(_) => Origin::File { name: name.to_owned(), line: None, column: None },
             None => Origin::Environment,
         };
         draft.finish(&nowhere)
@@ -116,9 +108,7 @@ impl Config {
 fn read_text(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     // One byte more than allowed tells a file that is too large; a device or pipe may have no length to ask for.
-    std::fs::File::open(path)?
-        .take(FILE_MAX + 1)
-        .read_to_end(&mut bytes)?;
+    std::fs::File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_MAX {
         return Err(io::Error::other("it is larger than 1 MiB"));
     }

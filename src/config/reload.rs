@@ -14,10 +14,8 @@ impl Config {
         let (old, next) = (Draft::of(self.clone()), Draft::of(new.clone()));
         let differing = KEYS.iter().filter(|key| key.place.differs(&old, &next));
         let list = (self.proxy.auth != new.proxy.auth).then_some((AUTH, is_list_live()));
-        let (live, restart): (Vec<_>, Vec<_>) = differing
-            .map(|key| (key.path, key.live))
-            .chain(list)
-            .partition(|(_, live)| *live);
+        let (live, restart): (Vec<_>, Vec<_>) =
+            differing.map(|key| (key.path, key.live)).chain(list).partition(|(_, live)| *live);
         let paths =
             |keys: Vec<(&'static str, bool)>| keys.into_iter().map(|(path, _)| path).collect();
         (paths(live), paths(restart))
@@ -55,10 +53,7 @@ mod tests {
     fn both_halves_of_a_joined_setting_change_together() {
         let live = |path| KEYS.iter().find(|key| key.path == path).unwrap().live;
         assert_eq!(live("proxy.tls_certificate"), live("proxy.tls_private_key"));
-        assert_eq!(
-            live("target.max_connections"),
-            live("target.max_connections_percent")
-        );
+        assert_eq!(live("target.max_connections"), live("target.max_connections_percent"));
         assert_eq!(live("target.tls"), live("target.tls_ca"));
         assert_eq!(live("proxy.listen"), live("admin.listen"));
     }

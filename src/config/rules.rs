@@ -13,10 +13,7 @@ const SECRET_MAX: usize = 1024;
 const QUERY_MAX: usize = 65_536;
 
 /// A host to connect to over TCP.
-pub(super) const HOST: Text = Text {
-    allowed: "a host name or an IP address",
-    check: host,
-};
+pub(super) const HOST: Text = Text { allowed: "a host name or an IP address", check: host };
 
 /// A secret of Secrets Manager.
 pub(super) const SECRET: Text = Text {
@@ -25,10 +22,7 @@ pub(super) const SECRET: Text = Text {
 };
 
 /// SQL.
-pub(super) const QUERY: Text = Text {
-    allowed: "SQL of at most 64KiB",
-    check: query,
-};
+pub(super) const QUERY: Text = Text { allowed: "SQL of at most 64KiB", check: query };
 
 fn host(text: &str) -> Result<(), &'static str> {
     if text.is_empty() {
@@ -60,25 +54,12 @@ fn secret(text: &str) -> Result<(), &'static str> {
         return Err("is neither an ARN nor a name (a secret's content does not belong here)");
     }
     if !text.starts_with("arn:") {
-        return if text.contains(':') {
-            Err("is neither an ARN nor a name")
-        } else {
-            Ok(())
-        };
+        return if text.contains(':') { Err("is neither an ARN nor a name") } else { Ok(()) };
     }
     let parts: Vec<_> = text.splitn(7, ':').collect();
     match parts.as_slice() {
-        [
-            _,
-            partition,
-            "secretsmanager",
-            region,
-            account,
-            "secret",
-            name,
-        ] if [partition, region, account, name]
-            .iter()
-            .all(|part| !part.is_empty()) =>
+        [_, partition, "secretsmanager", region, account, "secret", name]
+            if [partition, region, account, name].iter().all(|part| !part.is_empty()) =>
         {
             Ok(())
         }
@@ -102,14 +83,9 @@ mod tests {
 
     #[test]
     fn hosts_are_names_and_addresses() {
-        for text in [
-            "localhost",
-            "10.0.0.1",
-            "::1",
-            "fe80::1",
-            "db_1.example.com",
-            "db.example.com.",
-        ] {
+        for text in
+            ["localhost", "10.0.0.1", "::1", "fe80::1", "db_1.example.com", "db.example.com."]
+        {
             assert_eq!(host(text), Ok(()), "{text}");
         }
         for text in [

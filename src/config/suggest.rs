@@ -48,30 +48,15 @@ pub(super) fn key(path: &str) -> Option<Suggestion> {
 
 /// The variable closest to a name that is none; both in full.
 pub(super) fn variable(name: &str) -> Option<Suggestion> {
-    let own = |name: &str| {
-        name.strip_prefix(keys::VARIABLE_PREFIX)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let index = name
-        .split('_')
-        .find_map(|part| part.parse().ok())
-        .unwrap_or(0);
-    let entries = ENTRY_KEYS
-        .iter()
-        .map(|key| keys::entry_variable(index, key.path));
-    let known: Vec<_> = KEYS
-        .iter()
-        .map(|key| keys::variable(key.path))
-        .chain(entries)
-        .collect();
+    let own = |name: &str| name.strip_prefix(keys::VARIABLE_PREFIX).unwrap_or_default().to_owned();
+    let index = name.split('_').find_map(|part| part.parse().ok()).unwrap_or(0);
+    let entries = ENTRY_KEYS.iter().map(|key| keys::entry_variable(index, key.path));
+    let known: Vec<_> = KEYS.iter().map(|key| keys::variable(key.path)).chain(entries).collect();
     let candidates: Vec<_> = known.iter().map(String::as_str).collect();
     let name = own(name);
-    if let Some(same) = known.iter().find(|other| {
-        own(other)
-            .split_once('_')
-            .is_some_and(|(_, rest)| rest == name)
-    }) {
+    if let Some(same) =
+        known.iter().find(|other| own(other).split_once('_').is_some_and(|(_, rest)| rest == name))
+    {
         return Some(Suggestion::Meant(same.clone()));
     }
     let distance = |other: &str| edit_distance(&name, &own(other)).map(|edits| 2 * edits);
@@ -80,9 +65,7 @@ pub(super) fn variable(name: &str) -> Option<Suggestion> {
 
 /// Paths with PgBouncer's words for them.
 fn known_paths() -> Vec<(String, &'static [&'static str])> {
-    let entries = ENTRY_KEYS
-        .iter()
-        .map(|key| (format!("{AUTH}.{}", key.path), key.pgbouncer));
+    let entries = ENTRY_KEYS.iter().map(|key| (format!("{AUTH}.{}", key.path), key.pgbouncer));
     let top = KEYS.iter().map(|key| (key.path.to_owned(), key.pgbouncer));
     top.chain(entries).collect()
 }
@@ -95,12 +78,8 @@ fn nearest<'a>(
 ) -> Option<&'a str> {
     // Twice the edits plus one for another section, so that a third of the name may be wrong.
     let most = 2 * (name.chars().count() / 3).max(1) + 1;
-    let near = candidates
-        .iter()
-        .filter_map(|other| Some((distance(other)?, *other)));
-    near.filter(|(edits, _)| *edits <= most)
-        .min_by_key(|(edits, _)| *edits)
-        .map(|(_, other)| other)
+    let near = candidates.iter().filter_map(|other| Some((distance(other)?, *other)));
+    near.filter(|(edits, _)| *edits <= most).min_by_key(|(edits, _)| *edits).map(|(_, other)| other)
 }
 
 /// Insertions, deletions, replacements and swaps of neighbours that make `b` of `a` (optimal string alignment).
@@ -149,14 +128,8 @@ mod tests {
     fn a_misspelt_key_is_recognised() {
         assert_eq!(key("proxy.lisen"), Some(meant("proxy.listen")));
         assert_eq!(key("admin.lisetn"), Some(meant("admin.listen")));
-        assert_eq!(
-            key("proxy.idle_client_timout"),
-            Some(meant("proxy.idle_client_timeout"))
-        );
-        assert_eq!(
-            key("proxy.auth.secret_fiel"),
-            Some(meant("proxy.auth.secret_file"))
-        );
+        assert_eq!(key("proxy.idle_client_timout"), Some(meant("proxy.idle_client_timeout")));
+        assert_eq!(key("proxy.auth.secret_fiel"), Some(meant("proxy.auth.secret_file")));
         assert_eq!(key("porxy"), Some(meant("proxy")));
     }
 
@@ -167,10 +140,7 @@ mod tests {
             Some(meant("proxy.max_client_connections"))
         );
         assert_eq!(key("host"), Some(meant("target.host")));
-        assert_eq!(
-            key("proxy.secret_file"),
-            Some(meant("proxy.auth.secret_file"))
-        );
+        assert_eq!(key("proxy.secret_file"), Some(meant("proxy.auth.secret_file")));
     }
 
     #[test]
@@ -189,10 +159,7 @@ mod tests {
 
     #[test]
     fn a_misspelt_variable_is_recognised() {
-        assert_eq!(
-            variable("PGWEIR_PROXY_LISTN"),
-            Some(meant("PGWEIR_PROXY_LISTEN"))
-        );
+        assert_eq!(variable("PGWEIR_PROXY_LISTN"), Some(meant("PGWEIR_PROXY_LISTEN")));
         assert_eq!(variable("PGWEIR_HOST"), Some(meant("PGWEIR_TARGET_HOST")));
         assert_eq!(
             variable("PGWEIR_PROXY_AUTH_3_SECRET_FIEL"),

@@ -13,9 +13,7 @@ fn documentation(section: &str, field: &str) -> String {
         .split_once(&format!("pub {field}: "))
         .unwrap_or_else(|| panic!("{section} has no field {field}"));
     let lines = before.lines().rev().skip(1);
-    let mut lines: Vec<_> = lines
-        .map_while(|line| line.trim().strip_prefix("///"))
-        .collect();
+    let mut lines: Vec<_> = lines.map_while(|line| line.trim().strip_prefix("///")).collect();
     lines.reverse();
     lines.join("")
 }
@@ -37,42 +35,25 @@ fn fields_are_documented_with_the_default_and_the_bound_of_their_key() {
             continue;
         }
         let documentation = documentation(section, name);
-        assert!(
-            documentation.contains(&default),
-            "{}: {documentation}",
-            key.path
-        );
+        assert!(documentation.contains(&default), "{}: {documentation}", key.path);
         let allowed = key.place.allowed();
         if let Some((_, most)) = allowed.rsplit_once(" to ")
             && name != "port"
         {
-            assert!(
-                documentation.contains(most),
-                "{}: {documentation}",
-                key.path
-            );
+            assert!(documentation.contains(most), "{}: {documentation}", key.path);
         }
         for word in key.pgbouncer {
             let word = format!("`{word}`");
-            assert!(
-                documentation.contains(&word),
-                "{}: {documentation}",
-                key.path
-            );
+            assert!(documentation.contains(&word), "{}: {documentation}", key.path);
         }
     }
 }
 
 #[test]
 fn no_two_keys_have_one_variable() {
-    let entries = ENTRY_KEYS
-        .iter()
-        .map(|key| keys::entry_variable(0, key.path));
-    let mut variables: Vec<_> = KEYS
-        .iter()
-        .map(|key| keys::variable(key.path))
-        .chain(entries)
-        .collect();
+    let entries = ENTRY_KEYS.iter().map(|key| keys::entry_variable(0, key.path));
+    let mut variables: Vec<_> =
+        KEYS.iter().map(|key| keys::variable(key.path)).chain(entries).collect();
     let all = variables.len();
     variables.sort();
     variables.dedup();

@@ -4,21 +4,12 @@ use std::fmt;
 use std::time::Duration;
 
 /// Units of a duration, longest first, in milliseconds.
-const DURATION_UNITS: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
+const DURATION_UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// Units of a size, largest first, in bytes. `"GB"` is refused: half the world means another number by it.
-const SIZE_UNITS: [(&str, u64); 4] = [
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-    ("B", 1),
-];
+const SIZE_UNITS: [(&str, u64); 4] =
+    [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -164,11 +155,7 @@ mod tests {
     fn what_is_written_is_read_back() {
         for millis in [0, 1, 999, 1_000, 90_000, 3_600_000, 86_400_000, 90_061_001] {
             let written = InWords(Duration::from_millis(millis)).to_string();
-            assert_eq!(
-                duration(&written),
-                Some(Duration::from_millis(millis)),
-                "{written}"
-            );
+            assert_eq!(duration(&written), Some(Duration::from_millis(millis)), "{written}");
         }
         for bytes in [0, 1, 1_023, 1_024, 1_536, 1 << 20, 3 << 30] {
             let written = ByteSize(bytes).to_string();

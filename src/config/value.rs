@@ -184,8 +184,7 @@ impl Setting for SocketAddr {
 
     fn read(given: &Given<'_>, (): &()) -> Result<Self, String> {
         let text = given.text()?;
-        text.parse()
-            .map_err(|_| "is not an IP address with a port".to_owned())
+        text.parse().map_err(|_| "is not an IP address with a port".to_owned())
     }
 }
 

@@ -65,9 +65,7 @@ impl Credential {
             generation,
             server_keys: ServerKeys::default(),
         };
-        tokio::task::spawn_blocking(derive)
-            .await
-            .map_err(|_| SourceError::Derivation)
+        tokio::task::spawn_blocking(derive).await.map_err(|_| SourceError::Derivation)
     }
 
     /// The same secret for clients that prove it in another way; nothing is derived again.
@@ -127,9 +125,7 @@ struct ServerKeys {
 impl ServerKeys {
     fn find(&self, parameters: &ScramParameters) -> Option<Arc<ScramKeys>> {
         let kept = self.kept.lock();
-        kept.iter()
-            .find(|(of, _)| of == parameters)
-            .map(|(_, keys)| Arc::clone(keys))
+        kept.iter().find(|(of, _)| of == parameters).map(|(_, keys)| Arc::clone(keys))
     }
 
     fn keep(&self, parameters: ScramParameters, keys: Arc<ScramKeys>) {

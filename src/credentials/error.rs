@@ -128,19 +128,12 @@ impl SourceError {
             "ResourceNotFoundException" => Self::NotFound,
             // Secrets Manager decrypts in the caller's name, and reports what KMS said as its own refusal.
             "AccessDeniedException" if message.contains("KMS") || message.contains("kms:") => {
-                Self::Denied {
-                    permission: "kms:Decrypt",
-                    detail,
-                }
+                Self::Denied { permission: "kms:Decrypt", detail }
             }
-            "DecryptionFailure" => Self::Denied {
-                permission: "kms:Decrypt",
-                detail,
-            },
-            "AccessDeniedException" | "AccessDenied" => Self::Denied {
-                permission: "secretsmanager:GetSecretValue",
-                detail,
-            },
+            "DecryptionFailure" => Self::Denied { permission: "kms:Decrypt", detail },
+            "AccessDeniedException" | "AccessDenied" => {
+                Self::Denied { permission: "secretsmanager:GetSecretValue", detail }
+            }
             "ThrottlingException"
             | "Throttling"
             | "ThrottledException"
@@ -179,10 +172,7 @@ impl SourceError {
             200..=299 => Self::Garbled,
             429 => Self::Throttled { code },
             500..=599 => Self::Unavailable { code },
-            _ => Self::Refused {
-                code,
-                detail: "no reason given".to_owned(),
-            },
+            _ => Self::Refused { code, detail: "no reason given".to_owned() },
         }
     }
 }
@@ -217,10 +207,7 @@ pub enum LoadError {
 pub(super) fn printable(text: &str) -> String {
     /// In characters; the longest texts name a role, an action and a secret.
     const CHARACTERS_MAX: usize = 400;
-    text.chars()
-        .take(CHARACTERS_MAX)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    text.chars().take(CHARACTERS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -235,16 +222,8 @@ mod tests {
                 "User: arn:aws:sts::1:assumed-role/r is not authorized to perform: secretsmanager:GetSecretValue",
                 "secretsmanager:GetSecretValue",
             ),
-            (
-                "AccessDeniedException",
-                "Access to KMS is not allowed",
-                "kms:Decrypt",
-            ),
-            (
-                "DecryptionFailure",
-                "can't decrypt the protected secret text",
-                "kms:Decrypt",
-            ),
+            ("AccessDeniedException", "Access to KMS is not allowed", "kms:Decrypt"),
+            ("DecryptionFailure", "can't decrypt the protected secret text", "kms:Decrypt"),
         ];
         for (code, message, expected) in cases {
             let error = SourceError::from_service(code, message);
@@ -268,11 +247,7 @@ mod tests {
             ("SomethingNew", "refused"),
         ];
         for (code, label) in cases {
-            assert_eq!(
-                SourceError::from_service(code, "text").as_label(),
-                label,
-                "{code}"
-            );
+            assert_eq!(SourceError::from_service(code, "text").as_label(), label, "{code}");
         }
     }
 

@@ -61,14 +61,8 @@ fn read_blocking(path: &PathBuf) -> Result<SecretBytes, SourceError> {
     }
     // Room for all at once: a buffer that grows leaves copies of the secret behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_LEN_MAX + 1));
-    let limit = u64::try_from(SECRET_LEN_MAX)
-        .unwrap_or(u64::MAX)
-        .saturating_add(1);
-    File::open(path)
-        .map_err(failed)?
-        .take(limit)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
+    let limit = u64::try_from(SECRET_LEN_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    File::open(path).map_err(failed)?.take(limit).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() > SECRET_LEN_MAX {
         return Err(SourceError::TooLarge);
     }
@@ -92,14 +86,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_regular_file_is_refused_without_opening_it() {
         let directory = tempfile::tempdir().unwrap();
-        assert_eq!(
-            read(directory.path()).await.unwrap_err(),
-            SourceError::NotRegularFile
-        );
-        assert_eq!(
-            read(Path::new("/dev/zero")).await.unwrap_err(),
-            SourceError::NotRegularFile
-        );
+        assert_eq!(read(directory.path()).await.unwrap_err(), SourceError::NotRegularFile);
+        assert_eq!(read(Path::new("/dev/zero")).await.unwrap_err(), SourceError::NotRegularFile);
         assert_eq!(
             read(&directory.path().join("none")).await.unwrap_err(),
             SourceError::File(io::ErrorKind::NotFound)
@@ -117,9 +105,6 @@ mod tests {
         fs::rename(&next, &path).unwrap();
         assert_ne!(fingerprint(&path).await, before);
         fs::remove_file(&path).unwrap();
-        assert_eq!(
-            fingerprint(&path).await,
-            Fingerprint::Absent(io::ErrorKind::NotFound)
-        );
+        assert_eq!(fingerprint(&path).await, Fingerprint::Absent(io::ErrorKind::NotFound));
     }
 }

@@ -106,10 +106,8 @@ impl Credentials {
     ) -> Result<(Arc<Self>, Vec<CredentialProblem>), LoadError> {
         let mut mock_key = [0; 32];
         aws_lc_rs::rand::fill(&mut mock_key).map_err(|_| LoadError::NoRandomness)?;
-        let sources: Arc<[_]> = auth
-            .iter()
-            .map(|auth| Arc::new(Source::new(auth.clone(), None)))
-            .collect();
+        let sources: Arc<[_]> =
+            auth.iter().map(|auth| Arc::new(Source::new(auth.clone(), None))).collect();
         let this = Arc::new(Self {
             reader,
             schedule,
@@ -134,10 +132,7 @@ impl Credentials {
     /// The user's credential. Takes a read lock for the time of one look into a table.
     #[must_use]
     pub fn lookup(&self, username: &str) -> Option<Arc<Credential>> {
-        self.table
-            .read()
-            .get(username)
-            .map(|known| Arc::clone(&known.credential))
+        self.table.read().get(username).map(|known| Arc::clone(&known.credential))
     }
 
     /// The users who can log in, in alphabetical order.
@@ -165,11 +160,9 @@ impl Credentials {
     #[must_use]
     pub fn mock_auth_type(&self) -> ClientPasswordAuthType {
         let roster = self.roster.borrow();
-        roster
-            .first()
-            .map_or(ClientPasswordAuthType::ScramSha256, |source| {
-                source.config.client_password_auth_type
-            })
+        roster.first().map_or(ClientPasswordAuthType::ScramSha256, |source| {
+            source.config.client_password_auth_type
+        })
     }
 
     /// Sees a new value whenever a user has another credential, has gone or has come. Which one, a
@@ -182,10 +175,7 @@ impl Credentials {
     /// How each source is doing, in the order of the configuration.
     #[must_use]
     pub fn status(&self) -> Vec<SourceStatus> {
-        self.sources()
-            .iter()
-            .map(|source| source.status())
-            .collect()
+        self.sources().iter().map(|source| source.status()).collect()
     }
 
     fn sources(&self) -> Arc<[Arc<Source>]> {
@@ -219,9 +209,7 @@ impl Credentials {
 
     async fn fetch(&self, source: &Source) -> Result<Outcome, SourceError> {
         let read = self.reader.read(&source.config.source);
-        let bytes = timeout(READ_TIMEOUT, read)
-            .await
-            .map_err(|_| SourceError::TimedOut)??;
+        let bytes = timeout(READ_TIMEOUT, read).await.map_err(|_| SourceError::TimedOut)??;
         let secret = Secret::from_json(&bytes)?;
         if source.holds(&secret) {
             return Ok(Outcome::Unchanged);
@@ -244,10 +232,7 @@ impl Credentials {
             match table.entry(credential.username.clone()) {
                 Entry::Vacant(free) => {
                     source.set_duplicate(None);
-                    free.insert(Known {
-                        credential,
-                        source: Arc::clone(source),
-                    });
+                    free.insert(Known { credential, source: Arc::clone(source) });
                 }
                 Entry::Occupied(taken) => source.set_duplicate(Some(&taken.get().source)),
             }
@@ -259,8 +244,5 @@ impl Credentials {
 }
 
 fn problems(sources: &[Arc<Source>]) -> Vec<CredentialProblem> {
-    sources
-        .iter()
-        .filter_map(|source| source.problem())
-        .collect()
+    sources.iter().filter_map(|source| source.problem()).collect()
 }

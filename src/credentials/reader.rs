@@ -34,9 +34,7 @@ pub struct Reader {
 impl Reader {
     /// Makes no call and no connection; `aws` replaces the standard chain of the AWS SDK.
     pub fn new(aws: Option<SdkConfig>) -> Self {
-        Self {
-            secrets_manager: SecretsManager::new(aws),
-        }
+        Self { secrets_manager: SecretsManager::new(aws) }
     }
 }
 

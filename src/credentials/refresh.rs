@@ -66,11 +66,7 @@ impl Credentials {
             if due <= now {
                 return;
             }
-            let wake = if watched {
-                due.min(now + FILE_POLL)
-            } else {
-                due
-            };
+            let wake = if watched { due.min(now + FILE_POLL) } else { due };
             tokio::select! {
                 () = sleep_until(wake) => {}
                 () = source.rescheduled.notified() => continue,
@@ -115,9 +111,7 @@ impl Credentials {
 
     async fn read_out_of_turn(&self, source: &Source, seen: &Arc<Credential>) {
         let _flight = source.flight.lock().await;
-        let replaced = source
-            .credential()
-            .is_none_or(|now| !Arc::ptr_eq(&now, seen));
+        let replaced = source.credential().is_none_or(|now| !Arc::ptr_eq(&now, seen));
         if replaced || !source.may_force() {
             return;
         }
@@ -157,9 +151,7 @@ impl Credentials {
         }
         self.read_all(&fresh).await;
         if next.iter().all(|source| source.credential().is_none()) {
-            return Err(LoadError::NoneUsable {
-                problems: problems(&next),
-            });
+            return Err(LoadError::NoneUsable { problems: problems(&next) });
         }
         for source in &next {
             source.hasten(RELOAD_SPREAD);
@@ -173,9 +165,7 @@ impl Credentials {
 
 /// What is known of a source that was there before, with another way for clients to log in.
 fn inherited(auth: &Auth, old: &[Arc<Source>]) -> Option<Arc<Credential>> {
-    let before = old
-        .iter()
-        .find(|source| source.config.source == auth.source)?;
+    let before = old.iter().find(|source| source.config.source == auth.source)?;
     let credential = before.credential()?;
     Some(Arc::new(credential.retyped(auth.client_password_auth_type)))
 }

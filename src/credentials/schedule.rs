@@ -24,9 +24,7 @@ pub struct Schedule {
 impl Schedule {
     /// With a time to live within sensible bounds.
     pub fn new(time_to_live: Duration) -> Self {
-        Self {
-            time_to_live: time_to_live.clamp(TIME_TO_LIVE_MIN, TIME_TO_LIVE_MAX),
-        }
+        Self { time_to_live: time_to_live.clamp(TIME_TO_LIVE_MIN, TIME_TO_LIVE_MAX) }
     }
 
     /// Until the next read after one that succeeded: the time to live, 10 % more or less.
@@ -82,53 +80,29 @@ mod tests {
     #[test]
     fn the_wait_after_failures_never_exceeds_a_short_time_to_live() {
         let schedule = Schedule::new(Duration::from_secs(5));
-        assert_eq!(
-            schedule.after_failure(9, &SourceError::TimedOut, 1.0),
-            Duration::from_secs(5)
-        );
+        assert_eq!(schedule.after_failure(9, &SourceError::TimedOut, 1.0), Duration::from_secs(5));
     }
 
     #[test]
     fn throttling_is_answered_with_a_longer_wait() {
-        let throttled = SourceError::Throttled {
-            code: "ThrottlingException".to_owned(),
-        };
+        let throttled = SourceError::Throttled { code: "ThrottlingException".to_owned() };
         let schedule = Schedule::new(Duration::from_secs(300));
-        assert_eq!(
-            schedule.after_failure(1, &throttled, 1.0),
-            Duration::from_secs(8)
-        );
-        assert_eq!(
-            schedule.after_failure(9, &throttled, 1.0),
-            Duration::from_secs(60)
-        );
+        assert_eq!(schedule.after_failure(1, &throttled, 1.0), Duration::from_secs(8));
+        assert_eq!(schedule.after_failure(9, &throttled, 1.0), Duration::from_secs(60));
         let hasty = Schedule::new(Duration::from_secs(1));
-        assert_eq!(
-            hasty.after_failure(9, &throttled, 1.0),
-            Duration::from_secs(8)
-        );
+        assert_eq!(hasty.after_failure(9, &throttled, 1.0), Duration::from_secs(8));
     }
 
     #[test]
     fn extreme_times_to_live_are_bounded() {
-        assert_eq!(
-            Schedule::new(Duration::ZERO).after_success(0.5),
-            TIME_TO_LIVE_MIN
-        );
-        assert_eq!(
-            Schedule::new(Duration::MAX).after_success(0.5),
-            TIME_TO_LIVE_MAX
-        );
+        assert_eq!(Schedule::new(Duration::ZERO).after_success(0.5), TIME_TO_LIVE_MIN);
+        assert_eq!(Schedule::new(Duration::MAX).after_success(0.5), TIME_TO_LIVE_MAX);
     }
 
     #[test]
     fn chance_lies_between_zero_and_one_and_varies() {
         let draws: Vec<f64> = (0..100).map(|_| chance()).collect();
         assert!(draws.iter().all(|draw| (0.0..=1.0).contains(draw)));
-        assert!(
-            draws
-                .windows(2)
-                .any(|pair| (pair[0] - pair[1]).abs() > f64::EPSILON)
-        );
+        assert!(draws.windows(2).any(|pair| (pair[0] - pair[1]).abs() > f64::EPSILON));
     }
 }

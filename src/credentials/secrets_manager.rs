@@ -45,11 +45,7 @@ pub struct SecretsManager {
 impl SecretsManager {
     /// `given` replaces the standard chain.
     pub fn new(given: Option<SdkConfig>) -> Self {
-        Self {
-            given,
-            chain: OnceCell::new(),
-            clients: Mutex::new(HashMap::new()),
-        }
+        Self { given, chain: OnceCell::new(), clients: Mutex::new(HashMap::new()) }
     }
 
     /// Reads the current version of a secret, given by ARN or by name.
@@ -85,9 +81,8 @@ impl SecretsManager {
             return Err(SourceError::NoRegion);
         };
         let mut clients = self.clients.lock();
-        let client = clients
-            .entry(region.as_ref().to_owned())
-            .or_insert_with(|| new_client(chain, region));
+        let client =
+            clients.entry(region.as_ref().to_owned()).or_insert_with(|| new_client(chain, region));
         Ok(client.clone())
     }
 }
@@ -113,11 +108,7 @@ fn new_client(chain: &SdkConfig, region: Region) -> Client {
 
 /// The region in `arn:<partition>:secretsmanager:<region>:<account>:secret:<name>`; `None` for a name.
 fn region_of(secret_id: &str) -> Option<&str> {
-    secret_id
-        .strip_prefix("arn:")?
-        .split(':')
-        .nth(2)
-        .filter(|region| !region.is_empty())
+    secret_id.strip_prefix("arn:")?.split(':').nth(2).filter(|region| !region.is_empty())
 }
 
 /// The text, or the same as binary: Secrets Manager takes either and leaves the other out.
@@ -145,15 +136,15 @@ fn classify(error: &SdkError<GetSecretValueError>) -> SourceError {
         }
         SdkError::TimeoutError(_) => SourceError::TimedOut,
         SdkError::DispatchFailure(failure) if failure.is_timeout() => SourceError::TimedOut,
-        SdkError::DispatchFailure(failure) if failure.is_io() => SourceError::Unreachable {
-            detail: innermost(failure.as_connector_error()),
-        },
-        SdkError::DispatchFailure(failure) => SourceError::NoAwsCredentials {
-            detail: cause(failure.as_connector_error()),
-        },
-        SdkError::ConstructionFailure(_) => SourceError::NoAwsCredentials {
-            detail: "the request could not be made".to_owned(),
-        },
+        SdkError::DispatchFailure(failure) if failure.is_io() => {
+            SourceError::Unreachable { detail: innermost(failure.as_connector_error()) }
+        }
+        SdkError::DispatchFailure(failure) => {
+            SourceError::NoAwsCredentials { detail: cause(failure.as_connector_error()) }
+        }
+        SdkError::ConstructionFailure(_) => {
+            SourceError::NoAwsCredentials { detail: "the request could not be made".to_owned() }
+        }
         // ResponseError, and what a later SDK adds.
         _ => SourceError::Garbled,
     }
@@ -161,9 +152,7 @@ fn classify(error: &SdkError<GetSecretValueError>) -> SourceError {
 
 /// The text of the error below, and of none further down.
 fn cause(error: Option<&(impl Error + 'static)>) -> String {
-    error
-        .and_then(Error::source)
-        .map_or_else(String::new, |cause| printable(&cause.to_string()))
+    error.and_then(Error::source).map_or_else(String::new, |cause| printable(&cause.to_string()))
 }
 
 /// The text of the last error in the chain, which is the operating system's: "connection refused".
@@ -187,14 +176,8 @@ mod tests {
     #[test]
     fn the_region_comes_from_the_arn() {
         let cases = [
-            (
-                "arn:aws:secretsmanager:eu-west-1:123456789012:secret:app-AbCdEf",
-                Some("eu-west-1"),
-            ),
-            (
-                "arn:aws-cn:secretsmanager:cn-north-1:1:secret:app-AbCdEf",
-                Some("cn-north-1"),
-            ),
+            ("arn:aws:secretsmanager:eu-west-1:123456789012:secret:app-AbCdEf", Some("eu-west-1")),
+            ("arn:aws-cn:secretsmanager:cn-north-1:1:secret:app-AbCdEf", Some("cn-north-1")),
             ("arn:aws:secretsmanager::1:secret:app", None),
             ("arn:aws", None),
             ("prod/app", None),
@@ -210,9 +193,7 @@ mod tests {
         use aws_sdk_secretsmanager::primitives::Blob;
         let text = GetSecretValueOutput::builder().secret_string("{}").build();
         assert_eq!(*content(text), b"{}");
-        let binary = GetSecretValueOutput::builder()
-            .secret_binary(Blob::new("{}"))
-            .build();
+        let binary = GetSecretValueOutput::builder().secret_binary(Blob::new("{}")).build();
         assert_eq!(*content(binary), b"{}");
         assert!(content(GetSecretValueOutput::builder().build()).is_empty());
     }

@@ -86,11 +86,7 @@ impl Source {
 
     /// Whether `secret` is the one in use.
     pub fn holds(&self, secret: &Secret) -> bool {
-        self.state
-            .lock()
-            .credential
-            .as_ref()
-            .is_some_and(|credential| credential.is_of(secret))
+        self.state.lock().credential.as_ref().is_some_and(|credential| credential.is_of(secret))
     }
 
     /// When it is to be read next.
@@ -114,9 +110,7 @@ impl Source {
     /// Whether a read out of turn is allowed: there was none lately, and the service asked for no pause.
     pub fn may_force(&self) -> bool {
         let (state, now) = (self.state.lock(), Instant::now());
-        let lately = state
-            .last_forced
-            .is_some_and(|forced| now < forced + FORCED_READ_INTERVAL);
+        let lately = state.last_forced.is_some_and(|forced| now < forced + FORCED_READ_INTERVAL);
         let paused = state.throttled() && now < state.due;
         !lately && !paused
     }
@@ -169,10 +163,7 @@ impl Source {
             Outcome::Unchanged => false,
             Outcome::Changed(credential) => {
                 let (user, generation) = (&credential.username, credential.generation);
-                info!(
-                    source = self.origin(),
-                    user, generation, "secret taken into use"
-                );
+                info!(source = self.origin(), user, generation, "secret taken into use");
                 state.credential = Some(credential);
                 true
             }
@@ -192,12 +183,12 @@ impl Source {
     /// Notes whether an earlier source, `first`, has the user of this one.
     pub fn set_duplicate(&self, first: Option<&Self>) {
         let mut state = self.state.lock();
-        let duplicate = first
-            .zip(state.credential.as_ref())
-            .map(|(first, credential)| SourceError::DuplicateUser {
+        let duplicate = first.zip(state.credential.as_ref()).map(|(first, credential)| {
+            SourceError::DuplicateUser {
                 username: credential.username.clone(),
                 first: first.origin(),
-            });
+            }
+        });
         if let Some(error) = duplicate.as_ref().filter(|_| state.duplicate != duplicate) {
             warn!(source = self.origin(), %error, "secret not used");
         }
@@ -208,16 +199,8 @@ impl Source {
     pub fn problem(&self) -> Option<CredentialProblem> {
         let state = self.state.lock();
         let unread = || state.credential.is_none().then_some(SourceError::TimedOut);
-        let error = state
-            .duplicate
-            .clone()
-            .or_else(|| state.last_error.clone())
-            .or_else(unread)?;
-        Some(CredentialProblem {
-            origin: self.origin(),
-            error,
-            user_disabled: !state.usable(),
-        })
+        let error = state.duplicate.clone().or_else(|| state.last_error.clone()).or_else(unread)?;
+        Some(CredentialProblem { origin: self.origin(), error, user_disabled: !state.usable() })
     }
 
     /// For `/readyz` and the metrics.
@@ -225,14 +208,8 @@ impl Source {
         let state = self.state.lock();
         SourceStatus {
             origin: self.origin(),
-            username: state
-                .credential
-                .as_ref()
-                .map(|credential| credential.username.clone()),
-            generation: state
-                .credential
-                .as_ref()
-                .map(|credential| credential.generation),
+            username: state.credential.as_ref().map(|credential| credential.username.clone()),
+            generation: state.credential.as_ref().map(|credential| credential.generation),
             usable: state.usable(),
             last_success: state.last_success,
             last_error: state.duplicate.clone().or_else(|| state.last_error.clone()),

@@ -63,17 +63,11 @@ impl Service {
 
     fn asked_for(&self, secret_id: &str) -> Vec<Instant> {
         let asked = self.asked.lock();
-        asked
-            .iter()
-            .filter(|(asked, _)| asked == secret_id)
-            .map(|(_, at)| *at)
-            .collect()
+        asked.iter().filter(|(asked, _)| asked == secret_id).map(|(_, at)| *at).collect()
     }
 
     async fn answer(&self, secret_id: &str) -> Result<SecretBytes, SourceError> {
-        self.asked
-            .lock()
-            .push((secret_id.to_owned(), Instant::now()));
+        self.asked.lock().push((secret_id.to_owned(), Instant::now()));
         let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
         self.running_max.fetch_max(running, Ordering::SeqCst);
         let latency = *self.latency.lock();
@@ -83,9 +77,7 @@ impl Service {
         assert!(!self.has_a_bug.swap(false, Ordering::SeqCst), "for a test");
         self.running.fetch_sub(1, Ordering::SeqCst);
         let answer = self.answers.lock().get(secret_id).cloned();
-        answer
-            .unwrap_or(Err(SourceError::NotFound))
-            .map(|text| Zeroizing::new(text.into_bytes()))
+        answer.unwrap_or(Err(SourceError::NotFound)).map(|text| Zeroizing::new(text.into_bytes()))
     }
 }
 
@@ -108,17 +100,13 @@ fn json(username: &str, password: &str) -> String {
 
 fn auth(secret_id: &str) -> Auth {
     Auth {
-        source: SecretSource::SecretsManager {
-            arn: secret_id.to_owned(),
-        },
+        source: SecretSource::SecretsManager { arn: secret_id.to_owned() },
         client_password_auth_type: ClientPasswordAuthType::ScramSha256,
     }
 }
 
 fn away() -> SourceError {
-    SourceError::Unreachable {
-        detail: "connection refused".to_owned(),
-    }
+    SourceError::Unreachable { detail: "connection refused".to_owned() }
 }
 
 async fn load(
@@ -141,10 +129,5 @@ fn generation(credentials: &Credentials, username: &str) -> u64 {
 }
 
 fn password(credentials: &Credentials, username: &str) -> String {
-    credentials
-        .lookup(username)
-        .unwrap()
-        .password
-        .expose()
-        .to_owned()
+    credentials.lookup(username).unwrap().password.expose().to_owned()
 }

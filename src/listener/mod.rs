@@ -3,8 +3,8 @@
 //! Each worker thread has a listener of its own on the same port; the kernel spreads the clients.
 
 use crate::client::{self, Worker, handshake};
-use crate::wire::{ErrorResponse, SqlState};
 use crate::net::stream::Stream;
+use crate::wire::{ErrorResponse, SqlState};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,9 +28,11 @@ struct Place(Arc<Worker>);
 impl Place {
     fn take(worker: &Arc<Worker>) -> Option<Self> {
         let max = worker.shared.live().max_client_connections;
-        let taken = worker.shared.connected.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
-            (n < max).then_some(n + 1)
-        });
+        let taken =
+            worker
+                .shared
+                .connected
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < max).then_some(n + 1));
         taken.is_ok().then(|| Self(Arc::clone(worker)))
     }
 }
@@ -61,7 +63,12 @@ pub async fn accept(listener: TcpListener, worker: Arc<Worker>) {
 
 /// The client went before it was accepted: nothing is wrong here.
 fn is_of_the_client(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
 }
 
 fn admit(tcp: TcpStream, peer: SocketAddr, worker: &Arc<Worker>, refusals: &Arc<Semaphore>) {

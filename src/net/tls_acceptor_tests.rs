@@ -50,8 +50,21 @@ fn every_encoding_of_a_private_key_is_read() {
     };
     load(&identity.files()).unwrap();
     openssl(&["ec", "-in", "server.key", "-out", "sec1.key"]);
-    openssl(&["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1",
-        "-keyout", "rsa.key", "-out", "rsa.pem"]);
+    openssl(&[
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        "/CN=localhost",
+        "-days",
+        "1",
+        "-keyout",
+        "rsa.key",
+        "-out",
+        "rsa.pem",
+    ]);
     openssl(&["rsa", "-in", "rsa.key", "-traditional", "-out", "pkcs1.key"]);
     let kinds = [("server.pem", "sec1.key", "EC PRIVATE"), ("rsa.pem", "pkcs1.key", "RSA PRIVATE")];
     for (certificate, key, marker) in kinds {
@@ -89,11 +102,15 @@ fn each_unusable_file_is_named() {
 
     identity.write("server.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     let error = error_of(&identity);
-    assert!(matches!(&error, TlsFileError::Unusable { path, .. } if *path == identity.path("server.pem")));
+    assert!(
+        matches!(&error, TlsFileError::Unusable { path, .. } if *path == identity.path("server.pem"))
+    );
 
     std::fs::remove_file(identity.path("server.pem")).unwrap();
     let error = error_of(&identity);
-    assert!(matches!(error, TlsFileError::Read { path, .. } if path == identity.path("server.pem")));
+    assert!(
+        matches!(error, TlsFileError::Read { path, .. } if path == identity.path("server.pem"))
+    );
 }
 
 #[test]
@@ -250,12 +267,14 @@ async fn openssl_clients_connect_and_resume() {
     let session = identity.path("session").display().to_string();
     for version in ["-tls1_2", "-tls1_3"] {
         let trust = [version, "-CAfile", &authority, "-verify_return_error"];
-        let first = openssl_client(&acceptor, &[&trust[..], &["-sess_out", &session]].concat()).await;
+        let first =
+            openssl_client(&acceptor, &[&trust[..], &["-sess_out", &session]].concat()).await;
         assert!(first.contains("hello from openssl"), "{first}");
         assert!(first.contains("ALPN protocol: postgresql"), "{first}");
         assert!(first.contains("New, "), "{first}");
         assert!(first.contains(&".".repeat(100_000)));
-        let second = openssl_client(&acceptor, &[&trust[..], &["-sess_in", &session]].concat()).await;
+        let second =
+            openssl_client(&acceptor, &[&trust[..], &["-sess_in", &session]].concat()).await;
         assert!(second.contains("Reused, "), "{version}: {second}");
     }
 }

@@ -103,7 +103,14 @@ struct Duplex {
 
 impl Duplex {
     fn new(stream: Stream, seed: u64) -> Self {
-        Self { stream, sent: 0, received: Vec::new(), dice: Dice(seed), buf: vec![0; CHUNK_SIZE], shut: false }
+        Self {
+            stream,
+            sent: 0,
+            received: Vec::new(),
+            dice: Dice(seed),
+            buf: vec![0; CHUNK_SIZE],
+            shut: false,
+        }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<()> {
@@ -188,7 +195,8 @@ async fn an_idle_stream_holds_no_buffer_and_its_ticket_went_with_the_first_reply
         stream.write_all(b"pong").await.unwrap();
         assert_eq!(stream.buffered_bytes(), 0);
         assert!(!stream.has_buffered_input());
-        let (reply, _client) = tokio::task::spawn_blocking(|| client.join()).await.unwrap().unwrap();
+        let (reply, _client) =
+            tokio::task::spawn_blocking(|| client.join()).await.unwrap().unwrap();
         assert_eq!(&reply, b"pong");
         assert_eq!(stream.tls_server_end_point(), Some(&[7; 32][..]));
     }
@@ -451,8 +459,12 @@ async fn a_forged_record_ends_the_stream_behind_what_was_genuine() {
 #[tokio::test]
 async fn garbage_instead_of_a_hello_is_answered_by_an_alert() {
     let identity = Identity::new();
-    let garbage: [&[u8]; 4] =
-        [b"GET / HTTP/1.1\r\n\r\n", &[0; 64], &[0x16, 3, 1, 0, 4, 9, 0, 0, 0], &[0x16, 3, 1, 0xff, 0xff]];
+    let garbage: [&[u8]; 4] = [
+        b"GET / HTTP/1.1\r\n\r\n",
+        &[0; 64],
+        &[0x16, 3, 1, 0, 4, 9, 0, 0, 0],
+        &[0x16, 3, 1, 0xff, 0xff],
+    ];
     for bytes in garbage {
         let (socket, mut peer) = socket_pair().await;
         peer.write_all(bytes).unwrap();

@@ -182,12 +182,8 @@ impl<S, W> Core<S, W> {
         let score = |idle: &Idle<S>| {
             u8::from(idle.worker == worker) * 2 + u8::from(idle.fingerprint == fingerprint)
         };
-        let (at, _) = pool
-            .idle
-            .iter()
-            .enumerate()
-            .skip(depth)
-            .max_by_key(|(at, idle)| (score(idle), *at))?;
+        let (at, _) =
+            pool.idle.iter().enumerate().skip(depth).max_by_key(|(at, idle)| (score(idle), *at))?;
         Some(pool.idle.remove(at))
     }
 
@@ -244,9 +240,9 @@ impl<S, W> Core<S, W> {
         self.pools.iter().enumerate().any(|(at, pool)| {
             at != id.0
                 && pool.open < share
-                && pool.oldest().is_some_and(|(_, since)| {
-                    now.saturating_duration_since(since) > STARVING_AFTER
-                })
+                && pool
+                    .oldest()
+                    .is_some_and(|(_, since)| now.saturating_duration_since(since) > STARVING_AFTER)
         })
     }
 
@@ -369,7 +365,10 @@ impl<S, W> Core<S, W> {
     }
 
     /// Takes out the idle servers that `unwanted` picks, oldest first. They are still open.
-    pub fn take_idle(&mut self, mut unwanted: impl FnMut(PoolId, &mut Idle<S>) -> bool) -> Vec<(PoolId, S)> {
+    pub fn take_idle(
+        &mut self,
+        mut unwanted: impl FnMut(PoolId, &mut Idle<S>) -> bool,
+    ) -> Vec<(PoolId, S)> {
         let mut taken = Vec::new();
         for (at, pool) in self.pools.iter_mut().enumerate() {
             let id = PoolId(at);

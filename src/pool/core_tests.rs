@@ -163,7 +163,15 @@ impl World {
     fn new(budget: u32) -> Self {
         let mut core = core(budget);
         let pools = (0..3).map(|_| core.add_pool()).collect();
-        Self { core, pools, lent: vec![], opening: vec![], waiting: vec![], next: 0, now: Instant::now() }
+        Self {
+            core,
+            pools,
+            lent: vec![],
+            opening: vec![],
+            waiting: vec![],
+            next: 0,
+            now: Instant::now(),
+        }
     }
 
     fn give(&mut self, pool: PoolId, server: u32) {
@@ -195,7 +203,10 @@ impl World {
                 let pool = self.pools[pool];
                 match self.core.borrow(pool, worker, 0) {
                     Some(idle) => {
-                        assert!(self.waiting.iter().all(|&(other, _)| other != pool), "a waiter was overtaken");
+                        assert!(
+                            self.waiting.iter().all(|&(other, _)| other != pool),
+                            "a waiter was overtaken"
+                        );
                         self.lent.push((pool, idle.server));
                     }
                     None => {
@@ -240,11 +251,18 @@ impl World {
         assert!(open <= budget, "{open} servers are open");
         assert_eq!(self.core.waiting(), self.waiting.len());
         for counts in &counts {
-            assert!(counts.idle == 0 || counts.waiting == 0, "somebody waits beside an idle server");
+            assert!(
+                counts.idle == 0 || counts.waiting == 0,
+                "somebody waits beside an idle server"
+            );
             assert!(counts.idle + counts.opening <= counts.open);
         }
         let idle: u32 = counts.iter().map(|counts| counts.idle).sum();
-        assert_eq!(open, idle + self.lent.len() as u32 + self.opening.len() as u32, "a server was lost");
+        assert_eq!(
+            open,
+            idle + self.lent.len() as u32 + self.opening.len() as u32,
+            "a server was lost"
+        );
     }
 }
 

@@ -42,7 +42,8 @@ impl Pools {
             .collect();
         let taken = {
             let mut core = self.core.lock();
-            let kept_max = core.limits().budget * u32::from(settings.max_idle_connections_percent) / 100;
+            let kept_max =
+                core.limits().budget * u32::from(settings.max_idle_connections_percent) / 100;
             let mut long_idle = 0;
             core.take_idle(|_, idle| {
                 let idle_for = now.saturating_duration_since(idle.since);
@@ -59,7 +60,8 @@ impl Pools {
                     Some(reason)
                 } else if server.expires_at.is_some_and(|at| at <= now) {
                     Some(CloseReason::Lifetime)
-                } else if users.get(&id).is_some_and(|&current| current != Some(server.generation)) {
+                } else if users.get(&id).is_some_and(|&current| current != Some(server.generation))
+                {
                     Some(CloseReason::SecretChanged)
                 } else if idle_for >= settings.idle_connection_timeout && surplus > 0 {
                     surplus -= 1;

@@ -112,15 +112,17 @@ impl BorrowError {
                 "Timed-out waiting to acquire database connection.",
             )
             .with_detail(format!("Waited {} ms; {cause}.", waited.as_millis()))
-            .with_hint("Shorten transactions, raise max_connections_percent, or look at pinned sessions."),
-            Self::Away { cause } => ErrorResponse::error(
-                SqlState::UNABLE_TO_CONNECT,
-                "the database is not available",
-            )
-            .with_detail(*cause),
-            Self::Cancelled => {
-                ErrorResponse::error(SqlState::QUERY_CANCELED, "canceling statement due to user request")
+            .with_hint(
+                "Shorten transactions, raise max_connections_percent, or look at pinned sessions.",
+            ),
+            Self::Away { cause } => {
+                ErrorResponse::error(SqlState::UNABLE_TO_CONNECT, "the database is not available")
+                    .with_detail(*cause)
             }
+            Self::Cancelled => ErrorResponse::error(
+                SqlState::QUERY_CANCELED,
+                "canceling statement due to user request",
+            ),
             Self::TooManyPools => ErrorResponse::error(
                 SqlState::CONFIGURATION_LIMIT_EXCEEDED,
                 "too many combinations of database and user",
@@ -270,7 +272,11 @@ impl Pools {
     pub fn counts(&self) -> Vec<(Arc<Pool>, Counts)> {
         let pools: Vec<Arc<Pool>> = self.by_name.read().values().map(Arc::clone).collect();
         let core = self.core.lock();
-        pools.into_iter().map(|pool| (core.counts(pool.id), pool)).map(|(n, pool)| (pool, n)).collect()
+        pools
+            .into_iter()
+            .map(|pool| (core.counts(pool.id), pool))
+            .map(|(n, pool)| (pool, n))
+            .collect()
     }
 
     /// Opens what those who wait need, and makes room for it.

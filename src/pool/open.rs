@@ -79,7 +79,11 @@ impl Pool {
     }
 
     /// Errors at once if the target has been refusing for so long that waiting is pointless.
-    pub(super) fn must_not_fail_fast(self: &Arc<Self>, worker: usize, now: Instant) -> Result<(), BorrowError> {
+    pub(super) fn must_not_fail_fast(
+        self: &Arc<Self>,
+        worker: usize,
+        now: Instant,
+    ) -> Result<(), BorrowError> {
         let error = match self.failure.lock().as_ref() {
             Some(failure) => match failure.outlook {
                 Outlook::Full => return Ok(()),
@@ -151,9 +155,11 @@ impl Pool {
             }
         }
         let given_up = self.note_failure(error, outlook, now);
-        let pause = self.failure.lock().as_ref().map_or(BACKOFF_MIN, |failure| {
-            failure.retry_at.saturating_duration_since(now)
-        });
+        let pause = self
+            .failure
+            .lock()
+            .as_ref()
+            .map_or(BACKOFF_MIN, |failure| failure.retry_at.saturating_duration_since(now));
         tracing::warn!(
             database = %self.database,
             user = %self.user,
@@ -202,9 +208,15 @@ impl Pool {
             ConnectError::Refused(refusal) if outlook == Outlook::Refused => {
                 BorrowError::Refused(refusal.clone())
             }
-            ConnectError::Timeout => BorrowError::Away { cause: "connecting took longer than connect_timeout" },
-            ConnectError::Refused(_) => BorrowError::Away { cause: "the server refused the connection" },
-            ConnectError::Unreachable(_) | ConnectError::Io(_) => BorrowError::Away { cause: "the server cannot be reached" },
+            ConnectError::Timeout => {
+                BorrowError::Away { cause: "connecting took longer than connect_timeout" }
+            }
+            ConnectError::Refused(_) => {
+                BorrowError::Away { cause: "the server refused the connection" }
+            }
+            ConnectError::Unreachable(_) | ConnectError::Io(_) => {
+                BorrowError::Away { cause: "the server cannot be reached" }
+            }
             ConnectError::Tls(_) => BorrowError::Away { cause: "TLS to the server failed" },
             ConnectError::Scram(_) | ConnectError::Method => {
                 BorrowError::Away { cause: "authentication to the server failed" }

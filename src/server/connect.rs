@@ -9,10 +9,10 @@ use super::{Reported, Server, reported};
 use crate::auth::md5::Md5Verifier;
 use crate::auth::scram::{Nonce, RAW_NONCE_LEN, ScramError};
 use crate::auth::scram_client::{ScramClient, ScramProof};
+use crate::config::TargetTls;
 use crate::credentials::Credential;
 use crate::net::socket::{self, SocketOptions};
 use crate::net::stream::Stream;
-use crate::config::TargetTls;
 use crate::net::tls_connector::TargetConnector;
 use crate::state::reply::Passing;
 use crate::state::session::ServerSide;
@@ -109,11 +109,9 @@ impl ConnectError {
                 _ => Outlook::Refused,
             },
             Self::Unreachable(_) | Self::Io(_) | Self::Timeout | Self::Protocol => Outlook::Away,
-            Self::Tls(_)
-            | Self::Scram(_)
-            | Self::Method
-            | Self::InitQuery
-            | Self::NoCredential => Outlook::Refused,
+            Self::Tls(_) | Self::Scram(_) | Self::Method | Self::InitQuery | Self::NoCredential => {
+                Outlook::Refused
+            }
         }
     }
 
@@ -168,7 +166,8 @@ async fn connect_now(
 /// # Errors
 /// [`ConnectError::Io`] and [`ConnectError::Tls`].
 pub async fn open_stream(endpoint: &Endpoint) -> Result<Stream, ConnectError> {
-    let tcp = socket::connect(&endpoint.host, endpoint.port, endpoint.timeout, &endpoint.options).await?;
+    let tcp =
+        socket::connect(&endpoint.host, endpoint.port, endpoint.timeout, &endpoint.options).await?;
     let mode = endpoint.connector.mode();
     if mode == TargetTls::Disable {
         return Ok(Stream::Plain(tcp));
@@ -272,7 +271,8 @@ impl Login {
             return Err(ConnectError::Protocol);
         }
         let challenge = client.challenge(data)?;
-        let keys = credential.keys_for(challenge.parameters()).await.map_err(|_| ConnectError::Method)?;
+        let keys =
+            credential.keys_for(challenge.parameters()).await.map_err(|_| ConnectError::Method)?;
         let (proof, response) = challenge.respond(&keys);
         self.send(|out| encode::sasl_response(out, &response)).await?;
         Ok(proof)

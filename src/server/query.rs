@@ -43,7 +43,8 @@ impl Server {
             let (tag, body) = Self::read_message(&mut self.stream, &mut self.held).await?;
             match tag {
                 BackendTag::DATA_ROW if rows.len() < ROWS_MAX => {
-                    let columns = backend::data_row(&body).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+                    let columns = backend::data_row(&body)
+                        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
                     let text = |column: Option<&[u8]>| {
                         column.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
                     };

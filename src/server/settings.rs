@@ -44,7 +44,10 @@ impl Server {
             match tag {
                 BackendTag::READY_FOR_QUERY => ready += 1,
                 BackendTag::PARAMETER_STATUS => {
-                    settings.push(reported(&body).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?);
+                    settings.push(
+                        reported(&body)
+                            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?,
+                    );
                 }
                 BackendTag::ERROR_RESPONSE => {
                     let sqlstate = ErrorFields::read(&body).sqlstate;

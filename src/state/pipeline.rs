@@ -79,8 +79,15 @@ pub enum Miscarriage {
 }
 
 enum Due {
-    Reply { expected: Expected, fate: Fate, undo: Undo },
-    Synthesize { bytes: &'static [u8], undo: Undo },
+    Reply {
+        expected: Expected,
+        fate: Fate,
+        undo: Undo,
+    },
+    Synthesize {
+        bytes: &'static [u8],
+        undo: Undo,
+    },
     /// The client ended its copy here: a `Sync` before it was eaten by the copy.
     CopyEnd,
 }
@@ -325,7 +332,8 @@ impl Pipeline {
                 self.skipping = false;
                 break;
             }
-            if let Some(Due::Reply { undo, .. } | Due::Synthesize { undo, .. }) = self.due.pop_front()
+            if let Some(Due::Reply { undo, .. } | Due::Synthesize { undo, .. }) =
+                self.due.pop_front()
             {
                 skipped.push(undo);
             }

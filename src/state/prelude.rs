@@ -14,7 +14,12 @@ use std::sync::Arc;
 
 /// Brings `server` into the state that a client with these settings expects. Writes nothing if it
 /// is there already. Closes statements beyond `statements_max` on the way.
-pub fn write(server: &mut ServerSide, wanted: &Arc<Settings>, statements_max: usize, out: &mut Vec<u8>) {
+pub fn write(
+    server: &mut ServerSide,
+    wanted: &Arc<Settings>,
+    statements_max: usize,
+    out: &mut Vec<u8>,
+) {
     let same = Arc::ptr_eq(&server.applied, wanted) || server.applied == *wanted;
     if same && server.statements.len() <= statements_max {
         return;

@@ -204,7 +204,9 @@ mod tests {
 
     #[test]
     fn server_names_are_short_hexadecimal_numbers() {
-        for (id, name) in [(0, "pgweir_0"), (0x1f, "pgweir_1f"), (u64::MAX, "pgweir_ffffffffffffffff")] {
+        for (id, name) in
+            [(0, "pgweir_0"), (0x1f, "pgweir_1f"), (u64::MAX, "pgweir_ffffffffffffffff")]
+        {
             assert_eq!(ServerName::new(id).as_bytes(), name.as_bytes());
         }
     }

@@ -73,7 +73,11 @@ impl Outgoing {
     /// What goes to the client, given the input it was made from.
     #[must_use]
     pub fn bytes<'a>(&'a self, input: &'a [u8]) -> &'a [u8] {
-        if self.spilled.is_empty() { input.get(self.range.clone()).unwrap_or_default() } else { &self.spilled }
+        if self.spilled.is_empty() {
+            input.get(self.range.clone()).unwrap_or_default()
+        } else {
+            &self.spilled
+        }
     }
 
     /// The range of the input that goes to the client as it is, if nothing was put in between.
@@ -137,13 +141,15 @@ pub fn sort(
                 let take = left.min(rest.len());
                 out.keep(input, at..at + take);
                 at += take;
-                *passing = if take < left { Passing::Forward(left - take) } else { Passing::Nothing };
+                *passing =
+                    if take < left { Passing::Forward(left - take) } else { Passing::Nothing };
                 continue;
             }
             Passing::Swallow(left) => {
                 let take = left.min(rest.len());
                 at += take;
-                *passing = if take < left { Passing::Swallow(left - take) } else { Passing::Nothing };
+                *passing =
+                    if take < left { Passing::Swallow(left - take) } else { Passing::Nothing };
                 continue;
             }
         }

@@ -175,9 +175,18 @@ impl Session {
     ///
     /// # Errors
     /// [`ClientFault`] for what can be no client's message.
-    pub fn extent(&self, input: &[u8], piece_max: usize, limits: &Limits) -> Result<Extent, ClientFault> {
+    pub fn extent(
+        &self,
+        input: &[u8],
+        piece_max: usize,
+        limits: &Limits,
+    ) -> Result<Extent, ClientFault> {
         if self.is_streaming() {
-            return Ok(if input.is_empty() { Extent::Incomplete } else { Extent::Piece(input.len()) });
+            return Ok(if input.is_empty() {
+                Extent::Incomplete
+            } else {
+                Extent::Piece(input.len())
+            });
         }
         let mut rest = input;
         let mut batch = 0;
@@ -213,12 +222,17 @@ impl Session {
     /// Drops the copy messages that a client without a server sends late, after its copy failed.
     ///
     /// PostgreSQL ignores them too. Returns the bytes done with.
-    pub fn discard_late_copy(&mut self, input: &[u8], limits: &Limits) -> Result<usize, ClientFault> {
+    pub fn discard_late_copy(
+        &mut self,
+        input: &[u8],
+        limits: &Limits,
+    ) -> Result<usize, ClientFault> {
         let mut rest = input;
         if let Streaming::Discard(left) = self.streaming {
             let take = left.min(rest.len());
             rest = rest.get(take..).unwrap_or_default();
-            self.streaming = if take < left { Streaming::Discard(left - take) } else { Streaming::No };
+            self.streaming =
+                if take < left { Streaming::Discard(left - take) } else { Streaming::No };
         }
         while let Some(header) = read_header(rest, limits)? {
             if !is_copy(FrontendTag(header.tag)) {
@@ -240,13 +254,18 @@ impl Session {
     ///
     /// # Errors
     /// [`ClientFault`] for what can be no client's message.
-    pub fn skip_batch(&mut self, input: &[u8], limits: &Limits) -> Result<(usize, bool), ClientFault> {
+    pub fn skip_batch(
+        &mut self,
+        input: &[u8],
+        limits: &Limits,
+    ) -> Result<(usize, bool), ClientFault> {
         let mut rest = input;
         loop {
             if let Streaming::Discard(left) | Streaming::Forward(left) = self.streaming {
                 let take = left.min(rest.len());
                 rest = rest.get(take..).unwrap_or_default();
-                self.streaming = if take < left { Streaming::Discard(left - take) } else { Streaming::No };
+                self.streaming =
+                    if take < left { Streaming::Discard(left - take) } else { Streaming::No };
                 if rest.is_empty() {
                     return Ok((input.len(), false));
                 }
@@ -256,7 +275,8 @@ impl Session {
             };
             let tag = FrontendTag(header.tag);
             let take = header.frame_len.min(rest.len());
-            let ends = matches!(tag, FrontendTag::SYNC | FrontendTag::QUERY | FrontendTag::FUNCTION_CALL);
+            let ends =
+                matches!(tag, FrontendTag::SYNC | FrontendTag::QUERY | FrontendTag::FUNCTION_CALL);
             if take < header.frame_len {
                 if ends {
                     // Its end must be seen to answer in its place.
@@ -306,7 +326,12 @@ impl Session {
                         done.terminate = true;
                         break;
                     }
-                    let mut to = Destination { server: &mut *server, intern: &mut *intern, limits, out: &mut *out };
+                    let mut to = Destination {
+                        server: &mut *server,
+                        intern: &mut *intern,
+                        limits,
+                        out: &mut *out,
+                    };
                     self.message(frame, &mut to, &mut done.requests)?;
                 }
                 None => {
@@ -396,7 +421,8 @@ impl Session {
         let names = body.len() - bind.rest.len();
         let values = header.body_len().checked_sub(names).ok_or(malformed)?;
         let name = self.resolve(server, bind.statement, out);
-        let length = u32::try_from(4 + bind.portal.len() + 1 + name.len() + 1 + values).map_err(|_| malformed)?;
+        let length = u32::try_from(4 + bind.portal.len() + 1 + name.len() + 1 + values)
+            .map_err(|_| malformed)?;
         out.push(FrontendTag::BIND.0);
         out.extend_from_slice(&length.to_be_bytes());
         encode::cstr(out, bind.portal);
@@ -683,7 +709,14 @@ impl Destination<'_> {
 fn ensure(server: &mut ServerSide, statement: &Prepared, out: &mut Vec<u8>) {
     if !server.statements.touch(statement.id) {
         server.statements.insert(statement.id);
-        parse_as(server, statement, &statement.tail, Fate::Swallow, Undo::Injected(statement.id), out);
+        parse_as(
+            server,
+            statement,
+            &statement.tail,
+            Fate::Swallow,
+            Undo::Injected(statement.id),
+            out,
+        );
     }
 }
 

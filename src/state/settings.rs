@@ -87,10 +87,8 @@ impl Settings {
     #[must_use]
     pub fn change_from<'a>(&'a self, applied: &'a Self) -> Change<'a> {
         let reset = applied.iter().any(|(name, _)| self.get(name).is_none());
-        let set = self
-            .iter()
-            .filter(|(name, value)| reset || applied.get(name) != Some(value))
-            .collect();
+        let set =
+            self.iter().filter(|(name, value)| reset || applied.get(name) != Some(value)).collect();
         Change { reset, set }
     }
 }
@@ -153,10 +151,7 @@ mod tests {
     fn a_setting_nobody_wants_any_more_is_reset() {
         let applied = settings(&[("a", "1"), ("b", "2")]);
         let wanted = settings(&[("b", "2")]);
-        assert_eq!(
-            wanted.change_from(&applied),
-            Change { reset: true, set: vec![("b", "2")] }
-        );
+        assert_eq!(wanted.change_from(&applied), Change { reset: true, set: vec![("b", "2")] });
     }
 
     #[test]

@@ -113,9 +113,7 @@ fn read_answer(rows: &[Vec<Option<String>>]) -> Option<Capacity> {
     let number = |text: &Option<String>| text.as_deref()?.parse::<u32>().ok();
     Some(Capacity {
         max_connections: number(max)?,
-        reserved: number(superuser)?
-            .saturating_add(number(reserved)?)
-            .saturating_add(number(rds)?),
+        reserved: number(superuser)?.saturating_add(number(reserved)?).saturating_add(number(rds)?),
         in_recovery: recovery.as_deref() == Some("true"),
         version: number(version)?,
     })
@@ -131,7 +129,8 @@ mod tests {
 
     #[test]
     fn reserved_slots_are_taken_off_before_the_share() {
-        let capacity = read_answer(&row(["87", "3", "2", "2", "false", "160001"])).expect("an answer");
+        let capacity =
+            read_answer(&row(["87", "3", "2", "2", "false", "160001"])).expect("an answer");
         assert_eq!(capacity.usable(), 80);
         assert_eq!(capacity.budget(MaxConnections::Percent(50)), 40);
         assert_eq!(capacity.budget(MaxConnections::Percent(1)), 1);

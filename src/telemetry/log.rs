@@ -117,24 +117,13 @@ impl Drop for LogControl {
 fn subscriber(
     log: Log,
     out: impl io::Write + Send + 'static,
-) -> Result<
-    (
-        impl tracing::Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
-        LogControl,
-    ),
-    LogError,
-> {
+) -> Result<(impl tracing::Subscriber + for<'a> LookupSpan<'a> + Send + Sync, LogControl), LogError>
+{
     let lines = queue::Lines::start(out, log.format)?;
     let queue = lines.queue();
     let (filter, handle) = reload::Layer::new(targets(log.level));
     let layer = line::LineLayer::new(log.format, lines);
-    Ok((
-        Registry::default().with(filter).with(layer),
-        LogControl {
-            filter: handle,
-            queue,
-        },
-    ))
+    Ok((Registry::default().with(filter).with(layer), LogControl { filter: handle, queue }))
 }
 
 /// Which events pass. The names of this crate's events begin with the crate's name.
@@ -147,7 +136,5 @@ fn targets(level: LogLevel) -> Targets {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     let others = own.min(LevelFilter::WARN);
-    Targets::new()
-        .with_target(env!("CARGO_PKG_NAME"), own)
-        .with_default(others)
+    Targets::new().with_target(env!("CARGO_PKG_NAME"), own).with_default(others)
 }

@@ -55,9 +55,7 @@ impl Metrics {
     #[must_use]
     pub fn shard(&self, index: usize) -> &Arc<Shard> {
         let others = (index % (self.rest.len() + 1)).checked_sub(1);
-        others
-            .and_then(|other| self.rest.get(other))
-            .unwrap_or(&self.first)
+        others.and_then(|other| self.rest.get(other)).unwrap_or(&self.first)
     }
 
     /// The Prometheus text (format 0.0.4), in an order that never changes.
@@ -69,9 +67,7 @@ impl Metrics {
     }
 
     fn shards(&self) -> impl Iterator<Item = &Shard> {
-        std::iter::once(&self.first)
-            .chain(&self.rest)
-            .map(AsRef::as_ref)
+        std::iter::once(&self.first).chain(&self.rest).map(AsRef::as_ref)
     }
 
     /// The sum of one number over all shards.

@@ -75,7 +75,9 @@ pub fn data_row(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
         let (length, after) = rest.split_first_chunk::<4>()?;
         let length = i32::from_be_bytes(*length);
         let (value, after) = match usize::try_from(length) {
-            Ok(length) => after.split_at_checked(length).map(|(value, rest)| (Some(value), rest))?,
+            Ok(length) => {
+                after.split_at_checked(length).map(|(value, rest)| (Some(value), rest))?
+            }
             Err(_) => (None, after),
         };
         columns.push(value);

@@ -192,9 +192,6 @@ mod tests {
     fn text_parameters_are_bound_in_order() {
         let mut out = Vec::new();
         bind_text(&mut out, b"s", &["a", "bc"]);
-        assert_eq!(
-            out,
-            b"B\0\0\0\x18\0s\0\0\0\0\x02\0\0\0\x01a\0\0\0\x02bc\0\0"
-        );
+        assert_eq!(out, b"B\0\0\0\x18\0s\0\0\0\0\x02\0\0\0\x01a\0\0\0\x02bc\0\0");
     }
 }

@@ -130,10 +130,7 @@ mod tests {
     #[test]
     fn a_header_needs_five_bytes() {
         assert_eq!(Header::read(b"Q\0\0\0", MAX), Ok(None));
-        assert_eq!(
-            Header::read(b"Q\0\0\0\x04", MAX),
-            Ok(Some(Header { tag: b'Q', frame_len: 5 }))
-        );
+        assert_eq!(Header::read(b"Q\0\0\0\x04", MAX), Ok(Some(Header { tag: b'Q', frame_len: 5 })));
     }
 
     #[test]

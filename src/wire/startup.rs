@@ -98,7 +98,11 @@ pub fn packet_len(input: &[u8]) -> Result<Option<usize>, StartupError> {
         return Ok(None);
     };
     let length = u32::from_be_bytes(*length) as usize;
-    if (8..=STARTUP_PACKET_MAX).contains(&length) { Ok(Some(length)) } else { Err(StartupError::Length) }
+    if (8..=STARTUP_PACKET_MAX).contains(&length) {
+        Ok(Some(length))
+    } else {
+        Err(StartupError::Length)
+    }
 }
 
 /// Reads one whole packet, its length field included.

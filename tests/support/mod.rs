@@ -24,15 +24,19 @@ pub mod raw;
 pub mod scram;
 pub mod scripted;
 
-use std::io::Write as _;
+use std::io::{Read, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Longest time any single step of a test may take before it counts as hanging.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Longest time a program of a test may take, such as a driver's whole script.
+pub const PROGRAM_PATIENCE: Duration = Duration::from_secs(180);
 
 /// Below the range the kernel takes for outgoing connections, so that a port stays free between our
 /// choosing it and the server's binding it.
@@ -51,7 +55,10 @@ pub fn free_port() -> u16 {
             return port;
         }
     }
-    panic!("no free TCP port between {FIRST_PORT} and {}", FIRST_PORT + PORTS);
+    panic!(
+        "no free TCP port between {FIRST_PORT} and {}",
+        FIRST_PORT + PORTS
+    );
 }
 
 /// Where `tests/run` puts what it installs: the virtual environment, the node modules and the newest
@@ -87,7 +94,10 @@ pub fn absent(what: &str) {
     let _ = std::io::stderr().lock().write_all(message.as_bytes());
     // `tests/run` repeats these at the end.
     if let Some(list) = std::env::var_os("PGWEIR_NOT_TESTED") {
-        let file = std::fs::OpenOptions::new().append(true).create(true).open(list);
+        let file = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(list);
         writeln!(file.unwrap(), "{what}").unwrap();
     }
 }
@@ -101,17 +111,38 @@ pub fn on_path(program: &str) -> bool {
 /// Runs a program to its end and returns what it wrote to standard output.
 ///
 /// # Panics
-/// With everything it wrote, when it fails.
+/// With everything it wrote, when it fails or takes longer than [`PROGRAM_PATIENCE`].
 pub fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success(),
-        "{command:?} ended with {}\n{stdout}\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    stdout.into_owned()
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let stdout = read_aside(child.stdout.take().unwrap());
+    let stderr = read_aside(child.stderr.take().unwrap());
+    let begun = Instant::now();
+    let mut status = child.try_wait().unwrap();
+    while status.is_none() && begun.elapsed() < PROGRAM_PATIENCE {
+        std::thread::sleep(Duration::from_millis(5));
+        status = child.try_wait().unwrap();
+    }
+    if status.is_none() {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let (stdout, stderr) = (stdout.join().unwrap(), stderr.join().unwrap());
+    let ending = status.map_or("hangs".to_owned(), |status| status.to_string());
+    let succeeded = status.is_some_and(|status| status.success());
+    assert!(succeeded, "{command:?}: {ending}\n{stdout}\n{stderr}");
+    stdout
+}
+
+fn read_aside(mut stream: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
 }
 
 /// Polls `condition` until it holds.
@@ -123,7 +154,10 @@ pub fn run(command: &mut Command) -> String {
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "{what}: not within {PATIENCE:?}"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }

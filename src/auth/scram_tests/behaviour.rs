@@ -17,24 +17,15 @@ fn each_binding_logs_in_by_the_strongest_mechanism_that_both_have() {
         let outcome = exchange(&binding, end_point, "pencil", &verifier(), untouched);
         assert_eq!(outcome, Ok(mechanism), "{binding:?} {end_point:?}");
         let outcome = exchange(&binding, end_point, "pencil ", &verifier(), untouched);
-        assert_eq!(
-            outcome,
-            Err(ScramError::AuthenticationFailed),
-            "{binding:?} {end_point:?}"
-        );
+        assert_eq!(outcome, Err(ScramError::AuthenticationFailed), "{binding:?} {end_point:?}");
     }
 }
 
 #[test]
 fn another_certificate_in_between_is_noticed() {
     for theirs in [[0x5b; 32].as_slice(), &[0x5a; 31], &[0x5a; 33], &[]] {
-        let outcome = exchange(
-            &tls(Some(END_POINT)),
-            Some(theirs),
-            "pencil",
-            &verifier(),
-            untouched,
-        );
+        let outcome =
+            exchange(&tls(Some(END_POINT)), Some(theirs), "pencil", &verifier(), untouched);
         assert_eq!(outcome, Err(ScramError::BindingMismatch));
     }
     assert_eq!(ScramError::BindingMismatch.kind(), ScramErrorKind::Channel);
@@ -43,9 +34,8 @@ fn another_certificate_in_between_is_noticed() {
 /// Whoever removes PLUS from the offer makes a capable client say `y`, and that is refused.
 #[test]
 fn a_downgrade_is_refused() {
-    let (client, first) = ScramClient::start([SCRAM_SHA_256], Some(END_POINT), &client_nonce())
-        .ok()
-        .unwrap();
+    let (client, first) =
+        ScramClient::start([SCRAM_SHA_256], Some(END_POINT), &client_nonce()).ok().unwrap();
     assert!(first.starts_with(b"y,,"));
     let refused = start(&tls(Some(END_POINT)), client.mechanism(), &first).err();
     assert_eq!(refused, Some(ScramError::Downgrade));
@@ -65,18 +55,9 @@ fn the_client_needs_a_mechanism_that_it_can_do() {
     let start = |offered: &[&'static str], end_point| {
         ScramClient::start(offered.iter().copied(), end_point, &client_nonce()).err()
     };
-    assert_eq!(
-        start(&none, Some(END_POINT)),
-        Some(ScramError::NoCommonMechanism)
-    );
-    assert_eq!(
-        start(&["OAUTHBEARER"], None),
-        Some(ScramError::NoCommonMechanism)
-    );
-    assert_eq!(
-        start(&[SCRAM_SHA_256_PLUS], None),
-        Some(ScramError::NoCommonMechanism)
-    );
+    assert_eq!(start(&none, Some(END_POINT)), Some(ScramError::NoCommonMechanism));
+    assert_eq!(start(&["OAUTHBEARER"], None), Some(ScramError::NoCommonMechanism));
+    assert_eq!(start(&[SCRAM_SHA_256_PLUS], None), Some(ScramError::NoCommonMechanism));
     assert_eq!(start(&[SCRAM_SHA_256_PLUS], Some(END_POINT)), None);
     assert_eq!(start(&["OAUTHBEARER", SCRAM_SHA_256], None), None);
 }
@@ -90,10 +71,9 @@ fn an_unknown_user_and_a_wrong_password_are_answered_alike() {
         ITERATIONS,
     );
     let unknown = ScramVerifier::mock(&MOCK_KEY, "app", ITERATIONS);
-    for (binding, end_point) in [
-        (ServerBinding::NoTls, None),
-        (tls(Some(END_POINT)), Some(END_POINT)),
-    ] {
+    for (binding, end_point) in
+        [(ServerBinding::NoTls, None), (tls(Some(END_POINT)), Some(END_POINT))]
+    {
         let seen = |verifier: &ScramVerifier, typed: &str| {
             let mut messages = Vec::new();
             let outcome = exchange(&binding, end_point, typed, verifier, |_, message| {
@@ -114,10 +94,7 @@ fn salts_of_unknown_users_are_stable_and_differ_between_users_and_keys() {
     assert_eq!(salt(&MOCK_KEY, "a"), salt(&MOCK_KEY, "a"));
     assert_ne!(salt(&MOCK_KEY, "a"), salt(&MOCK_KEY, "b"));
     assert_ne!(salt(&MOCK_KEY, "a"), salt(&[4; 32], "a"));
-    assert_eq!(
-        salt(&MOCK_KEY, "a"),
-        ScramVerifier::salt_for(&MOCK_KEY, "a")
-    );
+    assert_eq!(salt(&MOCK_KEY, "a"), ScramVerifier::salt_for(&MOCK_KEY, "a"));
 }
 
 /// A server that knows the password's stored key only (a leaked backup, say) cannot pose as the real one.
@@ -127,26 +104,17 @@ fn a_server_without_the_server_key_is_found_out() {
     posing.server_key = ScramVerifier::mock(&MOCK_KEY, "app", ITERATIONS).server_key;
     let outcome = exchange(&ServerBinding::NoTls, None, "pencil", &posing, untouched);
     assert_eq!(outcome, Err(ScramError::ServerSignature));
-    assert_eq!(
-        ScramError::ServerSignature.kind(),
-        ScramErrorKind::ServerNotAuthentic
-    );
+    assert_eq!(ScramError::ServerSignature.kind(), ScramErrorKind::ServerNotAuthentic);
 }
 
 #[test]
 fn a_proof_cannot_be_replayed_to_another_exchange() {
     let mut recorded = Vec::new();
-    exchange(
-        &ServerBinding::NoTls,
-        None,
-        "pencil",
-        &verifier(),
-        |step, message| {
-            if step == 2 {
-                recorded.clone_from(message);
-            }
-        },
-    )
+    exchange(&ServerBinding::NoTls, None, "pencil", &verifier(), |step, message| {
+        if step == 2 {
+            recorded.clone_from(message);
+        }
+    })
     .unwrap();
     let first = format!("n,,n=,r={}", client_nonce().as_str());
     let nonce = Nonce::from_random(&[7; 18]);

@@ -16,13 +16,7 @@ fn a_malformed_client_first_is_refused_for_what_it_is() {
     let long = format!("n,,n=,r={}", "a".repeat(CLIENT_MESSAGE_LEN_MAX - 7));
     let table = [
         ("", E::Empty),
-        (
-            &long,
-            E::TooLong {
-                len: 1025,
-                max: 1024,
-            },
-        ),
+        (&long, E::TooLong { len: 1025, max: 1024 }),
         ("n,,n=,r=a\0", E::Nul),
         ("n", E::BindingHeader),
         ("n,", E::BindingHeader),
@@ -56,26 +50,11 @@ fn mechanism_offer_and_header_have_to_agree() {
     let (clear, bound) = (ServerBinding::NoTls, tls(Some(END_POINT)));
     let (plain, plus) = (SCRAM_SHA_256, SCRAM_SHA_256_PLUS);
     let table = [
-        (
-            &clear,
-            plain,
-            "p=tls-server-end-point",
-            E::BindingUnexpected,
-        ),
-        (
-            &clear,
-            plus,
-            "p=tls-server-end-point",
-            E::MechanismNotOffered,
-        ),
+        (&clear, plain, "p=tls-server-end-point", E::BindingUnexpected),
+        (&clear, plus, "p=tls-server-end-point", E::MechanismNotOffered),
         (&clear, "SCRAM-SHA-1", "n", E::MechanismNotOffered),
         (&clear, "", "n", E::MechanismNotOffered),
-        (
-            &bound,
-            plain,
-            "p=tls-server-end-point",
-            E::BindingUnexpected,
-        ),
+        (&bound, plain, "p=tls-server-end-point", E::BindingUnexpected),
         (&bound, plus, "p=tls-unique", E::BindingType),
         (&bound, plus, "p=", E::BindingType),
         (&bound, plus, "n", E::BindingMissing),
@@ -91,15 +70,8 @@ fn mechanism_offer_and_header_have_to_agree() {
 
 #[test]
 fn a_client_first_with_a_name_and_optional_extensions_is_accepted() {
-    for message in [
-        "n,,n=somebody,r=a",
-        "y,,n=a=2Cb,r=a,x=1,y=",
-        "n,,n=\u{e9},r=a",
-    ] {
-        assert!(
-            start(&tls(None), SCRAM_SHA_256, message.as_bytes()).is_ok(),
-            "{message}"
-        );
+    for message in ["n,,n=somebody,r=a", "y,,n=a=2Cb,r=a,x=1,y=", "n,,n=\u{e9},r=a"] {
+        assert!(start(&tls(None), SCRAM_SHA_256, message.as_bytes()).is_ok(), "{message}");
     }
 }
 
@@ -110,13 +82,7 @@ fn a_malformed_client_final_is_refused_for_what_it_is() {
     let p = STANDARD.encode([0; 32]);
     let table = [
         (String::new(), E::Empty),
-        (
-            "a".repeat(1025),
-            E::TooLong {
-                len: 1025,
-                max: 1024,
-            },
-        ),
+        ("a".repeat(1025), E::TooLong { len: 1025, max: 1024 }),
         (format!("c=biws,r={r}\0,p={p}"), E::Nul),
         (format!("r={r},p={p}"), E::AttributeExpected('c')),
         (format!("c=biws,p={p}"), E::AttributeExpected('r')),
@@ -127,20 +93,11 @@ fn a_malformed_client_final_is_refused_for_what_it_is() {
         (format!("c=biws,r={r},p={p},p={p}"), E::Garbage),
         (format!("c=biws,r={r},p="), E::MalformedValue('p')),
         (format!("c=biws,r={r},p=****"), E::MalformedValue('p')),
-        (
-            format!("c=biws,r={r},p={}", STANDARD.encode([0; 31])),
-            E::MalformedValue('p'),
-        ),
-        (
-            format!("c=biws,r={r},p={}", STANDARD.encode([0; 33])),
-            E::MalformedValue('p'),
-        ),
+        (format!("c=biws,r={r},p={}", STANDARD.encode([0; 31])), E::MalformedValue('p')),
+        (format!("c=biws,r={r},p={}", STANDARD.encode([0; 33])), E::MalformedValue('p')),
         (format!("c=eSws,r={r},p={p}"), E::BindingNotRepeated),
         (format!("c=,r={r},p={p}"), E::BindingNotRepeated),
-        (
-            format!("c=biws,r={},p={p}", client_nonce().as_str()),
-            E::NonceMismatch,
-        ),
+        (format!("c=biws,r={},p={p}", client_nonce().as_str()), E::NonceMismatch),
         (format!("c=biws,r={r}x,p={p}"), E::NonceMismatch),
         (format!("c=biws,r=,p={p}"), E::NonceMismatch),
         (format!("c=biws,r={r},p={p}"), E::AuthenticationFailed),
@@ -160,13 +117,7 @@ fn a_malformed_server_first_is_refused_for_what_it_is() {
     let s = STANDARD.encode(SALT);
     let table = [
         (String::new(), E::Empty),
-        (
-            "a".repeat(2001),
-            E::TooLong {
-                len: 2001,
-                max: SERVER_MESSAGE_LEN_MAX,
-            },
-        ),
+        ("a".repeat(2001), E::TooLong { len: 2001, max: SERVER_MESSAGE_LEN_MAX }),
         (format!("r={r},s={s},i=4096\0"), E::Nul),
         (format!("m=x,r={r},s={s},i=4096"), E::MandatoryExtension),
         (format!("s={s},r={r},i=4096"), E::AttributeExpected('r')),
@@ -176,10 +127,7 @@ fn a_malformed_server_first_is_refused_for_what_it_is() {
         (format!("r={r},s={s},i=4096,x=1"), E::Garbage),
         (format!("r=other,s={s},i=4096"), E::NonceMismatch),
         (format!("r=,s={s},i=4096"), E::NonceMismatch),
-        (
-            format!("r={},s={s},i=4096", nonce.as_str()),
-            E::MalformedNonce,
-        ),
+        (format!("r={},s={s},i=4096", nonce.as_str()), E::MalformedNonce),
         (format!("r={r} ,s={s},i=4096"), E::MalformedNonce),
         (format!("r={r},s=,i=4096"), E::MalformedValue('s')),
         (format!("r={r},s=!,i=4096"), E::MalformedValue('s')),
@@ -191,10 +139,7 @@ fn a_malformed_server_first_is_refused_for_what_it_is() {
         (format!("r={r},s={s},i=4096x"), E::MalformedValue('i')),
         (format!("r={r},s={s},i=1000001"), E::TooManyIterations),
         (format!("r={r},s={s},i=4294967296"), E::TooManyIterations),
-        (
-            format!("r={r},s={s},i=99999999999999999999999"),
-            E::TooManyIterations,
-        ),
+        (format!("r={r},s={s},i=99999999999999999999999"), E::TooManyIterations),
     ];
     for (message, expected) in table {
         let refused = started_client().challenge(message.as_bytes()).err();
@@ -227,10 +172,7 @@ fn a_server_final_is_believed_only_with_the_right_signature() {
         ("v".to_owned(), E::AttributeExpected('v')),
         ("x=1".to_owned(), E::AttributeExpected('v')),
         ("v=".to_owned(), E::MalformedValue('v')),
-        (
-            format!("v={}", STANDARD.encode([0; 20])),
-            E::MalformedValue('v'),
-        ),
+        (format!("v={}", STANDARD.encode([0; 20])), E::MalformedValue('v')),
         (format!("v={v},x=1"), E::Garbage),
         (format!("v={v}"), E::ServerSignature),
         ("e=invalid-proof".to_owned(), refusal("invalid-proof")),
@@ -245,8 +187,5 @@ fn a_server_final_is_believed_only_with_the_right_signature() {
         let refused = challenge.respond(&keys).0.finish(message.as_bytes()).err();
         assert_eq!(refused, Some(expected), "{message:?}");
     }
-    assert_eq!(
-        refusal("invalid-proof").to_string(),
-        "the server refused: invalid-proof"
-    );
+    assert_eq!(refusal("invalid-proof").to_string(), "the server refused: invalid-proof");
 }

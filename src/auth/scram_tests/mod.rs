@@ -40,9 +40,7 @@ fn server_nonce() -> Nonce {
 }
 
 fn tls(end_point: Option<&[u8]>) -> ServerBinding {
-    ServerBinding::Tls {
-        end_point: end_point.map(<[u8]>::to_vec),
-    }
+    ServerBinding::Tls { end_point: end_point.map(<[u8]>::to_vec) }
 }
 
 fn start(
@@ -50,30 +48,18 @@ fn start(
     mechanism: &str,
     client_first: &[u8],
 ) -> Result<(ScramServer, Vec<u8>), ScramError> {
-    ScramServer::start(
-        binding,
-        mechanism,
-        client_first,
-        &verifier(),
-        &server_nonce(),
-    )
+    ScramServer::start(binding, mechanism, client_first, &verifier(), &server_nonce())
 }
 
 /// A server in clear that sent its challenge to [`client_nonce`].
 fn challenged_server() -> ScramServer {
     let first = format!("n,,n=,r={}", client_nonce().as_str());
-    start(&ServerBinding::NoTls, SCRAM_SHA_256, first.as_bytes())
-        .ok()
-        .unwrap()
-        .0
+    start(&ServerBinding::NoTls, SCRAM_SHA_256, first.as_bytes()).ok().unwrap().0
 }
 
 /// A client in clear that sent its first message.
 fn started_client() -> ScramClient {
-    ScramClient::start([SCRAM_SHA_256], None, &client_nonce())
-        .ok()
-        .unwrap()
-        .0
+    ScramClient::start([SCRAM_SHA_256], None, &client_nonce()).ok().unwrap().0
 }
 
 /// What goes over the wire in an exchange, each message changed at will by `edit` (0: client-first, 1:

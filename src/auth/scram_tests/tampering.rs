@@ -37,10 +37,7 @@ fn no_byte_of_an_exchange_can_be_changed() {
                     };
                     // A flipped bit may ask for up to 9999 iterations, which is fine but slow.
                     let outcome = exchange(&binding, end_point, "pencil", &verifier(), flip);
-                    assert!(
-                        outcome.is_err(),
-                        "{binding:?} message {step} byte {at} bit {bit}"
-                    );
+                    assert!(outcome.is_err(), "{binding:?} message {step} byte {at} bit {bit}");
                 }
                 let cut = |now, message: &mut Vec<u8>| {
                     if now == step {
@@ -48,10 +45,7 @@ fn no_byte_of_an_exchange_can_be_changed() {
                     }
                 };
                 let outcome = exchange(&binding, end_point, "pencil", &verifier(), cut);
-                assert!(
-                    outcome.is_err(),
-                    "{binding:?} message {step} without byte {at}"
-                );
+                assert!(outcome.is_err(), "{binding:?} message {step} without byte {at}");
             }
         }
     }

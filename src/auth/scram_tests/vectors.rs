@@ -16,11 +16,7 @@ fn the_example_of_rfc_7677_is_reproduced_by_both_roles() {
         p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
     const SERVER_FINAL: &[u8] = b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=";
 
-    let salt = STANDARD
-        .decode("W22ZaJ0SNY7soEsUEjb6gQ==")
-        .unwrap()
-        .try_into()
-        .unwrap();
+    let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap().try_into().unwrap();
     let verifier = ScramVerifier::derive(&password("pencil"), salt, ITERATIONS_DEFAULT);
     let server_nonce = Nonce::from_text("%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0");
     let (server, server_first) = ScramServer::start(
@@ -99,10 +95,7 @@ fn a_login_recorded_from_postgresql_is_reproduced() {
     let client_final = format!("c=biws,r={NONCE},p=apw6O55eCEMfM9xbXXKj+9bOpk8chFyParT/Onb5Mj8=");
     let server_final = b"v=mFve1ctBFFN8UZJTSvuTfwmnnH2F+kDDUdcUpnnICMs=";
 
-    let challenge = started_client()
-        .challenge(server_first.as_bytes())
-        .ok()
-        .unwrap();
+    let challenge = started_client().challenge(server_first.as_bytes()).ok().unwrap();
     let keys = keys(&challenge, "correct horse");
     let (proof, response) = challenge.respond(&keys);
     assert_eq!(response, client_final.as_bytes());

@@ -16,9 +16,7 @@ struct Secrets {
 
 impl Secrets {
     fn new() -> Self {
-        Self {
-            directory: tempfile::tempdir().unwrap(),
-        }
+        Self { directory: tempfile::tempdir().unwrap() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -42,10 +40,7 @@ fn file_auth(path: &Path) -> Auth {
 /// Loads and refreshes with a time to live of a day, so that only a look at the file can tell.
 async fn load_and_watch(paths: &[&Path]) -> Arc<Credentials> {
     let auth: Vec<Auth> = paths.iter().map(|path| file_auth(path)).collect();
-    let settings = Settings {
-        time_to_live: Duration::from_secs(86_400),
-        aws: None,
-    };
+    let settings = Settings { time_to_live: Duration::from_secs(86_400), aws: None };
     let (credentials, _) = Credentials::load(&auth, settings).await.unwrap();
     tokio::spawn(Arc::clone(&credentials).run(std::future::pending()));
     credentials
@@ -54,10 +49,7 @@ async fn load_and_watch(paths: &[&Path]) -> Arc<Credentials> {
 /// Waits until another secret is in use, at most ten of paused time's seconds.
 async fn next_change(credentials: &Credentials) {
     let mut changes = credentials.changes();
-    timeout(Duration::from_secs(10), changes.changed())
-        .await
-        .expect("no change")
-        .unwrap();
+    timeout(Duration::from_secs(10), changes.changed()).await.expect("no change").unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -108,10 +100,7 @@ async fn a_half_written_file_keeps_the_old_value_until_it_is_whole() {
         assert!(Arc::ptr_eq(&before, &credentials.lookup("app").unwrap()));
         let status = credentials.status();
         assert!(status[0].usable);
-        assert_eq!(
-            status[0].last_error.as_ref().map(SourceError::as_label),
-            Some("content")
-        );
+        assert_eq!(status[0].last_error.as_ref().map(SourceError::as_label), Some("content"));
     }
     secrets.write("app.json", &text);
     next_change(&credentials).await;
@@ -122,10 +111,7 @@ async fn a_half_written_file_keeps_the_old_value_until_it_is_whole() {
 #[tokio::test(start_paused = true)]
 async fn a_removed_file_keeps_its_user_and_a_missing_one_gets_its_user_when_it_comes() {
     let secrets = Secrets::new();
-    let (app, later) = (
-        secrets.write("app.json", &json("app", "one")),
-        secrets.path("later.json"),
-    );
+    let (app, later) = (secrets.write("app.json", &json("app", "one")), secrets.path("later.json"));
     let credentials = load_and_watch(&[&app, &later]).await;
     assert!(credentials.lookup("later").is_none());
     fs::remove_file(&app).unwrap();
@@ -145,21 +131,10 @@ async fn a_file_that_is_touched_but_not_changed_keeps_its_credential() {
     let secrets = Secrets::new();
     let path = secrets.write("app.json", &json("app", "one"));
     let credentials = load_and_watch(&[&path]).await;
-    let (before, read) = (
-        credentials.lookup("app").unwrap(),
-        credentials.status()[0].last_success,
-    );
+    let (before, read) = (credentials.lookup("app").unwrap(), credentials.status()[0].last_success);
     // Rather than writing it again: within a tick of the file system's clock that looks the same.
-    fs::File::options()
-        .write(true)
-        .open(path)
-        .unwrap()
-        .set_modified(UNIX_EPOCH)
-        .unwrap();
+    fs::File::options().write(true).open(path).unwrap().set_modified(UNIX_EPOCH).unwrap();
     sleep(Duration::from_secs(5)).await;
-    assert!(
-        credentials.status()[0].last_success > read,
-        "it was read again"
-    );
+    assert!(credentials.status()[0].last_success > read, "it was read again");
     assert!(Arc::ptr_eq(&before, &credentials.lookup("app").unwrap()));
 }

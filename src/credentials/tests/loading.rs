@@ -19,11 +19,7 @@ async fn sources_are_read_in_parallel_but_eight_at_most() {
     service.takes(Duration::from_secs(1));
     let start = Instant::now();
     let (credentials, problems) = load(&service, &auth).await.unwrap();
-    assert_eq!(
-        start.elapsed().as_secs(),
-        3,
-        "20 reads of one second, eight at a time"
-    );
+    assert_eq!(start.elapsed().as_secs(), 3, "20 reads of one second, eight at a time");
     assert_eq!(service.running_max.load(Ordering::SeqCst), 8);
     assert_eq!(problems, []);
     assert!((0..20).all(|number| credentials.lookup(&format!("u{number}")).is_some()));
@@ -43,11 +39,7 @@ async fn a_source_that_cannot_be_read_disables_its_own_user_only() {
         user_disabled: true,
     };
     assert_eq!(problems, [expected]);
-    let usable: Vec<bool> = credentials
-        .status()
-        .iter()
-        .map(|status| status.usable)
-        .collect();
+    let usable: Vec<bool> = credentials.status().iter().map(|status| status.usable).collect();
     assert_eq!(usable, [true, false, true]);
 }
 
@@ -59,16 +51,9 @@ async fn without_any_usable_secret_there_is_an_error_with_all_problems() {
     else {
         panic!("loaded nothing without an error");
     };
-    let origins: Vec<&str> = problems
-        .iter()
-        .map(|problem| problem.origin.as_str())
-        .collect();
+    let origins: Vec<&str> = problems.iter().map(|problem| problem.origin.as_str()).collect();
     assert_eq!(origins, ["a", "b"]);
-    assert!(
-        problems[1]
-            .to_string()
-            .starts_with("b: Secrets Manager cannot be reached")
-    );
+    assert!(problems[1].to_string().starts_with("b: Secrets Manager cannot be reached"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -80,26 +65,14 @@ async fn a_source_that_hangs_does_not_keep_the_others_from_starting() {
         panic!("loaded what never answered");
     };
     assert_eq!(start.elapsed(), Duration::from_secs(15));
-    assert!(
-        problems
-            .iter()
-            .all(|problem| problem.error == SourceError::TimedOut)
-    );
+    assert!(problems.iter().all(|problem| problem.error == SourceError::TimedOut));
 
     let (service, auth) = Service::with_users(100);
     service.takes(Duration::from_secs(10));
     let start = Instant::now();
     let (_, problems) = load(&service, &auth).await.unwrap();
-    assert_eq!(
-        start.elapsed(),
-        Duration::from_secs(60),
-        "all reads would take 130 seconds"
-    );
-    assert!(
-        (52..=60).contains(&problems.len()),
-        "{} of 100 were not read",
-        problems.len()
-    );
+    assert_eq!(start.elapsed(), Duration::from_secs(60), "all reads would take 130 seconds");
+    assert!((52..=60).contains(&problems.len()), "{} of 100 were not read", problems.len());
 }
 
 #[tokio::test(start_paused = true)]
@@ -109,27 +82,16 @@ async fn of_two_sources_for_a_user_the_first_is_used_and_the_second_is_a_problem
     service.holds("b", "app", "second");
     let (credentials, problems) = load(&service, &[auth("a"), auth("b")]).await.unwrap();
     assert_eq!(password(&credentials, "app"), "first");
-    let error = SourceError::DuplicateUser {
-        username: "app".to_owned(),
-        first: "a".to_owned(),
-    };
+    let error = SourceError::DuplicateUser { username: "app".to_owned(), first: "a".to_owned() };
     assert_eq!(problems.len(), 1);
-    assert_eq!(
-        (problems[0].origin.as_str(), &problems[0].error),
-        ("b", &error)
-    );
+    assert_eq!((problems[0].origin.as_str(), &problems[0].error), ("b", &error));
 }
 
 #[tokio::test(start_paused = true)]
 async fn content_that_is_no_secret_is_reported_without_being_shown() {
     let (service, _) = Service::with_users(1);
-    let contents = [
-        "",
-        "hunter2",
-        "[\"hunter2\"]",
-        "{\"password\": \"hunter2\"}",
-        "{\"username\": \"hunter2",
-    ];
+    let contents =
+        ["", "hunter2", "[\"hunter2\"]", "{\"password\": \"hunter2\"}", "{\"username\": \"hunter2"];
     for content in contents {
         service.answers("bad", Ok(content.to_owned()));
         let (_, problems) = load(&service, &[auth("u0"), auth("bad")]).await.unwrap();
@@ -146,10 +108,7 @@ async fn debug_output_of_a_credential_shows_user_and_generation_only() {
     service.holds("a", "app", "hunter2");
     let (credentials, _) = load(&service, &[auth("a")]).await.unwrap();
     let credential = credentials.lookup("app").unwrap();
-    assert_eq!(
-        format!("{credential:?}"),
-        "Credential { username: \"app\", generation: 1, .. }"
-    );
+    assert_eq!(format!("{credential:?}"), "Credential { username: \"app\", generation: 1, .. }");
 }
 
 /// Whether a client that knows `password` gets in.
@@ -163,9 +122,7 @@ fn logs_in(verifier: &ScramVerifier, password: &str) -> bool {
     let password = Password::new(password.to_owned());
     let keys = ScramKeys::derive(&password, challenge.parameters());
     let (proof, last) = challenge.respond(&keys);
-    server
-        .finish(&last)
-        .is_ok_and(|last| proof.finish(&last).is_ok())
+    server.finish(&last).is_ok_and(|last| proof.finish(&last).is_ok())
 }
 
 #[tokio::test(start_paused = true)]
@@ -184,30 +141,21 @@ async fn clients_log_in_with_the_password_of_the_secret_and_no_other() {
 async fn an_unknown_user_looks_like_one_with_another_password() {
     let (service, auth) = Service::with_users(1);
     let (credentials, _) = load(&service, &auth).await.unwrap();
-    let (real, mock) = (
-        &credentials.lookup("u0").unwrap().verifier,
-        credentials.mock_verifier("nobody"),
-    );
+    let (real, mock) =
+        (&credentials.lookup("u0").unwrap().verifier, credentials.mock_verifier("nobody"));
     assert_eq!(mock.iterations(), real.iterations());
     assert_eq!(mock.salt(), credentials.mock_verifier("nobody").salt());
     assert_ne!(mock.salt(), credentials.mock_verifier("somebody").salt());
     assert!(!logs_in(&mock, "secret"));
     let salt_kept = credentials.mock_verifier("u0");
-    assert_eq!(
-        salt_kept.salt(),
-        real.salt(),
-        "a user who comes or goes keeps the salt"
-    );
+    assert_eq!(salt_kept.salt(), real.salt(), "a user who comes or goes keeps the salt");
     let (another_process, _) = load(&service, &auth).await.unwrap();
     assert_ne!(mock.salt(), another_process.mock_verifier("nobody").salt());
 }
 
 async fn keys(credential: &Arc<Credential>, salt: u8, iterations: u32) -> Arc<ScramKeys> {
     let iterations = NonZeroU32::new(iterations).unwrap();
-    let parameters = ScramParameters {
-        salt: Box::new([salt; 16]),
-        iterations,
-    };
+    let parameters = ScramParameters { salt: Box::new([salt; 16]), iterations };
     credential.keys_for(&parameters).await.unwrap()
 }
 
@@ -229,21 +177,12 @@ async fn a_target_accepts_a_login_with_the_keys() {
     let (credentials, _) = load(&service, &auth).await.unwrap();
     let credential = credentials.lookup("u0").unwrap();
     // The target's own verifier of the same password.
-    let stored = ScramVerifier::derive(
-        &credential.password,
-        [3; 16],
-        NonZeroU32::new(5000).unwrap(),
-    );
+    let stored =
+        ScramVerifier::derive(&credential.password, [3; 16], NonZeroU32::new(5000).unwrap());
     let nonce = Nonce::from_random(&[7; RAW_NONCE_LEN]);
     let (client, first) = ScramClient::start([SCRAM_SHA_256], None, &nonce).unwrap();
-    let (server, challenge) = ScramServer::start(
-        &ServerBinding::NoTls,
-        SCRAM_SHA_256,
-        &first,
-        &stored,
-        &nonce,
-    )
-    .unwrap();
+    let (server, challenge) =
+        ScramServer::start(&ServerBinding::NoTls, SCRAM_SHA_256, &first, &stored, &nonce).unwrap();
     let challenge = client.challenge(&challenge).unwrap();
     let keys = credential.keys_for(challenge.parameters()).await.unwrap();
     let (proof, last) = challenge.respond(&keys);

@@ -15,20 +15,12 @@ async fn a_source_is_read_again_when_its_time_to_live_is_over() {
     let _credentials = load_and_run(&service, &auth).await;
     pass(TIME_TO_LIVE * 20).await;
     let asked = service.asked_for("u0");
-    assert!(
-        (18..=23).contains(&asked.len()),
-        "{} reads in 20 times to live",
-        asked.len()
-    );
+    assert!((18..=23).contains(&asked.len()), "{} reads in 20 times to live", asked.len());
     let gaps: Vec<Duration> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
     // The timer's millisecond comes on top.
     let allowed = Duration::from_secs(270)..=Duration::from_millis(330_010);
     assert!(gaps.iter().all(|gap| allowed.contains(gap)), "{gaps:?}");
-    assert!(
-        gaps.windows(2)
-            .any(|pair| pair[0].abs_diff(pair[1]).as_secs() > 0),
-        "no jitter"
-    );
+    assert!(gaps.windows(2).any(|pair| pair[0].abs_diff(pair[1]).as_secs() > 0), "no jitter");
 }
 
 #[tokio::test(start_paused = true)]
@@ -50,17 +42,11 @@ async fn a_secret_that_did_not_change_keeps_its_credential() {
 async fn a_changed_secret_takes_effect_and_is_announced() {
     let (service, auth) = Service::with_users(2);
     let credentials = load_and_run(&service, &auth).await;
-    let (first, other) = (
-        generation(&credentials, "u0"),
-        generation(&credentials, "u1"),
-    );
+    let (first, other) = (generation(&credentials, "u0"), generation(&credentials, "u1"));
     let mut changes = credentials.changes();
     let revision = *changes.borrow_and_update();
     service.holds("u0", "u0", "rotated");
-    timeout(TIME_TO_LIVE * 2, changes.changed())
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(TIME_TO_LIVE * 2, changes.changed()).await.unwrap().unwrap();
     assert!(*changes.borrow() > revision);
     assert_eq!(password(&credentials, "u0"), "rotated");
     assert!(generation(&credentials, "u0") > first.max(other));
@@ -95,16 +81,10 @@ async fn the_old_value_stays_while_the_source_is_away_and_heals_afterwards() {
     }
     service.holds("u0", "u0", "rotated meanwhile");
     let mut changes = credentials.changes();
-    timeout(Duration::from_secs(61), changes.changed())
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(Duration::from_secs(61), changes.changed()).await.unwrap().unwrap();
     assert_eq!(password(&credentials, "u0"), "rotated meanwhile");
     let status = credentials.status();
-    assert_eq!(
-        (status[0].last_error.clone(), status[0].failures),
-        (None, 0)
-    );
+    assert_eq!((status[0].last_error.clone(), status[0].failures), (None, 0));
     assert!(status[0].last_success.unwrap().elapsed() < Duration::from_secs(61));
 }
 
@@ -117,10 +97,7 @@ async fn a_user_whose_source_failed_at_the_start_is_there_once_it_is_repaired() 
     assert!(credentials.lookup("u1").is_none());
     let mut changes = credentials.changes();
     service.holds("u1", "u1", "created");
-    timeout(Duration::from_secs(61), changes.changed())
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(Duration::from_secs(61), changes.changed()).await.unwrap().unwrap();
     assert_eq!(password(&credentials, "u1"), "created");
 }
 
@@ -132,11 +109,7 @@ async fn failing_reads_back_off_to_once_a_minute() {
     pass(TIME_TO_LIVE + Duration::from_secs(3600)).await;
     let asked = service.asked_for("u0");
     // 30 to 60 seconds between two of them, and a few closer ones at first.
-    assert!(
-        (60..=130).contains(&asked.len()),
-        "{} reads in an hour",
-        asked.len()
-    );
+    assert!((60..=130).contains(&asked.len()), "{} reads in an hour", asked.len());
 }
 
 #[tokio::test(start_paused = true)]
@@ -149,11 +122,7 @@ async fn a_source_that_is_being_read_is_not_read_a_second_time() {
     assert_eq!(service.asked_for("u0").len(), 1);
     drop(somebody_reads_it);
     pass(Duration::from_secs(1)).await;
-    assert_eq!(
-        service.asked_for("u0").len(),
-        2,
-        "it is due, and nobody did it"
-    );
+    assert_eq!(service.asked_for("u0").len(), 2, "it is due, and nobody did it");
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,11 +139,7 @@ async fn many_refused_logins_cause_one_read_also_when_it_finds_nothing_new() {
     for call in calls {
         assert!(call.await.unwrap().is_some());
     }
-    assert_eq!(
-        service.asked_for("u0").len(),
-        2,
-        "at the start, and once for all"
-    );
+    assert_eq!(service.asked_for("u0").len(), 2, "at the start, and once for all");
 }
 
 #[tokio::test(start_paused = true)]
@@ -201,10 +166,7 @@ async fn a_failed_read_out_of_turn_is_tried_again_soon() {
     credentials.refresh_now("u0").await;
     service.holds("u0", "u0", "rotated");
     let mut changes = credentials.changes();
-    timeout(Duration::from_secs(2), changes.changed())
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(Duration::from_secs(2), changes.changed()).await.unwrap().unwrap();
     assert_eq!(password(&credentials, "u0"), "rotated");
 }
 
@@ -222,11 +184,7 @@ async fn a_refused_password_is_looked_up_at_once_by_one_read_for_all() {
     for seen in [one, two, three] {
         assert_eq!(seen.unwrap().password.expose(), "rotated");
     }
-    assert_eq!(
-        service.asked_for("u0").len(),
-        2,
-        "at the start, and once for the three"
-    );
+    assert_eq!(service.asked_for("u0").len(), 2, "at the start, and once for the three");
 }
 
 #[tokio::test(start_paused = true)]
@@ -249,9 +207,7 @@ async fn reads_out_of_turn_are_five_seconds_apart() {
 async fn a_throttling_service_is_not_asked_out_of_turn() {
     let (service, auth) = Service::with_users(1);
     let (credentials, _) = load(&service, &auth).await.unwrap();
-    let throttled = SourceError::Throttled {
-        code: "ThrottlingException".to_owned(),
-    };
+    let throttled = SourceError::Throttled { code: "ThrottlingException".to_owned() };
     service.answers("u0", Err(throttled));
     let mut waits = Vec::new();
     for _ in 0..600 {
@@ -262,10 +218,7 @@ async fn a_throttling_service_is_not_asked_out_of_turn() {
         }
         advance(Duration::from_secs(1)).await;
     }
-    let gaps: Vec<u64> = waits
-        .windows(2)
-        .map(|pair| (pair[1] - pair[0]).as_secs())
-        .collect();
+    let gaps: Vec<u64> = waits.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect();
     assert!(gaps.len() > 5);
     assert!(gaps[5..].iter().all(|gap| *gap >= 30), "{gaps:?}");
 }
@@ -279,10 +232,7 @@ async fn a_dropped_call_does_not_end_its_read() {
     let mut changes = credentials.changes();
     let call = timeout(Duration::from_secs(1), credentials.refresh_now("u0"));
     assert!(call.await.is_err(), "the caller went away");
-    timeout(Duration::from_secs(2), changes.changed())
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(Duration::from_secs(2), changes.changed()).await.unwrap().unwrap();
     assert_eq!(password(&credentials, "u0"), "rotated");
 }
 
@@ -299,9 +249,7 @@ async fn refreshing_ends_when_told_to() {
     let (service, auth) = Service::with_users(1);
     let (credentials, _) = load(&service, &auth).await.unwrap();
     let stop = sleep(Duration::from_secs(10));
-    timeout(Duration::from_secs(11), Arc::clone(&credentials).run(stop))
-        .await
-        .unwrap();
+    timeout(Duration::from_secs(11), Arc::clone(&credentials).run(stop)).await.unwrap();
     pass(TIME_TO_LIVE * 3).await;
     assert_eq!(service.asked_for("u0").len(), 1);
 }

@@ -35,10 +35,7 @@ async fn sources_that_stay_are_read_again_soon() {
     service.holds("u0", "u0", "rotated");
     credentials.reload(&auth).await.unwrap();
     let mut changes = credentials.changes();
-    timeout(Duration::from_secs(3), changes.changed())
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(Duration::from_secs(3), changes.changed()).await.unwrap().unwrap();
     assert_eq!(password(&credentials, "u0"), "rotated");
 }
 
@@ -48,17 +45,11 @@ async fn another_auth_type_takes_effect_even_while_the_source_is_away() {
     let credentials = load_and_run(&service, &auth).await;
     service.answers("u0", Err(away()));
     let auth_type = ClientPasswordAuthType::Md5;
-    let auth = [Auth {
-        client_password_auth_type: auth_type,
-        ..auth[0].clone()
-    }];
+    let auth = [Auth { client_password_auth_type: auth_type, ..auth[0].clone() }];
     let problems = credentials.reload(&auth).await.unwrap();
     assert_eq!(problems.len(), 1);
     assert!(!problems[0].user_disabled);
-    assert_eq!(
-        credentials.lookup("u0").unwrap().client_password_auth_type,
-        auth_type
-    );
+    assert_eq!(credentials.lookup("u0").unwrap().client_password_auth_type, auth_type);
     assert_eq!(credentials.mock_auth_type(), auth_type);
 }
 
@@ -91,11 +82,7 @@ async fn the_same_entry_twice_stays_one_user_and_one_problem() {
     let (credentials, problems) = load(&service, &twice).await.unwrap();
     assert_eq!(problems.len(), 1);
     assert_eq!(credentials.reload(&twice).await.unwrap().len(), 1);
-    let usable: Vec<bool> = credentials
-        .status()
-        .iter()
-        .map(|status| status.usable)
-        .collect();
+    let usable: Vec<bool> = credentials.status().iter().map(|status| status.usable).collect();
     assert_eq!(usable, [true, false]);
     assert_eq!(credentials.reload(&auth).await.unwrap(), []);
 }

@@ -45,38 +45,23 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LineLayer {
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut fields = Fields::default();
-        for span in context
-            .event_scope(event)
-            .into_iter()
-            .flat_map(Scope::from_root)
-        {
+        for span in context.event_scope(event).into_iter().flat_map(Scope::from_root) {
             if let Some(of_span) = span.extensions().get::<Fields>() {
-                of_span
-                    .0
-                    .iter()
-                    .for_each(|(name, value)| fields.set(name, value.clone()));
+                of_span.0.iter().for_each(|(name, value)| fields.set(name, value.clone()));
             }
         }
         // A span's field may be called like that too; the message is the event's own.
         fields.0.retain(|(name, _)| *name != MESSAGE);
         event.record(&mut fields);
         let metadata = event.metadata();
-        self.lines.push(&line(
-            self.format,
-            *metadata.level(),
-            metadata.target(),
-            fields,
-        ));
+        self.lines.push(&line(self.format, *metadata.level(), metadata.target(), fields));
     }
 }
 
 /// The line that tells how many lines were lost because the reader of the log was too slow.
 pub(super) fn dropped_line(format: LogFormat, dropped: u64) -> String {
     let mut fields = Fields::default();
-    fields.set(
-        MESSAGE,
-        "log lines were dropped: their reader is too slow".into(),
-    );
+    fields.set(MESSAGE, "log lines were dropped: their reader is too slow".into());
     fields.set("dropped", dropped.into());
     line(format, Level::WARN, module_path!(), fields)
 }
@@ -157,11 +142,7 @@ struct Plain<'a>(&'a str);
 impl fmt::Display for Plain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.chars().try_for_each(|c| {
-            if c.is_control() {
-                write!(f, "{}", c.escape_default())
-            } else {
-                f.write_char(c)
-            }
+            if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) }
         })
     }
 }

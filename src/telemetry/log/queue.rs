@@ -54,10 +54,7 @@ impl Queue {
     pub(super) fn flush(&self, longest: Duration) -> bool {
         let mut state = self.state.lock();
         let busy = |state: &mut State| !state.bytes.is_empty() || state.writing;
-        !self
-            .emptied
-            .wait_while_for(&mut state, busy, longest)
-            .timed_out()
+        !self.emptied.wait_while_for(&mut state, busy, longest).timed_out()
     }
 
     fn close(&self) {
@@ -73,8 +70,7 @@ impl Queue {
         if state.bytes.is_empty() {
             self.emptied.notify_all();
         }
-        self.filled
-            .wait_while(&mut state, |state| state.bytes.is_empty() && !state.closed);
+        self.filled.wait_while(&mut state, |state| state.bytes.is_empty() && !state.closed);
         if state.bytes.is_empty() {
             return None;
         }
@@ -162,15 +158,7 @@ mod tests {
         let (entered, has_entered) = channel();
         let (go, go_on) = channel();
         let (written, was_written) = channel();
-        let lines = Lines::start(
-            Stalled {
-                entered,
-                go_on,
-                written,
-            },
-            LogFormat::Text,
-        )
-        .unwrap();
+        let lines = Lines::start(Stalled { entered, go_on, written }, LogFormat::Text).unwrap();
         lines.push("first\n");
         has_entered.recv_timeout(LONG).unwrap();
 
@@ -178,10 +166,7 @@ mod tests {
         for _ in 0..BYTES_MAX / line.len() + 7 {
             lines.push(&line);
         }
-        assert!(
-            !lines.queue().flush(Duration::ZERO),
-            "nothing is written yet"
-        );
+        assert!(!lines.queue().flush(Duration::ZERO), "nothing is written yet");
 
         drop(go); // from here on every write goes through
         assert_eq!(was_written.recv_timeout(LONG).unwrap(), b"first\n");
@@ -197,22 +182,11 @@ mod tests {
         let (entered, _has_entered) = channel();
         let (go, go_on) = channel();
         let (written, was_written) = channel();
-        let lines = Lines::start(
-            Stalled {
-                entered,
-                go_on,
-                written,
-            },
-            LogFormat::Text,
-        )
-        .unwrap();
+        let lines = Lines::start(Stalled { entered, go_on, written }, LogFormat::Text).unwrap();
         lines.push("last words\n");
         drop(lines);
         drop(go);
         assert_eq!(was_written.recv_timeout(LONG).unwrap(), b"last words\n");
-        assert!(
-            was_written.recv_timeout(LONG).is_err(),
-            "the thread has ended"
-        );
+        assert!(was_written.recv_timeout(LONG).is_err(), "the thread has ended");
     }
 }

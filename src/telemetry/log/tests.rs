@@ -37,12 +37,8 @@ fn json(line: &str) -> Map<String, Value> {
 #[test]
 fn json_lines_are_flat_and_carry_the_fields_of_the_spans() {
     let lines = logged(LogFormat::Json, LogLevel::Info, |_| {
-        let client = info_span!(
-            "client",
-            client = 7_u64,
-            user = "app",
-            database = tracing::field::Empty
-        );
+        let client =
+            info_span!("client", client = 7_u64, user = "app", database = tracing::field::Empty);
         client.record("database", "shop");
         let _inside = client.entered();
         info!(reason = %"temporary_object", ok = true, elapsed_ms = 1.5, user = "inner", "client pinned");
@@ -71,27 +67,15 @@ fn json_lines_are_flat_and_carry_the_fields_of_the_spans() {
     assert_eq!(line["ok"], true);
     assert_eq!(line["elapsed_ms"], 1.5);
     let timestamp = line["timestamp"].as_str().unwrap();
-    assert_eq!(
-        (timestamp.len(), &timestamp[10..11], &timestamp[26..]),
-        (27, "T", "Z")
-    );
-    assert_eq!(
-        lines[0].matches("\"user\"").count(),
-        1,
-        "no name stands twice"
-    );
+    assert_eq!((timestamp.len(), &timestamp[10..11], &timestamp[26..]), (27, "T", "Z"));
+    assert_eq!(lines[0].matches("\"user\"").count(), 1, "no name stands twice");
 }
 
 #[test]
 fn text_lines_are_words_after_the_message() {
     let lines = logged(LogFormat::Text, LogLevel::Info, |_| {
         let _inside = info_span!("client", client = 7).entered();
-        warn!(
-            user = "two words",
-            empty = "",
-            equals = "a=b",
-            "target refuses"
-        );
+        warn!(user = "two words", empty = "", equals = "a=b", "target refuses");
     });
     let (timestamp, rest) = lines[0].split_once(' ').unwrap();
     assert_eq!(timestamp.len(), 27);
@@ -124,10 +108,7 @@ fn a_field_named_like_a_fixed_one_gets_a_name_of_its_own() {
         info!(level = 3, target = "x", "hello");
     });
     let line = json(&lines[0]);
-    assert_eq!(
-        (&line["level"], &line["field_level"]),
-        (&"INFO".into(), &3.into())
-    );
+    assert_eq!((&line["level"], &line["field_level"]), (&"INFO".into(), &3.into()));
     assert_eq!(line["field_target"], "x");
     assert_eq!(line["message"], "hello");
 }
@@ -152,10 +133,7 @@ fn an_error_is_shown_with_its_causes() {
     let lines = logged(LogFormat::Json, LogLevel::Info, |_| {
         error!(error = &outer as &dyn std::error::Error, "server lost");
     });
-    assert_eq!(
-        json(&lines[0])["error"],
-        "cannot connect: connection refused"
-    );
+    assert_eq!(json(&lines[0])["error"], "cannot connect: connection refused");
 }
 
 #[test]
@@ -168,16 +146,8 @@ fn the_level_changes_while_the_process_runs() {
             trace!("trace at {level:?}");
         }
     });
-    let messages: Vec<_> = lines
-        .iter()
-        .map(|line| line.split_once(": ").unwrap().1)
-        .collect();
-    let expected = [
-        "debug at Debug",
-        "info before Error",
-        "debug at Trace",
-        "trace at Trace",
-    ];
+    let messages: Vec<_> = lines.iter().map(|line| line.split_once(": ").unwrap().1).collect();
+    let expected = ["debug at Debug", "info before Error", "debug at Trace", "trace at Trace"];
     assert_eq!(messages, expected);
 }
 
@@ -191,11 +161,7 @@ fn other_crates_are_heard_only_from_warnings_on() {
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].ends_with("retries are used up"));
     assert!(lines[1].ends_with("ours"));
-    let quiet = logged(
-        LogFormat::Text,
-        LogLevel::Error,
-        |_| warn!(target: "hyper", "noise"),
-    );
+    let quiet = logged(LogFormat::Text, LogLevel::Error, |_| warn!(target: "hyper", "noise"));
     assert!(quiet.is_empty(), "{quiet:?}");
 }
 
@@ -220,10 +186,7 @@ fn a_process_logs_to_stderr_and_its_last_line_is_not_lost() {
 #[test]
 #[ignore = "run by the test above, in a process of its own"]
 fn story_of_a_process() {
-    let log = Log {
-        format: LogFormat::Json,
-        level: LogLevel::Info,
-    };
+    let log = Log { format: LogFormat::Json, level: LogLevel::Info };
     let control = init(log).unwrap();
     info!("first");
     debug!("too fine");

@@ -21,9 +21,7 @@ pub(super) struct Exposition {
 
 impl Exposition {
     pub(super) fn with_capacity(bytes: usize) -> Self {
-        Self {
-            text: String::with_capacity(bytes),
-        }
+        Self { text: String::with_capacity(bytes) }
     }
 
     pub(super) fn finish(self) -> String {
@@ -119,11 +117,7 @@ mod tests {
     fn help_and_label_values_are_escaped_as_the_format_demands() {
         let mut out = Exposition::default();
         out.open("a", Kind::Gauge, "back\\slash, \"quote\"\nand line");
-        out.sample(
-            "a",
-            &[("x", "back\\slash, \"quote\"\nand line"), ("y", "é")],
-            1,
-        );
+        out.sample("a", &[("x", "back\\slash, \"quote\"\nand line"), ("y", "é")], 1);
         let expected = concat!(
             "# HELP a back\\\\slash, \"quote\"\\nand line\n",
             "# TYPE a gauge\n",

@@ -30,10 +30,7 @@ impl LabelSet {
     pub fn of<L: Label>() -> Self {
         let values: Vec<_> = L::ALL.iter().map(|label| label.as_label()).collect();
         debug_assert!(
-            L::ALL
-                .iter()
-                .enumerate()
-                .all(|(position, label)| label.index() == position),
+            L::ALL.iter().enumerate().all(|(position, label)| label.index() == position),
             "index() must be the position in ALL: {values:?}",
         );
         debug_assert!(
@@ -43,19 +40,13 @@ impl LabelSet {
                 .all(|(at, value)| !values.iter().take(at).any(|v| v == value)),
             "two labels with one name: {values:?}",
         );
-        Self {
-            owner: Some(TypeId::of::<L>()),
-            values,
-        }
+        Self { owner: Some(TypeId::of::<L>()), values }
     }
 
     /// No values: whatever is counted is shown as `other`.
     #[must_use]
     pub const fn none() -> Self {
-        Self {
-            owner: None,
-            values: Vec::new(),
-        }
+        Self { owner: None, values: Vec::new() }
     }
 }
 

@@ -45,9 +45,7 @@ fn open_fds() -> Option<u64> {
 }
 
 fn max_fds(limits: &str) -> Option<u64> {
-    let rest = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))?;
+    let rest = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     rest.split_whitespace().next()?.parse().ok()
 }
 
@@ -57,10 +55,7 @@ const NANOS_PER_TICK: u128 = 10_000_000;
 fn cpu_nanos(stat: &str) -> Option<u128> {
     // The second field is the program's name in parentheses and may hold spaces and parentheses.
     let (_, after_name) = stat.rsplit_once(')')?;
-    let mut times = after_name
-        .split_whitespace()
-        .skip(11)
-        .map(str::parse::<u128>);
+    let mut times = after_name.split_whitespace().skip(11).map(str::parse::<u128>);
     let (user, system) = (times.next()?.ok()?, times.next()?.ok()?);
     Some((user + system) * NANOS_PER_TICK)
 }
@@ -82,23 +77,15 @@ mod tests {
         let limits =
             "Limit  Soft Limit  Hard Limit  Units\nMax open files    1024    4096   files\n";
         assert_eq!(max_fds(limits), Some(1024));
-        assert_eq!(
-            max_fds("Max open files  unlimited  unlimited files\n"),
-            None
-        );
-        assert_eq!(
-            status_number("Name:\tx\nVmRSS:\t    1952 kB\n", "VmRSS:"),
-            Some(1952)
-        );
+        assert_eq!(max_fds("Max open files  unlimited  unlimited files\n"), None);
+        assert_eq!(status_number("Name:\tx\nVmRSS:\t    1952 kB\n", "VmRSS:"), Some(1952));
     }
 
     #[test]
     #[cfg(target_os = "linux")]
     fn this_process_has_memory_threads_and_file_descriptors() {
         let before = Process::read();
-        let held: Vec<_> = (0..50)
-            .map(|_| fs::File::open("/proc/self/status").unwrap())
-            .collect();
+        let held: Vec<_> = (0..50).map(|_| fs::File::open("/proc/self/status").unwrap()).collect();
         let with_files = Process::read();
         drop(held);
         assert!(before.resident_bytes.unwrap() > 100 * 1024);

@@ -16,12 +16,7 @@ pub(super) fn render(metrics: &Metrics, pools: &PoolSnapshot) -> String {
     let mut out = Exposition::with_capacity(CAPACITY);
     build(&mut out);
     for &(kind, name, help) in &GaugeKind::TABLE {
-        out.single(
-            name,
-            Kind::Gauge,
-            help,
-            metrics.sum(|shard| shard.gauge(kind)),
-        );
+        out.single(name, Kind::Gauge, help, metrics.sum(|shard| shard.gauge(kind)));
     }
     for entry in Counters::TABLE {
         let value = metrics.sum(|shard| (entry.get)(&shard.count).get());
@@ -32,9 +27,7 @@ pub(super) fn render(metrics: &Metrics, pools: &PoolSnapshot) -> String {
     errors(&mut out, metrics);
     for entry in Timings::TABLE {
         let mut total = HistogramTotal::default();
-        metrics
-            .shards()
-            .for_each(|shard| (entry.get)(&shard.time).add_to(&mut total));
+        metrics.shards().for_each(|shard| (entry.get)(&shard.time).add_to(&mut total));
         out.histogram(entry.name, entry.help.trim(), &total);
     }
     snapshot(&mut out, pools);
@@ -44,21 +37,16 @@ pub(super) fn render(metrics: &Metrics, pools: &PoolSnapshot) -> String {
 
 fn build(out: &mut Exposition) {
     let name = "pgweir_build_info";
-    out.open(
-        name,
-        Kind::Gauge,
-        "Always 1; the label says which version runs.",
-    );
+    out.open(name, Kind::Gauge, "Always 1; the label says which version runs.");
     out.sample(name, &[("version", env!("CARGO_PKG_VERSION"))], 1);
 }
 
 fn queries(out: &mut Exposition, metrics: &Metrics) {
     let name = "pgweir_query_requests_total";
     out.open(name, Kind::Counter, "Queries received.");
-    for (protocol, as_label) in [
-        (QueryProtocol::Simple, "simple"),
-        (QueryProtocol::Extended, "extended"),
-    ] {
+    for (protocol, as_label) in
+        [(QueryProtocol::Simple, "simple"), (QueryProtocol::Extended, "extended")]
+    {
         for (tls, tls_label) in [(false, "false"), (true, "true")] {
             let value = metrics.sum(|shard| shard.queries(protocol, tls).get());
             out.sample(name, &[("protocol", as_label), ("tls", tls_label)], value);
@@ -77,19 +65,11 @@ fn reasons(out: &mut Exposition, metrics: &Metrics) {
         }
     };
     let name = "pgweir_session_pins_total";
-    out.open(
-        name,
-        Kind::Counter,
-        "How often a client was pinned to its server.",
-    );
+    out.open(name, Kind::Counter, "How often a client was pinned to its server.");
     by_reason(out, name, &labels.pins, family(|shard| &shard.session_pins));
 
     let name = "pgweir_database_connections_currently_session_pinned";
-    out.open(
-        name,
-        Kind::Gauge,
-        "Clients that are pinned to their server now.",
-    );
+    out.open(name, Kind::Gauge, "Clients that are pinned to their server now.");
     by_reason(out, name, &labels.pins, |index| {
         // A position beyond the bound is where a shard keeps the others.
         metrics.sum(|shard| shard.pinned(index.unwrap_or(LABELS_MAX)))
@@ -97,21 +77,11 @@ fn reasons(out: &mut Exposition, metrics: &Metrics) {
 
     let name = "pgweir_database_connections_closed_total";
     out.open(name, Kind::Counter, "Server connections that were closed.");
-    by_reason(
-        out,
-        name,
-        &labels.server_closes,
-        family(|shard| &shard.server_closes),
-    );
+    by_reason(out, name, &labels.server_closes, family(|shard| &shard.server_closes));
 
     let name = "pgweir_client_logins_rejected_total";
     out.open(name, Kind::Counter, "Clients that were not let in.");
-    by_reason(
-        out,
-        name,
-        &labels.login_rejections,
-        family(|shard| &shard.login_rejections),
-    );
+    by_reason(out, name, &labels.login_rejections, family(|shard| &shard.login_rejections));
 }
 
 /// One sample per reason, and the rest as `other` (`None`), which may itself be a listed reason.
@@ -135,24 +105,12 @@ fn by_reason(
 
 fn errors(out: &mut Exposition, metrics: &Metrics) {
     let name = "pgweir_errors_total";
-    out.open(
-        name,
-        Kind::Counter,
-        "Errors that clients were sent, by class of SQLSTATE.",
-    );
+    out.open(name, Kind::Counter, "Errors that clients were sent, by class of SQLSTATE.");
     let sum = |of: &dyn Fn(&SqlStateClasses) -> u64| metrics.sum(|shard| of(&shard.errors));
     for (index, &class) in sqlstate::CLASSES.iter().enumerate() {
-        out.sample(
-            name,
-            &[("sqlstate_class", class)],
-            sum(&|errors| errors.at(index).get()),
-        );
+        out.sample(name, &[("sqlstate_class", class)], sum(&|errors| errors.at(index).get()));
     }
-    out.sample(
-        name,
-        &[("sqlstate_class", "other")],
-        sum(&|errors| errors.other().get()),
-    );
+    out.sample(name, &[("sqlstate_class", "other")], sum(&|errors| errors.other().get()));
 }
 
 fn snapshot(out: &mut Exposition, pools: &PoolSnapshot) {
@@ -165,11 +123,7 @@ fn snapshot(out: &mut Exposition, pools: &PoolSnapshot) {
     let name = "pgweir_waiting_clients";
     out.open(name, Kind::Gauge, "Clients that wait for a server now.");
     for (&(database, user), numbers) in &rows {
-        out.sample(
-            name,
-            &[("database", database), ("user", user)],
-            numbers.waiting,
-        );
+        out.sample(name, &[("database", database), ("user", user)], numbers.waiting);
     }
     out.single(
         "pgweir_database_connections_currently_borrowed",
@@ -188,11 +142,7 @@ fn snapshot(out: &mut Exposition, pools: &PoolSnapshot) {
         "pgweir_availability_percentage",
         Kind::Gauge,
         "Share of time in which the target was available, 0 to 100.",
-        if available.is_nan() {
-            0.0
-        } else {
-            available.clamp(0.0, 100.0)
-        },
+        if available.is_nan() { 0.0 } else { available.clamp(0.0, 100.0) },
     );
     if let Some(age) = pools.oldest_secret_age {
         out.single(
@@ -206,11 +156,7 @@ fn snapshot(out: &mut Exposition, pools: &PoolSnapshot) {
 
 fn connections(out: &mut Exposition, rows: &Rows<'_>) {
     let name = "pgweir_database_connections";
-    out.open(
-        name,
-        Kind::Gauge,
-        "Server connections now, those being opened included.",
-    );
+    out.open(name, Kind::Gauge, "Server connections now, those being opened included.");
     for (&(database, user), numbers) in rows {
         for (state, value) in [
             ("idle", numbers.idle),
@@ -227,22 +173,10 @@ fn connections(out: &mut Exposition, rows: &Rows<'_>) {
 /// The names here are those that all Prometheus clients use, without our prefix.
 fn process(out: &mut Exposition, metrics: &Metrics, process: &Process) {
     let gauges = [
-        (
-            "process_resident_memory_bytes",
-            "Resident memory.",
-            process.resident_bytes,
-        ),
+        ("process_resident_memory_bytes", "Resident memory.", process.resident_bytes),
         ("process_threads", "Threads.", process.threads),
-        (
-            "process_open_fds",
-            "Open file descriptors.",
-            process.open_fds,
-        ),
-        (
-            "process_max_fds",
-            "Most file descriptors that may be open.",
-            process.max_fds,
-        ),
+        ("process_open_fds", "Open file descriptors.", process.open_fds),
+        ("process_max_fds", "Most file descriptors that may be open.", process.max_fds),
     ];
     for (name, help, value) in gauges {
         if let Some(value) = value {

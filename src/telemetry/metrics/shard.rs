@@ -125,11 +125,7 @@ pub enum GaugeKind {
 impl GaugeKind {
     /// Name and help of each kind, in the order of their declaration.
     pub(super) const TABLE: [(Self, &'static str, &'static str); 6] = [
-        (
-            Self::ClientConnections,
-            "pgweir_client_connections",
-            "Clients connected now.",
-        ),
+        (Self::ClientConnections, "pgweir_client_connections", "Clients connected now."),
         (
             Self::ClientConnectionsInSetup,
             "pgweir_client_connections_in_setup",
@@ -230,10 +226,7 @@ impl Shard {
 
     /// Clients pinned for the reason at `index`; all beyond the bound together.
     pub(super) fn pinned(&self, index: usize) -> u64 {
-        self.pinned
-            .get(index)
-            .unwrap_or(&self.pinned_other)
-            .load(Ordering::Relaxed)
+        self.pinned.get(index).unwrap_or(&self.pinned_other).load(Ordering::Relaxed)
     }
 
     fn slot(&self, slot: Slot) -> &AtomicU64 {
@@ -245,10 +238,9 @@ impl Shard {
             Slot::Kind(GaugeKind::ClientConnectionsNoTls) => no_tls,
             Slot::Kind(GaugeKind::DatabaseConnectionsWithTls) => servers_tls,
             Slot::Kind(GaugeKind::DatabaseConnectionsInTransaction) => in_transaction,
-            Slot::Pinned(index) => self
-                .pinned
-                .get(usize::from(index))
-                .unwrap_or(&self.pinned_other),
+            Slot::Pinned(index) => {
+                self.pinned.get(usize::from(index)).unwrap_or(&self.pinned_other)
+            }
         }
     }
 }
@@ -276,10 +268,7 @@ const _: () = assert!(size_of::<GaugeGuard>() <= 16);
 impl GaugeGuard {
     fn new(shard: &Arc<Shard>, slot: Slot) -> Self {
         shard.slot(slot).fetch_add(1, Ordering::Relaxed);
-        Self {
-            shard: Arc::clone(shard),
-            slot,
-        }
+        Self { shard: Arc::clone(shard), slot }
     }
 }
 

@@ -115,12 +115,7 @@ mod tests {
     use super::*;
 
     fn row(database: &str, idle: u64) -> PoolRow {
-        PoolRow {
-            database: database.into(),
-            user: "app".into(),
-            idle,
-            ..PoolRow::default()
-        }
+        PoolRow { database: database.into(), user: "app".into(), idle, ..PoolRow::default() }
     }
 
     #[test]
@@ -140,21 +135,13 @@ mod tests {
         assert_eq!(shown[&("db0999", "app")].idle, 999);
         assert!(!shown.contains_key(&("db0799", "app")));
         assert_eq!(shown[&(OTHER, OTHER)].idle, (0..800).sum::<u64>());
-        assert_eq!(
-            shown.values().map(|numbers| numbers.idle).sum::<u64>(),
-            sum.idle
-        );
+        assert_eq!(shown.values().map(|numbers| numbers.idle).sum::<u64>(), sum.idle);
     }
 
     #[test]
     fn a_pool_that_is_really_called_other_is_not_shown_twice() {
-        let mut rows: Vec<_> = (0..ROWS_MAX as u64)
-            .map(|n| row(&n.to_string(), 1))
-            .collect();
-        let named = PoolRow {
-            user: OTHER.into(),
-            ..row(OTHER, 50)
-        };
+        let mut rows: Vec<_> = (0..ROWS_MAX as u64).map(|n| row(&n.to_string(), 1)).collect();
+        let named = PoolRow { user: OTHER.into(), ..row(OTHER, 50) };
         rows.push(named);
         let (shown, _) = bounded(&rows);
         assert_eq!(shown.len(), ROWS_MAX);

@@ -20,21 +20,14 @@ pub struct SqlStateClasses {
 
 impl SqlStateClasses {
     pub(super) fn new() -> Self {
-        Self {
-            classes: std::array::from_fn(|_| Counter::default()),
-            other: Counter::default(),
-        }
+        Self { classes: std::array::from_fn(|_| Counter::default()), other: Counter::default() }
     }
 
     /// The counter of the class of `code`, as it came in an `ErrorResponse`, right or wrong.
     pub fn of(&self, code: &[u8]) -> &Counter {
         let class = code.get(..2).unwrap_or_default();
-        let known = CLASSES
-            .binary_search_by(|name| name.as_bytes().cmp(class))
-            .ok();
-        known
-            .and_then(|index| self.classes.get(index))
-            .unwrap_or(&self.other)
+        let known = CLASSES.binary_search_by(|name| name.as_bytes().cmp(class)).ok();
+        known.and_then(|index| self.classes.get(index)).unwrap_or(&self.other)
     }
 
     pub(super) fn at(&self, index: usize) -> &Counter {

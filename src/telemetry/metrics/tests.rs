@@ -26,13 +26,7 @@ impl Label for Pin {
 }
 
 fn metrics(shards: usize) -> Arc<Metrics> {
-    Metrics::new(
-        shards,
-        Labels {
-            pins: LabelSet::of::<Pin>(),
-            ..Labels::none()
-        },
-    )
+    Metrics::new(shards, Labels { pins: LabelSet::of::<Pin>(), ..Labels::none() })
 }
 
 fn row(database: &str, user: &str) -> PoolRow {
@@ -60,9 +54,7 @@ impl Scrape {
     }
 
     fn get(&self, series: &str) -> &str {
-        self.values
-            .get(series)
-            .unwrap_or_else(|| panic!("no {series} in {:#?}", self.values))
+        self.values.get(series).unwrap_or_else(|| panic!("no {series} in {:#?}", self.values))
     }
 }
 
@@ -86,11 +78,7 @@ fn parse(text: &str) -> Result<Scrape, String> {
             if name != current || !["counter", "gauge", "histogram"].contains(&kind) {
                 return Err(format!("bad type: {line:?}"));
             }
-            if scrape
-                .types
-                .insert(name.to_owned(), kind.to_owned())
-                .is_some()
-            {
+            if scrape.types.insert(name.to_owned(), kind.to_owned()).is_some() {
                 return Err(format!("{name} comes twice"));
             }
         } else {
@@ -102,9 +90,7 @@ fn parse(text: &str) -> Result<Scrape, String> {
 }
 
 fn check_name(name: &str) -> Result<(), String> {
-    let letters = name
-        .chars()
-        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    let letters = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     if letters && name.starts_with(|c: char| c.is_ascii_lowercase()) {
         return Ok(());
     }
@@ -116,42 +102,26 @@ fn sample(line: &str, current: &str, scrape: &mut Scrape) -> Result<(), String> 
     let name = series.split('{').next().unwrap_or_default();
     check_name(name)?;
     let kind = scrape.types.get(current).ok_or("sample before its type")?;
-    let suffixes: &[&str] = if kind == "histogram" {
-        &["_bucket", "_sum", "_count"]
-    } else {
-        &[""]
-    };
-    if !suffixes
-        .iter()
-        .any(|suffix| name == format!("{current}{suffix}"))
-    {
+    let suffixes: &[&str] =
+        if kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+    if !suffixes.iter().any(|suffix| name == format!("{current}{suffix}")) {
         return Err(format!("sample under {current}"));
     }
     if (kind == "counter") != name.ends_with("_total") && kind != "histogram" {
         return Err("counters, and only they, end in _total".into());
     }
-    if let Some(labels) = series
-        .strip_prefix(name)
-        .filter(|labels| !labels.is_empty())
-    {
+    if let Some(labels) = series.strip_prefix(name).filter(|labels| !labels.is_empty()) {
         check_labels(labels)?;
     }
     value.parse::<f64>().map_err(|_| "not a number")?;
-    if scrape
-        .values
-        .insert(series.to_owned(), value.to_owned())
-        .is_some()
-    {
+    if scrape.values.insert(series.to_owned(), value.to_owned()).is_some() {
         return Err("series comes twice".into());
     }
     Ok(())
 }
 
 fn check_labels(labels: &str) -> Result<(), String> {
-    let inner = labels
-        .strip_prefix('{')
-        .and_then(|l| l.strip_suffix('}'))
-        .ok_or("no braces")?;
+    let inner = labels.strip_prefix('{').and_then(|l| l.strip_suffix('}')).ok_or("no braces")?;
     let mut rest = inner;
     let mut names = BTreeSet::new();
     while !rest.is_empty() {
@@ -167,10 +137,7 @@ fn check_labels(labels: &str) -> Result<(), String> {
             ends
         });
         let (value, after) = after.split_at(end.ok_or("no end of value")?);
-        let plain = value
-            .replace("\\\\", "")
-            .replace("\\n", "")
-            .replace("\\\"", "");
+        let plain = value.replace("\\\\", "").replace("\\n", "").replace("\\\"", "");
         if plain.contains('\\') {
             return Err("unknown escape".into());
         }
@@ -233,10 +200,7 @@ fn an_empty_and_a_full_scrape_are_valid_and_have_the_same_metrics() {
     let metrics = metrics(2);
     let empty = Scrape::of(&metrics);
     let shard = metrics.shard(1);
-    let _held = (
-        shard.enter(GaugeKind::ClientConnections),
-        shard.enter_pin(Pin::Other),
-    );
+    let _held = (shard.enter(GaugeKind::ClientConnections), shard.enter_pin(Pin::Other));
     shard.time.borrow.observe(Duration::from_millis(3));
     shard.errors.of(b"42P01").one();
     let hostile = row("a\"b\\c\nd{}=, 1", "é");
@@ -251,14 +215,8 @@ fn an_empty_and_a_full_scrape_are_valid_and_have_the_same_metrics() {
     let mut names = empty.types;
     names.insert("pgweir_secret_age_seconds".into(), "gauge".into());
     assert_eq!(full.types, names);
-    assert_eq!(
-        full.get(r#"pgweir_waiting_clients{database="app",user="app"}"#),
-        "10"
-    );
-    assert_eq!(
-        full.get("pgweir_database_connections_currently_borrowed"),
-        "15"
-    );
+    assert_eq!(full.get(r#"pgweir_waiting_clients{database="app",user="app"}"#), "10");
+    assert_eq!(full.get("pgweir_database_connections_currently_borrowed"), "15");
     assert_eq!(full.get("pgweir_availability_percentage"), "99.5");
     assert_eq!(full.get("pgweir_secret_age_seconds"), "1.5");
     let hostile = r#"pgweir_waiting_clients{database="a\"b\\c\nd{}=, 1",user="é"}"#;
@@ -303,18 +261,12 @@ fn every_metric_of_rds_proxy_has_its_counterpart() {
 #[test]
 fn the_text_of_one_state_never_changes() {
     let metrics = metrics(2);
-    let forwards = PoolSnapshot {
-        rows: vec![row("a", "x"), row("b", "x")],
-        ..Default::default()
-    };
+    let forwards = PoolSnapshot { rows: vec![row("a", "x"), row("b", "x")], ..Default::default() };
     let mut backwards = forwards.clone();
     backwards.rows.reverse();
     let without_process = |pools| {
         let text = metrics.render(pools);
-        text.lines()
-            .filter(|line| !line.starts_with("process_"))
-            .collect::<Vec<_>>()
-            .join("\n")
+        text.lines().filter(|line| !line.starts_with("process_")).collect::<Vec<_>>().join("\n")
     };
     assert_eq!(without_process(&forwards), without_process(&backwards));
 }
@@ -342,18 +294,9 @@ fn shards_written_by_many_threads_add_up() {
     assert_eq!(scrape.get("pgweir_client_bytes_sent_total"), "120000");
     let queries = r#"pgweir_query_requests_total{protocol="extended",tls="true"}"#;
     assert_eq!(scrape.get(queries), times);
-    assert_eq!(
-        scrape.get("pgweir_query_response_latency_seconds_count"),
-        times
-    );
-    assert_eq!(
-        scrape.get("pgweir_query_response_latency_seconds_sum"),
-        "40"
-    );
-    assert_eq!(
-        scrape.get("pgweir_database_connections_currently_in_transaction"),
-        "0"
-    );
+    assert_eq!(scrape.get("pgweir_query_response_latency_seconds_count"), times);
+    assert_eq!(scrape.get("pgweir_query_response_latency_seconds_sum"), "40");
+    assert_eq!(scrape.get("pgweir_database_connections_currently_in_transaction"), "0");
 }
 
 #[test]
@@ -399,15 +342,8 @@ fn pins_are_counted_by_reason_and_a_reason_called_other_is_shown_once() {
     let metrics = metrics(2);
     let total = |reason: &str| {
         let scrape = Scrape::of(&metrics);
-        [
-            "pgweir_session_pins_total",
-            "pgweir_database_connections_currently_session_pinned",
-        ]
-        .map(|name| {
-            scrape
-                .get(&format!("{name}{{reason=\"{reason}\"}}"))
-                .to_owned()
-        })
+        ["pgweir_session_pins_total", "pgweir_database_connections_currently_session_pinned"]
+            .map(|name| scrape.get(&format!("{name}{{reason=\"{reason}\"}}")).to_owned())
     };
     let first = metrics.shard(0).enter_pin(Pin::TemporaryObject);
     let second = metrics.shard(1).enter_pin(Pin::TemporaryObject);
@@ -423,22 +359,12 @@ fn pins_are_counted_by_reason_and_a_reason_called_other_is_shown_once() {
 fn without_label_lists_every_reason_is_other() {
     let metrics = Metrics::new(1, Labels::none());
     let _pin = metrics.shard(0).enter_pin(Pin::TemporaryObject);
-    metrics
-        .shard(0)
-        .server_closes
-        .of(Pin::TemporaryObject)
-        .one();
+    metrics.shard(0).server_closes.of(Pin::TemporaryObject).one();
     let scrape = Scrape::of(&metrics);
-    assert_eq!(
-        scrape.get(r#"pgweir_session_pins_total{reason="other"}"#),
-        "1"
-    );
+    assert_eq!(scrape.get(r#"pgweir_session_pins_total{reason="other"}"#), "1");
     let pinned = r#"pgweir_database_connections_currently_session_pinned{reason="other"}"#;
     assert_eq!(scrape.get(pinned), "1");
-    assert_eq!(
-        scrape.get(r#"pgweir_database_connections_closed_total{reason="other"}"#),
-        "1"
-    );
+    assert_eq!(scrape.get(r#"pgweir_database_connections_closed_total{reason="other"}"#), "1");
 }
 
 #[test]
@@ -448,11 +374,7 @@ fn every_gauge_kind_moves_the_metric_of_its_name_only() {
         let _guard = metrics.shard(0).enter(kind);
         let scrape = Scrape::of(&metrics);
         for (_, other, _) in GaugeKind::TABLE {
-            assert_eq!(
-                scrape.get(other),
-                if other == name { "1" } else { "0" },
-                "{other}"
-            );
+            assert_eq!(scrape.get(other), if other == name { "1" } else { "0" }, "{other}");
         }
     }
 }
@@ -460,10 +382,7 @@ fn every_gauge_kind_moves_the_metric_of_its_name_only() {
 #[test]
 fn an_availability_that_is_no_percentage_is_bounded() {
     for (given, shown) in [(f64::NAN, "0"), (-1.0, "0"), (1e9, "100"), (42.0, "42")] {
-        let pools = PoolSnapshot {
-            availability_percentage: given,
-            ..Default::default()
-        };
+        let pools = PoolSnapshot { availability_percentage: given, ..Default::default() };
         let scrape = parse(&metrics(1).render(&pools)).expect("valid text");
         assert_eq!(scrape.get("pgweir_availability_percentage"), shown);
     }

@@ -105,11 +105,7 @@ pub struct Family {
 
 impl Family {
     pub(super) fn new(labels: &LabelSet) -> Self {
-        Self {
-            owner: labels.owner,
-            counters: Default::default(),
-            other: Counter::default(),
-        }
+        Self { owner: labels.owner, counters: Default::default(), other: Counter::default() }
     }
 
     /// The counter of `label`.
@@ -124,11 +120,7 @@ impl Family {
             "a label of another family: {}",
             label.as_label(),
         );
-        if self.owner.is_some() {
-            label.index()
-        } else {
-            LABELS_MAX
-        }
+        if self.owner.is_some() { label.index() } else { LABELS_MAX }
     }
 
     /// The counter at a position in the list of labels.
@@ -155,11 +147,7 @@ mod tests {
     fn a_bound_belongs_to_its_bucket_and_one_nanosecond_more_to_the_next() {
         for index in 0..BUCKETS {
             assert_eq!(bucket(bound_nanos(index)), index, "bound {index}");
-            assert_eq!(
-                bucket(bound_nanos(index) + 1),
-                index + 1,
-                "above bound {index}"
-            );
+            assert_eq!(bucket(bound_nanos(index) + 1), index + 1, "above bound {index}");
         }
         assert_eq!(bucket(0), 0);
         assert_eq!(bucket(1), 0);
@@ -167,10 +155,7 @@ mod tests {
 
     #[test]
     fn bounds_reach_from_50_microseconds_to_beyond_300_seconds() {
-        assert_eq!(
-            Duration::from_nanos(bound_nanos(0)),
-            Duration::from_micros(50)
-        );
+        assert_eq!(Duration::from_nanos(bound_nanos(0)), Duration::from_micros(50));
         assert!(Duration::from_nanos(bound_nanos(BUCKETS - 1)) > Duration::from_secs(300));
     }
 
