@@ -255,6 +255,8 @@ mod tests {
             }
             assert!(open.len() < 100, "the backlog has no end");
         };
-        assert!(matches!(error, ConnectError::Timeout { timeout: reported } if reported == timeout));
+        assert!(
+            matches!(error, ConnectError::Timeout { timeout: reported } if reported == timeout)
+        );
     }
 }

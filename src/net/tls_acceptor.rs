@@ -268,7 +268,9 @@ fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, TlsF
 /// Errors of base64 name the offending bytes, which here are part of a key.
 fn without_secret(error: pem::Error) -> pem::Error {
     match error {
-        pem::Error::MissingSectionEnd { end_marker } => pem::Error::MissingSectionEnd { end_marker },
+        pem::Error::MissingSectionEnd { end_marker } => {
+            pem::Error::MissingSectionEnd { end_marker }
+        }
         _ => pem::Error::Base64Decode("the key is damaged".into()),
     }
 }

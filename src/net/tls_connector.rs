@@ -42,11 +42,7 @@ impl TargetConnector {
     ///
     /// # Errors
     /// See [`TlsFileError`].
-    pub fn load(
-        mode: TargetTls,
-        tls_ca: Option<&Path>,
-        host: &str,
-    ) -> Result<Self, TlsFileError> {
+    pub fn load(mode: TargetTls, tls_ca: Option<&Path>, host: &str) -> Result<Self, TlsFileError> {
         if mode == TargetTls::Disable {
             return Ok(Self { mode, tls: None });
         }
@@ -116,8 +112,7 @@ fn authorities_in(path: &Path) -> Result<Authorities, TlsFileError> {
     let own = certificates(path, &bytes)?;
     let mut roots = RootCertStore::empty();
     for certificate in &own {
-        let unusable =
-            |source| TlsFileError::Unusable { path: path.to_owned(), source };
+        let unusable = |source| TlsFileError::Unusable { path: path.to_owned(), source };
         roots.add(certificate.clone()).map_err(unusable)?;
     }
     Ok(Authorities { roots, own })
@@ -133,3 +128,7 @@ fn system_authorities() -> Result<Authorities, TlsFileError> {
     }
     Ok(Authorities { roots, own: Vec::new() })
 }
+
+#[cfg(test)]
+#[path = "tls_connector_tests.rs"]
+mod tests;

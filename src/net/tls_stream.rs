@@ -147,7 +147,8 @@ impl TlsState {
     /// Takes decrypted bytes that wait, oldest first.
     fn take_plaintext(&mut self, buf: &mut [u8]) -> usize {
         let len = self.plaintext.len().min(buf.len());
-        if let (Some(place), Some(bytes)) = (buf.get_mut(..len), self.plaintext.as_slice().get(..len))
+        if let (Some(place), Some(bytes)) =
+            (buf.get_mut(..len), self.plaintext.as_slice().get(..len))
         {
             place.copy_from_slice(bytes);
             self.plaintext.advance(len);
