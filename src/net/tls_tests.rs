@@ -329,6 +329,39 @@ async fn a_handshake_may_arrive_byte_by_byte_and_partly_before_it_is_recognised(
 }
 
 #[tokio::test]
+async fn messages_of_the_handshake_may_be_cut_into_many_records() {
+    let identity = Identity::new();
+    for version in VERSIONS {
+        let mut config = (*identity.client_config(version)).clone();
+        config.max_fragment_size = Some(64);
+        let (socket, peer) = socket_pair().await;
+        let client = std::thread::spawn(move || {
+            handshake_by_hand(peer, &config.into(), b"startup", |socket, flight| {
+                for piece in flight.chunks(50) {
+                    socket.write_all(piece).unwrap();
+                }
+            })
+        });
+        let state = identity.acceptor().current();
+        let mut stream = state.accept(socket, Vec::new()).await.unwrap();
+        assert_eq!(read_exactly(&mut stream, 7, CHUNK_SIZE).await, b"startup");
+        drop(client.join().unwrap());
+
+        let mut config = (*identity.server_config(version)).clone();
+        config.max_fragment_size = Some(64);
+        let (socket, peer) = socket_pair().await;
+        let server = echo_server(&config.into(), peer);
+        let mut stream = connector(&identity).connect(socket).await.unwrap();
+        let bytes = pattern(20_000);
+        stream.write_all(&bytes).await.unwrap();
+        assert!(read_exactly(&mut stream, bytes.len(), CHUNK_SIZE).await == bytes);
+        stream.shutdown().await.unwrap();
+        tokio::task::spawn_blocking(|| server.join()).await.unwrap().unwrap().unwrap();
+        assert_eq!(stream.buffered_bytes(), 0);
+    }
+}
+
+#[tokio::test]
 async fn keys_may_be_updated_at_any_time() {
     let identity = Identity::new();
     let acceptor = identity.acceptor();
