@@ -117,7 +117,7 @@ impl Driver {
 /// A Python script with the virtual environment of `tests/run`.
 pub fn python(script: &Path) -> Option<Command> {
     let interpreter = tools_dir().join("venv/bin/python");
-    if !interpreter.is_file() {
+    if !is_installed("requirements.txt") {
         absent("the virtual environment with psycopg and asyncpg");
         return None;
     }
@@ -131,13 +131,18 @@ pub fn python(script: &Path) -> Option<Command> {
 /// `CommonJS`, because only its imports can be pointed to another directory.
 pub fn node(script: &Path) -> Option<Command> {
     let modules = tools_dir().join("node_modules");
-    if !modules.join("pg").is_dir() || !on_path("node") {
+    if !is_installed("package-lock.json") || !on_path("node") {
         absent("Node.js with the packages pg and postgres");
         return None;
     }
     let mut command = Command::new("node");
     command.arg(script).env("NODE_PATH", modules);
     Some(command)
+}
+
+/// Whether `tests/run` finished installing what this file lists.
+fn is_installed(list: &str) -> bool {
+    tools_dir().join(format!("{list}.installed")).is_file()
 }
 
 fn java(script: &Path) -> Option<Command> {
