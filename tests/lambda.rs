@@ -1,6 +1,6 @@
 //! What pgweir is for: a fleet of Lambda containers against a database of 87 connections.
 //!
-//! 100 containers by default, as many as `PGWEIR_TEST_CONTAINERS` says on request.
+//! 100 containers by default, as many as `TEST_CONTAINERS` says on request.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -100,9 +100,9 @@ fn holds(style: Style, tls: bool) {
 }
 
 fn containers() -> u32 {
-    let number = std::env::var("PGWEIR_TEST_CONTAINERS").ok();
+    let number = std::env::var("TEST_CONTAINERS").ok();
     number.map_or(100, |number| {
-        number.parse().expect("PGWEIR_TEST_CONTAINERS is a number")
+        number.parse().expect("TEST_CONTAINERS is a number")
     })
 }
 

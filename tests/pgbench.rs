@@ -62,8 +62,11 @@ fn keeps_the_books_in_order(endpoint: &Endpoint, postgres: &Postgres) {
         for connect in [None, Some("--connect")] {
             let mut pgbench = client_program("pgbench", endpoint).unwrap();
             pgbench
-                .args(["--protocol", mode, "--no-vacuum", "--jobs", "2"])
+                .args(["--protocol", mode, "--no-vacuum"])
                 .args(["--client", &CLIENTS.to_string()])
+                // pgbench prepares without looking after its thread's other clients. These would keep
+                // the servers that the one waits for, if they did not have threads of their own.
+                .args(["--jobs", &CLIENTS.to_string()])
                 .args(connect);
             // A new connection for each transaction is slow; a few show what there is to show.
             let transactions = if connect.is_some() {

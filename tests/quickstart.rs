@@ -13,7 +13,7 @@ fn the_quickstart_shows_a_table_and_cleans_up() {
     std::fs::set_permissions(temporary.path(), everyone).unwrap();
     let said = run(Command::new(repository().join("deploy/quickstart/run"))
         .args(["--once", "--clients", "150"])
-        .env("PGWEIR_BINARY", env!("CARGO_BIN_EXE_pgweir"))
+        .env("QUICKSTART_BINARY", env!("CARGO_BIN_EXE_pgweir"))
         .env("TMPDIR", temporary.path())
         .stdin(Stdio::null()));
     let row = |name: &str| -> Vec<&str> {

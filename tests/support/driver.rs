@@ -54,7 +54,7 @@ impl Endpoint {
             .env("PGDATABASE", DATABASE)
             .env("PGCONNECT_TIMEOUT", "20");
         if let Some(servers_max) = self.servers_max {
-            command.env("PGWEIR_TEST_SERVERS_MAX", servers_max.to_string());
+            command.env("TEST_SERVERS_MAX", servers_max.to_string());
         }
         let Some(dir) = &self.authority else {
             command.env("PGSSLMODE", "disable");

@@ -64,7 +64,7 @@ pub fn free_port() -> u16 {
 /// Where `tests/run` puts what it installs: the virtual environment, the node modules and the newest
 /// PostgreSQL. The rule is the same there.
 pub fn tools_dir() -> PathBuf {
-    if let Some(dir) = std::env::var_os("PGWEIR_TOOLS") {
+    if let Some(dir) = std::env::var_os("TEST_TOOLS") {
         return dir.into();
     }
     if running_as_root() {
@@ -93,7 +93,7 @@ pub fn absent(what: &str) {
     assert!(std::env::var_os("CI").is_none(), "{message}");
     let _ = std::io::stderr().lock().write_all(message.as_bytes());
     // `tests/run` repeats these at the end.
-    if let Some(list) = std::env::var_os("PGWEIR_NOT_TESTED") {
+    if let Some(list) = std::env::var_os("TEST_NOT_TESTED") {
         let file = std::fs::OpenOptions::new()
             .append(true)
             .create(true)

@@ -134,7 +134,7 @@ impl Setup {
         let file = self.dir.path().join("pgweir.toml");
         std::fs::write(&file, self.text()).unwrap();
         // Another build, such as the optimised one, on request.
-        let binary = std::env::var_os("PGWEIR_TEST_BINARY");
+        let binary = std::env::var_os("TEST_BINARY");
         let mut command =
             Command::new(binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_pgweir").into()));
         command
