@@ -13,7 +13,7 @@ fn the_quickstart_shows_a_table_and_cleans_up() {
     std::fs::set_permissions(temporary.path(), everyone).unwrap();
     let said = run(Command::new(repository().join("deploy/quickstart/run"))
         .args(["--once", "--clients", "150"])
-        .env("PGWEIR_BINARY", env!("CARGO_BIN_EXE_pgweir"))
+        .env("QUICKSTART_BINARY", env!("CARGO_BIN_EXE_pgweir"))
         .env("TMPDIR", temporary.path())
         .stdin(Stdio::null()));
     let row = |name: &str| -> Vec<&str> {
@@ -22,7 +22,11 @@ fn the_quickstart_shows_a_table_and_cleans_up() {
     };
     assert_eq!(row("clients"), ["150", "150"]);
     assert_eq!(row("succeeded")[1], "150");
-    assert_ne!(row("failed")[0], "0", "150 clients fit into 87 connections:\n{said}");
+    assert_ne!(
+        row("failed")[0],
+        "0",
+        "150 clients fit into 87 connections:\n{said}"
+    );
     assert_eq!(row("failed")[1], "0");
     let entries = std::fs::read_dir(temporary.path()).unwrap();
     let left: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();

@@ -1,3 +1,5 @@
+//! Tests of what a statement is said to do.
+
 use super::*;
 use proptest::prelude::*;
 

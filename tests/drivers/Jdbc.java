@@ -236,7 +236,7 @@ public class Jdbc {
         var executor = Executors.newFixedThreadPool(CLIENTS);
         for (Future<Void> client : executor.invokeAll(clients)) client.get();
         executor.shutdown();
-        String most = System.getenv("PGWEIR_TEST_SERVERS_MAX");
+        String most = System.getenv("TEST_SERVERS_MAX");
         check(most == null || servers.size() <= Integer.parseInt(most), servers.size() + " servers");
         said("many clients");
     }

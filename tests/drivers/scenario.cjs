@@ -7,7 +7,7 @@ const fs = require('node:fs')
 const CLIENTS = 20
 const ROUNDS = 10
 const BIG = 5 * 1024 * 1024
-const SERVERS_MAX = Number(process.env.PGWEIR_TEST_SERVERS_MAX ?? CLIENTS)
+const SERVERS_MAX = Number(process.env.TEST_SERVERS_MAX ?? CLIENTS)
 
 function said(name) {
   console.log('passed:', name)

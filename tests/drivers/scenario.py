@@ -9,7 +9,7 @@ BIG = 5 * 1024 * 1024
 
 HOST = os.environ["PGHOST"]
 PORT = int(os.environ["PGPORT"])
-SERVERS_MAX = int(os.environ.get("PGWEIR_TEST_SERVERS_MAX", CLIENTS))
+SERVERS_MAX = int(os.environ.get("TEST_SERVERS_MAX", CLIENTS))
 
 
 def said(name):

@@ -20,7 +20,11 @@ pub struct Endpoint {
 
 impl Endpoint {
     pub fn plain(port: u16) -> Self {
-        Self { port, authority: None, servers_max: None }
+        Self {
+            port,
+            authority: None,
+            servers_max: None,
+        }
     }
 
     /// Says that all clients together get this many servers, which the scripts verify.
@@ -33,7 +37,11 @@ impl Endpoint {
     pub fn tls(port: u16, authority: &Authority) -> Self {
         let dir = TempDir::new().unwrap();
         authority.write_into(dir.path());
-        Self { port, authority: Some(dir), servers_max: None }
+        Self {
+            port,
+            authority: Some(dir),
+            servers_max: None,
+        }
     }
 
     /// Hands everything a driver has to know to `command`, in libpq's environment variables.
@@ -46,13 +54,15 @@ impl Endpoint {
             .env("PGDATABASE", DATABASE)
             .env("PGCONNECT_TIMEOUT", "20");
         if let Some(servers_max) = self.servers_max {
-            command.env("PGWEIR_TEST_SERVERS_MAX", servers_max.to_string());
+            command.env("TEST_SERVERS_MAX", servers_max.to_string());
         }
         let Some(dir) = &self.authority else {
             command.env("PGSSLMODE", "disable");
             return;
         };
-        command.env("PGSSLMODE", "verify-full").env("PGSSLROOTCERT", dir.path().join("ca.pem"));
+        command
+            .env("PGSSLMODE", "verify-full")
+            .env("PGSSLROOTCERT", dir.path().join("ca.pem"));
     }
 }
 
@@ -97,14 +107,17 @@ impl Driver {
         };
         endpoint.describe_to(&mut command);
         let said = run(command.stdin(Stdio::null()));
-        assert!(said.trim_end().ends_with("all passed"), "{self:?} did not finish:\n{said}");
+        assert!(
+            said.trim_end().ends_with("all passed"),
+            "{self:?} did not finish:\n{said}"
+        );
     }
 }
 
 /// A Python script with the virtual environment of `tests/run`.
 pub fn python(script: &Path) -> Option<Command> {
     let interpreter = tools_dir().join("venv/bin/python");
-    if !interpreter.is_file() {
+    if !is_installed("requirements.txt") {
         absent("the virtual environment with psycopg and asyncpg");
         return None;
     }
@@ -118,7 +131,7 @@ pub fn python(script: &Path) -> Option<Command> {
 /// `CommonJS`, because only its imports can be pointed to another directory.
 pub fn node(script: &Path) -> Option<Command> {
     let modules = tools_dir().join("node_modules");
-    if !modules.join("pg").is_dir() || !on_path("node") {
+    if !is_installed("package-lock.json") || !on_path("node") {
         absent("Node.js with the packages pg and postgres");
         return None;
     }
@@ -127,13 +140,25 @@ pub fn node(script: &Path) -> Option<Command> {
     Some(command)
 }
 
+/// Whether `tests/run` finished installing what this file lists.
+fn is_installed(list: &str) -> bool {
+    tools_dir().join(format!("{list}.installed")).is_file()
+}
+
 fn java(script: &Path) -> Option<Command> {
     if !Path::new(JDBC_JAR).is_file() || !on_path("java") {
         absent("Java with PostgreSQL's JDBC driver");
         return None;
     }
     let mut command = Command::new("java");
-    command.args(["--class-path", JDBC_JAR, "-Xshare:auto", "-XX:TieredStopAtLevel=1"]).arg(script);
+    command
+        .args([
+            "--class-path",
+            JDBC_JAR,
+            "-Xshare:auto",
+            "-XX:TieredStopAtLevel=1",
+        ])
+        .arg(script);
     Some(command)
 }
 

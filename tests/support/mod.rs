@@ -55,13 +55,16 @@ pub fn free_port() -> u16 {
             return port;
         }
     }
-    panic!("no free TCP port between {FIRST_PORT} and {}", FIRST_PORT + PORTS);
+    panic!(
+        "no free TCP port between {FIRST_PORT} and {}",
+        FIRST_PORT + PORTS
+    );
 }
 
 /// Where `tests/run` puts what it installs: the virtual environment, the node modules and the newest
 /// PostgreSQL. The rule is the same there.
 pub fn tools_dir() -> PathBuf {
-    if let Some(dir) = std::env::var_os("PGWEIR_TOOLS") {
+    if let Some(dir) = std::env::var_os("TEST_TOOLS") {
         return dir.into();
     }
     if running_as_root() {
@@ -90,8 +93,11 @@ pub fn absent(what: &str) {
     assert!(std::env::var_os("CI").is_none(), "{message}");
     let _ = std::io::stderr().lock().write_all(message.as_bytes());
     // `tests/run` repeats these at the end.
-    if let Some(list) = std::env::var_os("PGWEIR_NOT_TESTED") {
-        let file = std::fs::OpenOptions::new().append(true).create(true).open(list);
+    if let Some(list) = std::env::var_os("TEST_NOT_TESTED") {
+        let file = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(list);
         writeln!(file.unwrap(), "{what}").unwrap();
     }
 }
@@ -148,7 +154,10 @@ fn read_aside(mut stream: impl Read + Send + 'static) -> JoinHandle<String> {
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "{what}: not within {PATIENCE:?}"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -1,3 +1,5 @@
+//! Tests of the digest: no literal survives.
+
 use super::*;
 use proptest::prelude::*;
 

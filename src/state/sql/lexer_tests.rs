@@ -1,3 +1,5 @@
+//! Tests of the lexer, token by token.
+
 use super::*;
 
 fn letter(kind: Kind) -> char {
