@@ -77,7 +77,7 @@ impl Scan<'_> {
                 let before = self.lexer.text_of(before);
                 is_keyword(before)
                     && !NAME_FOLLOWS.iter().any(|word| is(before, word))
-                    && !is_pair(before, name)
+                    && !(self.near.qualifier.kind == Kind::Start && is_pair(before, name))
                     && !(self.found.command == Command::Copy
                         && (is(name, b"stdin") || is(name, b"stdout")))
             }
@@ -100,8 +100,8 @@ const NAME_FOLLOWS: [&[u8]; 10] = [
     b"tablesample",
 ];
 
-/// Words that may name a function, but not behind these.
-const PAIRS: [(&[u8], &[u8]); 27] = [
+/// Words that may name a function, but not behind these. GROUP BY CUBE is not among them: ORDER BY cube(x) is a call.
+const PAIRS: [(&[u8], &[u8]); 25] = [
     (b"inner", b"join"),
     (b"left", b"join"),
     (b"right", b"join"),
@@ -117,8 +117,6 @@ const PAIRS: [(&[u8], &[u8]); 27] = [
     (b"on", b"conflict"),
     (b"update", b"set"),
     (b"grouping", b"sets"),
-    (b"by", b"rollup"),
-    (b"by", b"cube"),
     (b"order", b"by"),
     (b"group", b"by"),
     (b"partition", b"by"),
