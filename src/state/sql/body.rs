@@ -68,7 +68,6 @@ impl Scan<'_> {
         let mut lexer = self.lexer;
         let mut near = self.near;
         loop {
-            lexer.skip_blank();
             let start = lexer.at();
             let (byte, class) = lexer.advance();
             let kind = match class {

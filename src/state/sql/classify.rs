@@ -4,6 +4,7 @@
 //! [`super::body`] the rest, for calls of functions and for the few words that matter anywhere.
 
 use super::body::{NOTABLE, Near};
+use super::bytes::Class;
 use super::lexer::{Kind, Lexer, Token};
 use crate::state::statement::{Command, Effects, Options};
 use memchr::memchr2_iter;
@@ -109,15 +110,41 @@ impl<'a> Scan<'a> {
         if self.lexer.is_at_end() {
             return false;
         }
-        let first = loop {
+        let Some(first) = self.first_token() else {
+            return false;
+        };
+        if self.found.span.end > 0 {
+            self.forget();
+        }
+        self.found.span = first.start..first.end;
+        self.header(first);
+        self.body();
+        self.finish();
+        true
+    }
+
+    /// Passes semicolons; `None` at the end of the text.
+    #[inline]
+    fn first_token(&mut self) -> Option<Token> {
+        let start = self.lexer.at();
+        let (_, class) = self.lexer.advance();
+        if class == Class::Letter && self.lexer.plain_word(start) > 0 {
+            return Some(Token { kind: Kind::Word, start, end: self.lexer.at() });
+        }
+        self.lexer.go_back_to(start);
+        loop {
             let token = self.lexer.next();
             match token.kind {
-                Kind::End => return false,
+                Kind::End => return None,
                 Kind::Semicolon => {}
-                _ => break token,
+                _ => return Some(token),
             }
-        };
-        self.found = Found { span: first.start..first.end, ..Found::NOTHING };
+        }
+    }
+
+    /// Forgets the statement before.
+    fn forget(&mut self) {
+        self.found = Found::NOTHING;
         self.near = Near::START;
         self.depth = 0;
         self.marks = 0;
@@ -125,10 +152,6 @@ impl<'a> Scan<'a> {
         self.with_depth = None;
         self.atomic = 0;
         self.flags = Flags::default();
-        self.header(first);
-        self.body();
-        self.finish();
-        true
     }
 
     pub(in crate::state) fn found(&self) -> &Found {

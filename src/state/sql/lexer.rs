@@ -134,14 +134,6 @@ impl<'a> Lexer<'a> {
         self.at = at;
     }
 
-    /// Passes one blank. Most tokens have one before them, and this saves them a round.
-    #[inline]
-    pub(super) fn skip_blank(&mut self) {
-        if self.peek() == Some(b' ') {
-            self.at += 1;
-        }
-    }
-
     /// Goes one byte on, and says what that byte can begin.
     #[inline]
     pub(super) fn advance(&mut self) -> (u8, Class) {
