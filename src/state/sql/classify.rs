@@ -142,7 +142,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Forgets the statement before.
+    /// Forgets the statement before. The first one has none.
     fn forget(&mut self) {
         self.found = Found::NOTHING;
         self.near = Near::START;
@@ -247,7 +247,7 @@ impl<'a> Scan<'a> {
                 }
             }
             b"select" | b"values" | b"table" => self.verb(word),
-            b"into" if !self.last_is(b"insert") && !self.last_is(b"merge") => {
+            b"into" if self.into_creates() => {
                 self.flags.into_table = true;
                 self.add(Effects::DDL);
             }
@@ -276,6 +276,12 @@ impl<'a> Scan<'a> {
             b"end" if self.depth == 0 => self.atomic = self.atomic.saturating_sub(1),
             _ => {}
         }
+    }
+
+    /// Whether this INTO is that of a SELECT, in which `insert` can be a column.
+    fn into_creates(&self) -> bool {
+        let of_select = self.found.command == Command::Select && self.depth == 0;
+        of_select || !(self.last_is(b"insert") || self.last_is(b"merge"))
     }
 
     /// The verb of a statement that began with WITH.
