@@ -247,7 +247,7 @@ impl<'a> Scan<'a> {
                 }
             }
             b"select" | b"values" | b"table" => self.verb(word),
-            b"into" if self.into_creates() => {
+            b"into" if self.creates_table() => {
                 self.flags.into_table = true;
                 self.add(Effects::DDL);
             }
@@ -279,7 +279,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Whether this INTO is that of a SELECT, in which `insert` can be a column.
-    fn into_creates(&self) -> bool {
+    fn creates_table(&self) -> bool {
         let of_select = self.found.command == Command::Select && self.depth == 0;
         of_select || !(self.last_is(b"insert") || self.last_is(b"merge"))
     }
