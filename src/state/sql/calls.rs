@@ -7,13 +7,14 @@
 use super::classify::Scan;
 use super::functions::effects_of;
 use super::lexer::{Kind, Lexer, Token};
+use super::names::hash;
 use super::words::{is_keyword, never_calls};
 use crate::state::statement::{Command, Effects};
 
 impl Scan<'_> {
     /// To be called at `(`, while `last` is the name before it.
     pub(super) fn call(&mut self) {
-        let name = self.last;
+        let name = self.near.last;
         if name.start == self.found.name.start && name.start != 0 {
             // EXECUTE p(…): a prepared statement.
             return;
@@ -21,7 +22,8 @@ impl Scan<'_> {
         let bytes = self.lexer.text_of(name);
         let quoted = name.kind == Kind::QuotedName;
         let bare = if quoted { unquoted(bytes) } else { bytes };
-        if self.qualifier.kind != Kind::Start {
+        let hash = hash(bare);
+        if self.near.qualifier.kind != Kind::Start {
             if self.is_schema(b"information_schema") {
                 return;
             }
@@ -31,14 +33,14 @@ impl Scan<'_> {
                 }
                 return;
             }
-        } else if !quoted && never_calls(bytes) {
+        } else if !quoted && never_calls(bytes, hash) {
             return;
         }
         // A quoted name is taken as it is written, and no function of PostgreSQL is written in upper case.
         let effects = if quoted && bare.iter().any(u8::is_ascii_uppercase) {
             Effects::USER_FUNCTION
         } else {
-            effects_of(bare, self.options.server_major)
+            effects_of(bare, hash, self.options.server_major)
         };
         match effects {
             Effects::NONE => {}
@@ -49,8 +51,8 @@ impl Scan<'_> {
     }
 
     fn is_schema(&self, schema: &[u8]) -> bool {
-        let bytes = self.lexer.text_of(self.qualifier);
-        match self.qualifier.kind {
+        let bytes = self.lexer.text_of(self.near.qualifier);
+        match self.near.qualifier.kind {
             Kind::Word => bytes.eq_ignore_ascii_case(schema),
             Kind::QuotedName => unquoted(bytes) == schema,
             _ => false,
@@ -59,7 +61,7 @@ impl Scan<'_> {
 
     /// Whether an expression can begin where the name does. If not, the name is an alias, a table or a type.
     fn may_call_here(&self, name: &[u8]) -> bool {
-        let before = self.before;
+        let before = self.near.before;
         match before.kind {
             // The word that the statement begins with; a type; an alias; an operand, which an operator would follow.
             Kind::Start
@@ -75,7 +77,7 @@ impl Scan<'_> {
                 let before = self.lexer.text_of(before);
                 is_keyword(before)
                     && !NAME_FOLLOWS.iter().any(|word| is(before, word))
-                    && !is_pair(before, name)
+                    && !(self.near.qualifier.kind == Kind::Start && is_pair(before, name))
                     && !(self.found.command == Command::Copy
                         && (is(name, b"stdin") || is(name, b"stdout")))
             }
@@ -98,8 +100,8 @@ const NAME_FOLLOWS: [&[u8]; 10] = [
     b"tablesample",
 ];
 
-/// Words that may name a function, but not behind these.
-const PAIRS: [(&[u8], &[u8]); 27] = [
+/// Words that may name a function, but not behind these. GROUP BY CUBE is not among them: ORDER BY cube(x) is a call.
+const PAIRS: [(&[u8], &[u8]); 25] = [
     (b"inner", b"join"),
     (b"left", b"join"),
     (b"right", b"join"),
@@ -115,8 +117,6 @@ const PAIRS: [(&[u8], &[u8]); 27] = [
     (b"on", b"conflict"),
     (b"update", b"set"),
     (b"grouping", b"sets"),
-    (b"by", b"rollup"),
-    (b"by", b"cube"),
     (b"order", b"by"),
     (b"group", b"by"),
     (b"partition", b"by"),

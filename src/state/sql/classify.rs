@@ -1,10 +1,13 @@
 //! Walks over a text once and finds, for each statement, what it may leave in the session.
 //!
 //! A statement is read in two parts: [`super::header`] reads its first words as far as they name what it does, and
-//! [`Scan::body`] the rest, for calls of functions and for the few words that matter anywhere.
+//! [`super::body`] the rest, for calls of functions and for the few words that matter anywhere.
 
+use super::body::{NOTABLE, Near};
+use super::bytes::Class;
 use super::lexer::{Kind, Lexer, Token};
 use crate::state::statement::{Command, Effects, Options};
+use memchr::memchr2_iter;
 use std::ops::Range;
 
 /// What was found about one statement.
@@ -36,12 +39,7 @@ pub(in crate::state) struct Scan<'a> {
     pub(super) lexer: Lexer<'a>,
     pub(super) options: Options,
     pub(super) found: Found,
-    /// The token before the one that is looked at.
-    pub(super) last: Token,
-    /// The token before the name that `last` belongs to: before `a` in `a.b`.
-    pub(super) before: Token,
-    /// `a` in `a.b`; [`Kind::Start`] when there is none.
-    pub(super) qualifier: Token,
+    pub(super) near: Near,
     depth: u32,
     /// One bit for each open parenthesis, the innermost one lowest: whether an expression may follow its end.
     marks: u64,
@@ -79,9 +77,7 @@ impl<'a> Scan<'a> {
             lexer: Lexer::new(text, !options.standard_conforming_strings),
             options,
             found: Found::NOTHING,
-            last: Token::START,
-            before: Token::START,
-            qualifier: Token::START,
+            near: Near::START,
             depth: 0,
             marks: 0,
             expression_after_close: false,
@@ -111,28 +107,51 @@ impl<'a> Scan<'a> {
 
     /// Reads the next statement into `found`; false at the end of the text.
     pub(in crate::state) fn step(&mut self) -> bool {
-        let first = loop {
+        if self.lexer.is_at_end() {
+            return false;
+        }
+        let Some(first) = self.first_token() else {
+            return false;
+        };
+        if self.found.span.end > 0 {
+            self.forget();
+        }
+        self.found.span = first.start..first.end;
+        self.header(first);
+        self.body();
+        self.finish();
+        true
+    }
+
+    /// Passes semicolons; `None` at the end of the text.
+    #[inline]
+    fn first_token(&mut self) -> Option<Token> {
+        let start = self.lexer.at();
+        let (_, class) = self.lexer.advance();
+        if class == Class::Letter && self.lexer.plain_word(start) > 0 {
+            return Some(Token { kind: Kind::Word, start, end: self.lexer.at() });
+        }
+        self.lexer.go_back_to(start);
+        loop {
             let token = self.lexer.next();
             match token.kind {
-                Kind::End => return false,
+                Kind::End => return None,
                 Kind::Semicolon => {}
-                _ => break token,
+                _ => return Some(token),
             }
-        };
-        self.found = Found { span: first.start..first.end, ..Found::NOTHING };
-        self.last = Token::START;
-        self.before = Token::START;
-        self.qualifier = Token::START;
+        }
+    }
+
+    /// Forgets the statement before. The first one has none.
+    fn forget(&mut self) {
+        self.found = Found::NOTHING;
+        self.near = Near::START;
         self.depth = 0;
         self.marks = 0;
         self.expression_after_close = false;
         self.with_depth = None;
         self.atomic = 0;
         self.flags = Flags::default();
-        self.header(first);
-        self.body();
-        self.finish();
-        true
     }
 
     pub(in crate::state) fn found(&self) -> &Found {
@@ -144,76 +163,39 @@ impl<'a> Scan<'a> {
         self.found.effects = self.found.effects | effects;
     }
 
-    fn body(&mut self) {
-        loop {
-            let token = self.lexer.next();
-            match token.kind {
-                Kind::Word => {
-                    self.name_begins();
-                    self.word(token);
-                }
-                Kind::QuotedName => {
-                    self.name_begins();
-                    self.quoted_name(token);
-                }
-                Kind::UnicodeName => {
-                    // What it means may be changed by an UESCAPE behind it. Nobody writes this.
-                    self.name_begins();
-                    self.add(Effects::UNCERTAIN);
-                }
-                Kind::Open => self.open(),
-                Kind::Close => self.close(),
-                Kind::Dot => self.dot(),
-                Kind::Semicolon if self.depth == 0 && self.atomic == 0 => return,
-                Kind::End => return,
-                Kind::Broken => self.add(Effects::UNCERTAIN),
-                _ => {}
-            }
-            self.last = token;
-        }
-    }
-
     /// Takes a token that a header has looked at. Never a parenthesis, a semicolon, or the end.
     pub(super) fn consume(&mut self) -> Token {
         let token = self.lexer.next();
         match token.kind {
-            Kind::Word | Kind::QuotedName => self.name_begins(),
-            Kind::Dot => self.dot(),
+            Kind::Word | Kind::QuotedName => self.near.name_begins(),
+            Kind::Dot => self.near.dot(),
             _ => {}
         }
-        self.last = token;
+        self.near.last = token;
         token
-    }
-
-    #[inline]
-    fn name_begins(&mut self) {
-        if self.last.kind != Kind::Dot {
-            self.before = self.last;
-            self.qualifier = Token::START;
-        }
-    }
-
-    fn dot(&mut self) {
-        if self.last.is_name() {
-            self.qualifier = self.last;
-        }
     }
 
     #[inline]
     pub(super) fn open(&mut self) {
         let mut mark = false;
-        if self.last.is_name() {
-            let word = self.lexer.text_of(self.last);
+        if self.near.last.is_name() {
+            let word = self.lexer.text_of(self.near.last);
             mark = matches!(word.len(), 2 | 4 | 8) && ends_before_expression(word);
             self.call();
         }
+        self.push(mark);
+    }
+
+    /// `mark`: whether an expression may follow the end of this parenthesis.
+    #[inline]
+    pub(super) fn push(&mut self, mark: bool) {
         self.depth = self.depth.saturating_add(1);
         // Beyond 64 levels the outermost mark is lost, and `close` takes that as set.
         self.marks = self.marks << 1 | u64::from(mark);
     }
 
     #[inline]
-    fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         let Some(depth) = self.depth.checked_sub(1) else {
             self.add(Effects::UNCERTAIN);
             return;
@@ -221,6 +203,11 @@ impl<'a> Scan<'a> {
         self.expression_after_close = self.depth > u64::BITS || self.marks & 1 == 1;
         self.marks >>= 1;
         self.depth = depth;
+    }
+
+    /// Whether a semicolon is not one between the statements of a rule or of the body of a function.
+    pub(super) fn statement_may_end(&self) -> bool {
+        self.depth == 0 && self.atomic == 0
     }
 
     pub(super) fn in_with_list(&self) -> bool {
@@ -232,42 +219,27 @@ impl<'a> Scan<'a> {
     }
 
     pub(super) fn last_is(&self, word: &[u8]) -> bool {
-        self.last.kind == Kind::Word && self.lexer.text_of(self.last).eq_ignore_ascii_case(word)
+        self.near.last.kind == Kind::Word
+            && self.lexer.text_of(self.near.last).eq_ignore_ascii_case(word)
     }
 
-    /// A word outside of the header. The two things compared first leave next to no word to the rest.
-    #[inline]
-    fn word(&mut self, token: Token) {
+    /// A notable word, or one that only looks like it.
+    pub(super) fn word(&mut self, token: Token) {
         let word = self.lexer.text_of(token);
-        let Some(first) = word.first() else { return };
-        let candidate: &[u8] = match (word.len(), first | 0x20) {
-            (3, b'e') => b"end",
-            (4, b'c') => b"case",
-            (4, b'f') => b"from",
-            (4, b'i') => b"into",
-            (4, b't') => b"temp",
-            (4, b'w') => b"with",
-            (5, b'm') => b"merge",
-            (5, b't') => b"table",
-            (6, b'a') => b"atomic",
-            (6, b'd') => b"delete",
-            (6, b'i') => b"insert",
-            (6, b's') => b"select",
-            (6, b'u') => b"update",
-            (6, b'v') => b"values",
-            (7, b'e') => b"execute",
-            (9, b't') => b"temporary",
-            (7.., b'p') => return self.catalogue_name(word),
-            _ => return,
-        };
-        if word.eq_ignore_ascii_case(candidate) && self.last.kind != Kind::Dot {
-            self.keyword(candidate);
+        if let Some(keyword) =
+            NOTABLE.into_iter().find(|keyword| word.eq_ignore_ascii_case(keyword))
+            && self.near.last.kind != Kind::Dot
+        {
+            self.keyword(keyword);
+        }
+        if word.len() >= b"pg_temp".len() {
+            self.catalogue_name(word);
         }
     }
 
     fn keyword(&mut self, word: &[u8]) {
         match word {
-            b"with" if self.last.kind == Kind::Open => self.begin_with_list(),
+            b"with" if self.near.last.kind == Kind::Open => self.begin_with_list(),
             b"insert" | b"update" | b"delete" | b"merge" => {
                 self.verb(word);
                 if !self.last_is(b"for") && !self.last_is(b"key") {
@@ -275,7 +247,7 @@ impl<'a> Scan<'a> {
                 }
             }
             b"select" | b"values" | b"table" => self.verb(word),
-            b"into" if !self.last_is(b"insert") && !self.last_is(b"merge") => {
+            b"into" if self.creates_table() => {
                 self.flags.into_table = true;
                 self.add(Effects::DDL);
             }
@@ -288,9 +260,6 @@ impl<'a> Scan<'a> {
                 {
                     self.add(Effects::TEMP_OBJECT);
                 }
-            }
-            b"from" if self.found.command == Command::Copy && self.depth == 0 => {
-                self.add(Effects::WRITE);
             }
             // CREATE TABLE AS EXECUTE, perhaps explained.
             b"execute"
@@ -309,10 +278,17 @@ impl<'a> Scan<'a> {
         }
     }
 
+    /// Whether this INTO is that of a SELECT, in which `insert` can be a column.
+    fn creates_table(&self) -> bool {
+        let of_select = self.found.command == Command::Select && self.depth == 0;
+        of_select || !(self.last_is(b"insert") || self.last_is(b"merge"))
+    }
+
     /// The verb of a statement that began with WITH.
     fn verb(&mut self, word: &[u8]) {
-        let names_a_query =
-            self.last.kind == Kind::Comma || self.last_is(b"with") || self.last_is(b"recursive");
+        let names_a_query = self.near.last.kind == Kind::Comma
+            || self.last_is(b"with")
+            || self.last_is(b"recursive");
         if !self.in_with_list() || names_a_query {
             return;
         }
@@ -328,7 +304,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn quoted_name(&mut self, token: Token) {
+    pub(super) fn quoted_name(&mut self, token: Token) {
         if let [b'"', name @ .., b'"'] = self.lexer.text_of(token)
             && name.first() == Some(&b'p')
         {
@@ -350,7 +326,7 @@ impl<'a> Scan<'a> {
     }
 
     fn finish(&mut self) {
-        self.found.span.end = self.found.span.end.max(self.last.end);
+        self.found.span.end = self.found.span.end.max(self.near.last.end);
         let effects = self.found.effects;
         if self.depth != 0 || self.atomic != 0 {
             self.add(Effects::UNCERTAIN);
@@ -378,8 +354,9 @@ impl<'a> Scan<'a> {
         const SCHEMA: &[u8] = b"pg_temp";
         let whole =
             Token { kind: Kind::Text, start: self.found.span.start, end: self.found.span.end };
-        let mut windows = self.lexer.text_of(whole).windows(SCHEMA.len());
-        if windows.any(|window| window.eq_ignore_ascii_case(SCHEMA)) {
+        let text = self.lexer.text_of(whole);
+        let mut starts = memchr2_iter(b'p', b'P', text);
+        if starts.any(|at| text.get(at..).is_some_and(|rest| starts_with(rest, SCHEMA))) {
             self.add(Effects::TEMP_OBJECT);
         }
     }

@@ -41,16 +41,21 @@ impl Scan<'_> {
         if !self.peek_is(word) {
             return false;
         }
-        let second = self.peek_second();
-        let assigned = match second.kind {
-            Kind::Dot => true,
-            Kind::Operator => self.lexer.text_of(second) == b"=",
-            _ => self.word_is(second, b"to"),
-        };
+        let assigned = self.is_assigned();
         if !assigned {
             self.consume();
         }
         !assigned
+    }
+
+    /// Whether behind the next word stands what makes it the name of a setting.
+    pub(super) fn is_assigned(&self) -> bool {
+        let second = self.peek_second();
+        match second.kind {
+            Kind::Dot => true,
+            Kind::Operator => self.lexer.text_of(second) == b"=",
+            _ => self.word_is(second, b"to"),
+        }
     }
 
     /// Like `accept_unless_assigned`, if another word follows: `SHOW time` names a setting.

@@ -16,9 +16,11 @@ static SINCE_18: NameSet<512> = NameSet::new(include_str!("functions_18.txt"));
 /// What a call of `name` may do to the session, if it is the function in `pg_catalog`.
 ///
 /// A name that is not in the catalogue is [`Effects::USER_FUNCTION`]. `server_major` is the version of the server
-/// (15 for 15.4), or 0 when it is not known.
-pub(super) fn effects_of(name: &[u8], server_major: u16) -> Effects {
-    if SINCE_15.contains(name) || (server_major >= 18 && SINCE_18.contains(name)) {
+/// (15 for 15.4), or 0 when it is not known; `hash` is that of the name.
+pub(super) fn effects_of(name: &[u8], hash: usize, server_major: u16) -> Effects {
+    if SINCE_15.contains_hashed(name, hash)
+        || (server_major >= 18 && SINCE_18.contains_hashed(name, hash))
+    {
         return Effects::NONE;
     }
     let mut folded = [0; LONGEST];
@@ -78,6 +80,11 @@ fn special(name: &[u8]) -> Effects {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::sql::names::hash;
+
+    fn of(name: &[u8], server_major: u16) -> Effects {
+        effects_of(name, hash(name), server_major)
+    }
 
     const CATALOGUE_15: &str = include_str!("../../../tests/data/functions/catalogue_15.txt");
     const CATALOGUE_18: &str = include_str!("../../../tests/data/functions/catalogue_18.txt");
@@ -92,7 +99,7 @@ mod tests {
             assert!(catalogue.len() > 2000);
             for name in list.split_whitespace() {
                 assert!(catalogue.contains(name), "{name}");
-                assert_eq!(effects_of(name.as_bytes(), 18), Effects::NONE, "{name}");
+                assert_eq!(of(name.as_bytes(), 18), Effects::NONE, "{name}");
             }
         }
     }
@@ -120,14 +127,14 @@ mod tests {
             } else {
                 continue;
             };
-            assert_eq!(effects_of(name.as_bytes(), 18), expected, "{name}");
+            assert_eq!(of(name.as_bytes(), 18), expected, "{name}");
         }
     }
 
     #[test]
     fn a_function_that_is_new_in_18_is_trusted_on_18_only() {
-        assert_eq!(effects_of(b"uuidv7", 18), Effects::NONE);
-        assert_eq!(effects_of(b"uuidv7", 15), Effects::USER_FUNCTION);
-        assert_eq!(effects_of(b"uuidv7", 0), Effects::USER_FUNCTION);
+        assert_eq!(of(b"uuidv7", 18), Effects::NONE);
+        assert_eq!(of(b"uuidv7", 15), Effects::USER_FUNCTION);
+        assert_eq!(of(b"uuidv7", 0), Effects::USER_FUNCTION);
     }
 }

@@ -9,17 +9,26 @@ use crate::state::statement::{Command, Effects};
 /// Longest of the words that a statement can begin with (`deallocate`).
 const LEADER_MAX: usize = 10;
 
+/// Looked for first, as they have no header.
+const FREQUENT: [(&[u8], Command, Effects); 5] = [
+    (b"select", Command::Select, Effects::NONE),
+    (b"insert", Command::Insert, Effects::WRITE),
+    (b"update", Command::Update, Effects::WRITE),
+    (b"delete", Command::Delete, Effects::WRITE),
+    (b"begin", Command::Begin, Effects::TRANSACTION_BEGIN),
+];
+
 impl Scan<'_> {
     /// Reads the header of the statement that begins with `first`, which is not the end of the text.
     pub(super) fn header(&mut self, first: Token) {
-        self.last = first;
+        self.near.last = first;
         match first.kind {
             Kind::Word => self.leader(first),
             Kind::Open => {
                 self.found.command = Command::Select;
-                self.last = Token::START;
+                self.near.last = Token::START;
                 self.open();
-                self.last = first;
+                self.near.last = first;
             }
             _ => self.add(Effects::UNCERTAIN),
         }
@@ -27,6 +36,13 @@ impl Scan<'_> {
 
     fn leader(&mut self, token: Token) {
         let word = self.lexer.text_of(token);
+        if let Some((_, command, effects)) =
+            FREQUENT.iter().find(|(frequent, ..)| word.eq_ignore_ascii_case(frequent))
+        {
+            self.found.command = *command;
+            self.add(*effects);
+            return;
+        }
         let mut folded = [0; LEADER_MAX];
         let folded = match folded.get_mut(..word.len()) {
             Some(folded) => {
@@ -59,6 +75,7 @@ impl Scan<'_> {
             b"drop" | b"comment" | b"grant" | b"revoke" | b"security" | b"reassign" => {
                 self.flags.calls_nothing = true;
             }
+            b"copy" => self.copy(),
             b"explain" => self.explain(),
             _ => {}
         }
@@ -66,10 +83,18 @@ impl Scan<'_> {
 
     /// `SET [SESSION | LOCAL] …`
     fn set(&mut self) {
-        let local = self.accept_unless_assigned(b"local");
+        let mut local = false;
+        if !self.is_assigned() {
+            local = self.accept(b"local");
+            if !local {
+                self.accept(b"session");
+            }
+        }
         let effects = if local { Effects::SET_LOCAL } else { Effects::SET_SESSION };
-        if !local {
-            self.accept_unless_assigned(b"session");
+        if self.is_assigned() {
+            let particular = self.named_setting();
+            self.add(if local || particular.is_empty() { effects } else { particular });
+            return;
         }
         // SET TRANSACTION and SET CONSTRAINTS end with the transaction.
         if self.accept_unless_assigned(b"transaction") {
@@ -130,6 +155,10 @@ impl Scan<'_> {
             self.found.setting = Some(setting);
             return of_setting(setting.as_bytes());
         }
+        self.named_setting()
+    }
+
+    fn named_setting(&mut self) -> Effects {
         self.take_name();
         while self.peek().kind == Kind::Dot {
             self.consume();
@@ -303,13 +332,33 @@ impl Scan<'_> {
         }
     }
 
+    /// `COPY … FROM` writes; the FROM of a query is inside of parentheses.
+    fn copy(&mut self) {
+        let mut ahead = self.lexer;
+        let mut depth = 0_u32;
+        loop {
+            let token = ahead.next();
+            match token.kind {
+                Kind::Open => depth = depth.saturating_add(1),
+                Kind::Close => depth = depth.saturating_sub(1),
+                Kind::Word if depth == 0 && self.word_is(token, b"to") => return,
+                Kind::Word if depth == 0 && self.word_is(token, b"from") => {
+                    self.add(Effects::WRITE);
+                    return;
+                }
+                Kind::Semicolon | Kind::End | Kind::Broken => return,
+                _ => {}
+            }
+        }
+    }
+
     fn explain(&mut self) {
         self.flags.only_planned = !self.explain_analyzes();
         let begin = self.peek();
         self.found.body = begin.start;
         if begin.kind == Kind::Word {
             let token = self.lexer.next();
-            self.last = token;
+            self.near.last = token;
             // An EXPLAIN in an EXPLAIN is an error, and must not become a recursion.
             if self.lexer.text_of(token).eq_ignore_ascii_case(b"explain") {
                 self.add(Effects::UNCERTAIN);
@@ -339,7 +388,7 @@ impl Scan<'_> {
             match token.kind {
                 Kind::Close => {
                     self.lexer = ahead;
-                    self.last = token;
+                    self.near.last = token;
                     return analyzes;
                 }
                 Kind::Open | Kind::Semicolon | Kind::End | Kind::Broken => return analyzes,
@@ -364,14 +413,11 @@ fn of_setting(name: &[u8]) -> Effects {
 /// What the first word alone says.
 fn plain(word: &[u8]) -> (Command, Effects) {
     match word {
-        b"select" | b"with" => (Command::Select, Effects::NONE),
-        b"insert" => (Command::Insert, Effects::WRITE),
-        b"update" => (Command::Update, Effects::WRITE),
-        b"delete" => (Command::Delete, Effects::WRITE),
+        b"with" => (Command::Select, Effects::NONE),
         b"merge" => (Command::Merge, Effects::WRITE),
         b"values" => (Command::Values, Effects::NONE),
         b"table" => (Command::Table, Effects::NONE),
-        b"begin" | b"start" => (Command::Begin, Effects::TRANSACTION_BEGIN),
+        b"start" => (Command::Begin, Effects::TRANSACTION_BEGIN),
         b"commit" | b"end" => (Command::Commit, Effects::TRANSACTION_END),
         b"rollback" | b"abort" => (Command::Rollback, Effects::TRANSACTION_END),
         b"savepoint" => (Command::Savepoint, Effects::SAVEPOINT),

@@ -5,6 +5,7 @@
 //! Source: <https://www.postgresql.org/docs/current/sql-syntax-lexical.html> and
 //! `src/backend/parser/scan.l`, of which the rules are named in the comments.
 
+use super::bytes::{Class, class, is_in_word, word_len};
 use memchr::{memchr, memchr2};
 
 /// What a token is.
@@ -52,32 +53,6 @@ impl Token {
         matches!(self.kind, Kind::Word | Kind::QuotedName)
     }
 }
-
-/// What a byte can begin.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
-    Space,
-    Letter,
-    Digit,
-    Quote,
-    DoubleQuote,
-    Dollar,
-    Minus,
-    Slash,
-    Dot,
-    Colon,
-    Open,
-    Close,
-    Comma,
-    Semicolon,
-    Operator,
-    Nul,
-}
-
-static CLASSES: [Class; 256] = classes();
-
-/// Whether a byte goes on with an identifier (`ident_cont`).
-static IN_WORD: [bool; 256] = in_word();
 
 #[derive(Clone, Copy)]
 pub(super) struct Lexer<'a> {
@@ -136,10 +111,71 @@ impl<'a> Lexer<'a> {
                 Class::Close => Kind::Close,
                 Class::Comma => Kind::Comma,
                 Class::Semicolon => Kind::Semicolon,
-                Class::Nul => Kind::Broken,
+                Class::Nul | Class::End => Kind::Broken,
                 Class::Minus | Class::Slash | Class::Colon | Class::Operator => Kind::Operator,
             };
             return Token { kind, start, end: self.at };
+        }
+    }
+
+    /// Where the next token or what is before it begins.
+    #[inline]
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    #[inline]
+    pub(super) fn is_at_end(&self) -> bool {
+        self.at >= self.text.len()
+    }
+
+    #[inline]
+    pub(super) fn go_back_to(&mut self, at: usize) {
+        self.at = at;
+    }
+
+    /// Goes one byte on, and says what that byte can begin.
+    #[inline]
+    pub(super) fn advance(&mut self) -> (u8, Class) {
+        let Some(byte) = self.peek() else {
+            return (0, Class::End);
+        };
+        self.at += 1;
+        (byte, class(byte))
+    }
+
+    /// Behind the first letter of a word: passes the word and returns its length, or 0 when it may be the prefix of
+    /// a string or a name.
+    #[inline]
+    pub(super) fn plain_word(&mut self, start: usize) -> usize {
+        self.skip_word();
+        let len = self.at - start;
+        if len == 1 && matches!(self.peek(), Some(b'\'' | b'&')) { 0 } else { len }
+    }
+
+    /// Behind a dollar sign: passes the number of a parameter, if that is what it is.
+    #[inline]
+    pub(super) fn parameter(&mut self) -> bool {
+        let start = self.at;
+        self.skip_digits();
+        self.at > start
+    }
+
+    /// Behind a quote: passes a string without escapes and doubled quotes that does not go on behind a line end.
+    #[inline]
+    pub(super) fn simple_string(&mut self) -> bool {
+        if self.backslashes {
+            return false;
+        }
+        let Some(found) = find(b'\'', self.rest()) else {
+            return false;
+        };
+        self.at += found + 1;
+        match self.peek() {
+            Some(byte) if matches!(class(byte), Class::Space | Class::Quote | Class::Minus) => {
+                self.continuation().is_none() && byte != b'\''
+            }
+            _ => true,
         }
     }
 
@@ -148,6 +184,7 @@ impl<'a> Lexer<'a> {
         self.text.get(self.at).copied()
     }
 
+    #[inline]
     fn rest(&self) -> &'a [u8] {
         self.text.get(self.at..).unwrap_or_default()
     }
@@ -159,9 +196,7 @@ impl<'a> Lexer<'a> {
 
     #[inline]
     fn skip_word(&mut self) {
-        while self.peek().is_some_and(|byte| IN_WORD.get(usize::from(byte)) == Some(&true)) {
-            self.at += 1;
-        }
+        self.at += word_len(self.rest());
     }
 
     #[inline]
@@ -231,7 +266,7 @@ impl<'a> Lexer<'a> {
     }
 
     #[inline]
-    fn skip_digits(&mut self) {
+    pub(super) fn skip_digits(&mut self) {
         while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
             self.at += 1;
         }
@@ -307,8 +342,11 @@ impl<'a> Lexer<'a> {
             Some(byte) if class(byte) == Class::Letter || byte == b'$' => {}
             _ => return Kind::Operator,
         }
-        let tag_len =
-            self.rest().iter().take_while(|&&byte| !matches!(byte, b'$') && is_word(byte)).count();
+        let tag_len = self
+            .rest()
+            .iter()
+            .take_while(|&&byte| !matches!(byte, b'$') && is_in_word(byte))
+            .count();
         if self.text.get(self.at + tag_len) != Some(&b'$') {
             return Kind::Operator;
         }
@@ -360,12 +398,22 @@ impl<'a> Lexer<'a> {
 /// Most strings are short; only for the others is a call of memchr worth its start.
 #[inline]
 fn find(needle: u8, hay: &[u8]) -> Option<usize> {
-    const NEAR: usize = 16;
-    let near = hay.get(..NEAR).unwrap_or(hay);
-    match near.iter().position(|&byte| byte == needle) {
-        None if hay.len() > NEAR => Some(memchr(needle, hay.get(NEAR..)?)? + NEAR),
-        found => found,
+    const NEAR: usize = 32;
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let pattern = u64::from(needle) * ONES;
+    let mut at = 0;
+    while at < NEAR
+        && let Some(eight) = hay.get(at..).and_then(<[u8]>::first_chunk)
+    {
+        // The lowest bit that stays is in the first byte that is equal.
+        let differs = u64::from_le_bytes(*eight) ^ pattern;
+        let equal = differs.wrapping_sub(ONES) & !differs & (ONES << 7);
+        if equal != 0 {
+            return Some(at + equal.trailing_zeros() as usize / 8);
+        }
+        at += 8;
     }
+    Some(at + memchr(needle, hay.get(at..)?)?)
 }
 
 /// Only blanks and line comments with a line end among them may lie between (`quotecontinue`).
@@ -384,57 +432,6 @@ fn continuation(rest: &[u8]) -> Option<usize> {
             _ => return None,
         }
     }
-}
-
-#[inline]
-fn class(byte: u8) -> Class {
-    CLASSES.get(usize::from(byte)).copied().unwrap_or(Class::Operator)
-}
-
-#[inline]
-pub(super) fn is_word(byte: u8) -> bool {
-    IN_WORD.get(usize::from(byte)) == Some(&true)
-}
-
-const fn classes() -> [Class; 256] {
-    let mut table = [Class::Operator; 256];
-    let mut rest: &mut [Class] = &mut table;
-    let mut byte: u8 = 0;
-    while let Some((slot, after)) = rest.split_first_mut() {
-        *slot = match byte {
-            b' ' | b'\t' | b'\n' | b'\r' | b'\x0b' | b'\x0c' => Class::Space,
-            b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80..=0xff => Class::Letter,
-            b'0'..=b'9' => Class::Digit,
-            b'\'' => Class::Quote,
-            b'"' => Class::DoubleQuote,
-            b'$' => Class::Dollar,
-            b'-' => Class::Minus,
-            b'/' => Class::Slash,
-            b'.' => Class::Dot,
-            b':' => Class::Colon,
-            b'(' => Class::Open,
-            b')' => Class::Close,
-            b',' => Class::Comma,
-            b';' => Class::Semicolon,
-            0 => Class::Nul,
-            _ => Class::Operator,
-        };
-        rest = after;
-        byte = byte.wrapping_add(1);
-    }
-    table
-}
-
-const fn in_word() -> [bool; 256] {
-    let mut table = [false; 256];
-    let mut rest: &mut [bool] = &mut table;
-    let mut byte: u8 = 0;
-    while let Some((slot, after)) = rest.split_first_mut() {
-        *slot = matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'_' | b'$' | b'0'..=b'9' | 0x80..=0xff);
-        rest = after;
-        byte = byte.wrapping_add(1);
-    }
-    table
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! notes what each statement may leave behind, [`digest`] writes a statement without its literals.
 //! Nothing here builds a syntax tree: a text that PostgreSQL refuses may come to anything, as it does nothing.
 
+mod body;
+mod bytes;
 mod calls;
 pub(super) mod classify;
 mod cursor;

@@ -45,8 +45,14 @@ impl<const SLOTS: usize> NameSet<SLOTS> {
     }
 
     /// Whether `name`, in any mixture of ASCII cases, is in the set.
-    pub(super) fn contains(&self, name: &[u8]) -> bool {
-        let mut slot = hash(name) & (SLOTS - 1);
+    #[cfg(test)]
+    fn contains(&self, name: &[u8]) -> bool {
+        self.contains_hashed(name, hash(name))
+    }
+
+    /// The same, with the [`hash`] of the name.
+    pub(super) fn contains_hashed(&self, name: &[u8], hash: usize) -> bool {
+        let mut slot = hash & (SLOTS - 1);
         while let Some(start) = self.slots.get(slot).and_then(|&slot| slot.checked_sub(1)) {
             let entry = self.list.get(usize::from(start)..).unwrap_or_default();
             if let Some((same, rest)) = entry.split_at_checked(name.len())
@@ -66,7 +72,7 @@ const fn is_blank(byte: u8) -> bool {
 }
 
 /// Takes the first, the middle and the last eight bytes. `| 0x20` makes letters of both cases equal.
-const fn hash(name: &[u8]) -> usize {
+pub(super) const fn hash(name: &[u8]) -> usize {
     const FOLD: u64 = 0x2020_2020_2020_2020;
     const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
     let (head, tail) = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {

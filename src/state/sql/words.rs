@@ -5,19 +5,22 @@
 //!
 //! Source: <https://www.postgresql.org/docs/15/sql-keywords-appendix.html>, `pg_get_keywords()`
 
-use super::names::NameSet;
+use super::names::{NameSet, hash};
 
 /// Whether `word`, unquoted and unqualified, can never be the name of a function of a user.
 ///
 /// Those are the reserved words and the ones with a syntax of their own (`coalesce`, `values`, types such as
 /// `numeric`). The others may name a function, even `join` and `like`.
-pub(super) fn never_calls(word: &[u8]) -> bool {
-    NEVER_CALL.contains(word)
+///
+/// `hash` is that of the word.
+pub(super) fn never_calls(word: &[u8], hash: usize) -> bool {
+    NEVER_CALL.contains_hashed(word, hash)
 }
 
 /// Whether PostgreSQL knows `word`; an alias cannot be one without being quoted or following `AS`.
 pub(super) fn is_keyword(word: &[u8]) -> bool {
-    NEVER_CALL.contains(word) || OTHERS.contains(word)
+    let hash = hash(word);
+    NEVER_CALL.contains_hashed(word, hash) || OTHERS.contains_hashed(word, hash)
 }
 
 static NEVER_CALL: NameSet<512> = NameSet::new(
