@@ -7,7 +7,8 @@ use crate::admin;
 use crate::client::registry::Registry;
 use crate::client::{Live, Shared, Worker};
 use crate::config::Config;
-use crate::listener;
+use crate::listener::balance::{self, Balance};
+use crate::listener::{self, Threads};
 use crate::net::socket;
 use crate::pool::Pools;
 use crate::pool::seat::Kick;
@@ -15,10 +16,11 @@ use crate::telemetry::clock;
 use crate::telemetry::log::{self, LogControl};
 use parking_lot::RwLock;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -89,6 +91,8 @@ async fn build(config: &Config, workers: &Workers) -> Result<Arc<Shared>, StartE
         connected: AtomicU32::new(0),
         draining: AtomicBool::new(false),
         clients: AtomicU64::new(0),
+        revision: AtomicU64::new(0),
+        threads: OnceLock::new(),
     }))
 }
 
@@ -131,22 +135,49 @@ impl Tasks {
     ) -> Result<(), StartError> {
         let address = config.proxy.listen;
         let what = format!("cannot listen on {address} for clients");
-        // All sockets first: with a port chosen by the system, the others follow the first.
-        for (index, handle) in workers.handles.iter().enumerate() {
-            let reuse = workers.handles.len() > 1;
-            let socket = socket::listen(address, reuse, BACKLOG, &super::socket_options(config))
-                .map_err(StartError::io(what.clone()))?;
-            let entered = handle.enter();
-            let listener = TcpListener::from_std(socket).map_err(StartError::io(what.clone()))?;
-            drop(entered);
-            let worker = Arc::new(Worker {
-                index,
-                shard: Arc::clone(shared.metrics.shard(index)),
-                shared: Arc::clone(shared),
-            });
-            self.listeners.push(handle.spawn(listener::accept(listener, worker)));
-        }
+        let socket = socket::listen(address, false, BACKLOG, &super::socket_options(config))
+            .map_err(StartError::io(what.clone()))?;
+        let worker = |(index, handle): (usize, &Handle)| {
+            let shard = Arc::clone(shared.metrics.shard(index));
+            let worker = Arc::new(Worker { index, shard, shared: Arc::clone(shared) });
+            (handle.clone(), worker)
+        };
+        let threads: Vec<_> = workers.handles.iter().enumerate().map(worker).collect();
+        let Some((first, _)) = threads.first() else { return Ok(()) };
+        let entered = first.enter();
+        let listener = TcpListener::from_std(socket).map_err(StartError::io(what))?;
+        drop(entered);
+        let balance = Arc::new(Balance::new(threads.len()));
+        self.all.push(tokio::spawn(rebalance(Arc::clone(shared), workers.handles.clone(), Arc::clone(&balance))));
+        let first = first.clone();
+        let _ = shared.threads.set(threads.clone());
+        self.listeners.push(first.spawn(listener::accept(listener, Threads { workers: threads, balance })));
         Ok(())
+    }
+}
+
+/// Measures how busy the threads are, and has clients moved where that helps.
+async fn rebalance(shared: Arc<Shared>, threads: Vec<Handle>, balance: Arc<Balance>) {
+    if threads.len() < 2 {
+        return;
+    }
+    let busy_time = |thread: &Handle| thread.metrics().worker_total_busy_duration(0);
+    let mut before: Vec<Duration> = threads.iter().map(busy_time).collect();
+    let mut then = clock::now();
+    let mut interval = tokio::time::interval(balance::INTERVAL);
+    loop {
+        interval.tick().await;
+        let now = clock::now();
+        let passed = now.saturating_duration_since(then).as_micros().max(1);
+        let mut measured = Vec::with_capacity(threads.len());
+        for (thread, before) in threads.iter().zip(&mut before) {
+            let total = busy_time(thread);
+            let busy = total.saturating_sub(*before).as_micros() * 1000 / passed;
+            measured.push(u32::try_from(busy.min(1000)).unwrap_or(1000));
+            *before = total;
+        }
+        then = now;
+        balance.rebalance(&measured, &shared.registry);
     }
 }
 

@@ -15,6 +15,7 @@ pub mod welcome;
 
 mod backlog;
 mod relay;
+mod travel;
 
 use crate::config::Config;
 use crate::credentials::Credentials;
@@ -22,15 +23,16 @@ use crate::net::stream::Stream;
 use crate::net::tls_acceptor::TlsAcceptor;
 use crate::pool::Pools;
 use crate::state::session::Limits;
-use crate::telemetry::metrics::{GaugeKind, Label};
+use crate::telemetry::metrics::{GaugeGuard, GaugeKind, Label};
 use crate::telemetry::{Metrics, Shard, clock};
 use parking_lot::RwLock;
 use registry::Registry;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 
 /// What clients are served by; one for the process.
 pub struct Shared {
@@ -52,6 +54,10 @@ pub struct Shared {
     pub draining: AtomicBool,
     /// Clients that ever logged in.
     pub clients: AtomicU64,
+    /// Counts the changes of `live`, so that clients need not look at it for each message.
+    pub revision: AtomicU64,
+    /// The threads, once they are there.
+    pub threads: OnceLock<Vec<(Handle, Arc<Worker>)>>,
 }
 
 impl Shared {
@@ -178,16 +184,53 @@ impl Label for Rejection {
     }
 }
 
-/// Serves one client from its first byte to its last.
-pub async fn run(tcp: TcpStream, peer: SocketAddr, worker: Arc<Worker>) {
+/// A client's place among those that may be connected.
+pub struct Place(Arc<Shared>);
+
+impl Place {
+    /// Takes a place, if one is left.
+    #[must_use]
+    pub fn take(worker: &Worker) -> Option<Self> {
+        let shared = &worker.shared;
+        let max = shared.live().max_client_connections;
+        let taken = shared.connected.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+            (n < max).then_some(n + 1)
+        });
+        taken.is_ok().then(|| Self(Arc::clone(shared)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.connected.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What lasts as long as a client's connection.
+struct Visit {
+    peer: SocketAddr,
+    _place: Place,
+    _gauge: GaugeGuard,
+}
+
+/// Serves one client from its first byte to its last. `login` is dropped when it is logged in.
+pub async fn run(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    worker: Arc<Worker>,
+    place: Place,
+    login: impl Send,
+) {
     let shard = Arc::clone(&worker.shard);
     shard.count.client_connections_received.one();
-    let connected = shard.enter(GaugeKind::ClientConnections);
+    let gauge = shard.enter(GaugeKind::ClientConnections);
+    let visit = Visit { peer, _place: place, _gauge: gauge };
     let begun = clock::now();
     // Boxed: freed once it is done, so that an idle client does not carry its size along.
-    let login = Box::pin(login(Stream::Plain(tcp), &worker));
+    let arrival = Box::pin(arrive(Stream::Plain(tcp), &worker));
     let timeout = worker.shared.live().client_login_timeout;
-    let outcome = tokio::time::timeout(timeout, login).await;
+    let outcome = tokio::time::timeout(timeout, arrival).await;
+    drop(login);
     let client = match outcome {
         Ok(Ok(Some(client))) => client,
         Ok(Ok(None)) => return,
@@ -197,11 +240,35 @@ pub async fn run(tcp: TcpStream, peer: SocketAddr, worker: Arc<Worker>) {
     shard.count.client_connections_setup_succeeded.one();
     shard.time.client_connection_setup.observe(clock::now().saturating_duration_since(begun));
     tracing::debug!(client = client.id(), %peer, tls = client.is_tls(), "client logged in");
-    let id = client.id();
-    let end = serve::serve(client).await;
-    shard.count.client_connections_closed.one();
-    tracing::debug!(client = id, %peer, reason = end.as_str(), "client connection closed");
-    drop(connected);
+    // Of its own, so that what the login needed is not kept for as long as the client lives.
+    tokio::spawn(stay(client, visit));
+}
+
+/// Serves a client that is logged in, on this thread or the next.
+async fn stay(client: Box<serve::Client>, visit: Visit) {
+    let (shard, id) = (client.shard(), client.id());
+    match serve::serve(client).await {
+        serve::Served::Ended(end) => {
+            shard.count.client_connections_closed.one();
+            let peer = visit.peer;
+            tracing::debug!(client = id, %peer, reason = end.as_str(), "client connection closed");
+        }
+        serve::Served::Moves(client, to) => go_to(client, to, visit),
+    }
+}
+
+/// Continues on the thread `to`. A client whose socket cannot be moved is closed with it.
+fn go_to(client: Box<serve::Client>, to: usize, visit: Visit) {
+    let Some((handle, worker)) = client.thread(to) else { return };
+    let mut client = client;
+    handle.spawn(async move {
+        if client.settle_on(worker).is_ok() {
+            // Boxed, as the one future is part of the other.
+            let staying: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> =
+                Box::pin(stay(client, visit));
+            staying.await;
+        }
+    });
 }
 
 fn reject(worker: &Worker, peer: SocketAddr, rejection: Rejection) {
@@ -215,7 +282,7 @@ fn reject(worker: &Worker, peer: SocketAddr, rejection: Rejection) {
 }
 
 /// From the first byte to ReadyForQuery. `None`: it was a cancel request, or nobody.
-async fn login(
+async fn arrive(
     stream: Stream,
     worker: &Arc<Worker>,
 ) -> Result<Option<Box<serve::Client>>, Rejection> {

@@ -9,7 +9,7 @@ use aws_lc_rs::constant_time;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Bytes of a cancel key's secret with protocol 3.2; with 3.0 the first four of them count.
@@ -36,6 +36,10 @@ pub struct Entered {
     secret: [u8; SECRET_LEN],
     secret_len: usize,
     activity: AtomicU8,
+    /// The thread it lives on.
+    worker: AtomicUsize,
+    /// The thread it should move to.
+    destination: AtomicUsize,
     /// Milliseconds since the registry was made.
     since: AtomicU64,
     login: u64,
@@ -52,6 +56,17 @@ impl Entered {
     #[must_use]
     pub fn does(&self, activity: Activity) -> bool {
         self.activity.load(Ordering::Relaxed) == activity as u8
+    }
+
+    /// The thread that the client should move to.
+    #[must_use]
+    pub fn destination(&self) -> usize {
+        self.destination.load(Ordering::Relaxed)
+    }
+
+    /// The client lives on `worker` now.
+    pub fn moved(&self, worker: usize) {
+        self.worker.store(worker, Ordering::Relaxed);
     }
 
     /// The secret that the client was told.
@@ -82,7 +97,7 @@ impl Registry {
     }
 
     /// Enters a client under a process id of its own. `None` without randomness.
-    pub fn enter(&self, long_key: bool, now: std::time::Instant) -> Option<(u32, Arc<Entered>)> {
+    pub fn enter(&self, worker: usize, long_key: bool, now: std::time::Instant) -> Option<(u32, Arc<Entered>)> {
         let mut secret = [0; SECRET_LEN];
         aws_lc_rs::rand::fill(&mut secret).ok()?;
         let entered = Arc::new(Entered {
@@ -90,6 +105,8 @@ impl Registry {
             secret,
             secret_len: if long_key { SECRET_LEN } else { 4 },
             activity: AtomicU8::new(Activity::Busy as u8),
+            worker: AtomicUsize::new(worker),
+            destination: AtomicUsize::new(worker),
             since: AtomicU64::new(self.millis(now)),
             login: self.millis(now),
         });
@@ -144,6 +161,19 @@ impl Registry {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Tells one in `share` of the clients of thread `from` to move to `to`, when they are idle.
+    pub fn move_some(&self, from: usize, to: usize, share: usize) {
+        /// Most clients told at a time: moving costs some system calls each.
+        const AT_ONCE: usize = 256;
+        let theirs = self.entries.iter().filter(|entry| {
+            entry.value().worker.load(Ordering::Relaxed) == from
+        });
+        for entry in theirs.step_by(share.max(1)).take(AT_ONCE) {
+            entry.value().destination.store(to, Ordering::Relaxed);
+            entry.value().seat.kick(Kick::MOVE);
+        }
     }
 
     /// Tells those whose time is up.

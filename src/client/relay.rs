@@ -119,7 +119,7 @@ impl Client {
         let limits = Limits {
             hidden_code: self.pool.has_hidden_code(),
             discard_sequences: self.pool.reads_sequences(),
-            ..self.live().limits
+            ..self.limits()
         };
         match self.session.extent(bytes, PIECE_MAX, &limits).map_err(End::Fault)? {
             Extent::Incomplete => return Ok(0),

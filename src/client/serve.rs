@@ -6,19 +6,20 @@
 use super::backlog::Backlog;
 use super::handshake::Greeted;
 use super::registry::{Activity, Entered};
-use super::{Live, Worker};
+use super::Worker;
 use crate::net::buffer::Chunk;
 use crate::net::stream::Stream;
 use crate::pool::seat::Kick;
 use crate::pool::{BorrowError, Lease, Pool};
 use crate::server::CloseReason;
 use crate::server::reset::Cleaning;
-use crate::state::session::{ClientFault, Extent, STATEMENT_MAX, Session};
+use crate::state::session::{ClientFault, Extent, Limits, STATEMENT_MAX, Session};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::GaugeGuard;
 use crate::wire::{ErrorResponse, FrameError, SqlState, encode};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,8 @@ pub enum End {
     Stalled,
     /// pgweir stops.
     Shutdown,
+    /// Not at all: it goes on, on another thread.
+    Moves,
 }
 
 impl End {
@@ -65,13 +68,18 @@ impl End {
             Self::IdleInTransaction => "idle_in_transaction_timeout",
             Self::Stalled => "client_stall_timeout",
             Self::Shutdown => "shutting down",
+            Self::Moves => "moved to another thread",
         }
     }
 
     /// The last message to the client; `None` where nobody is there, or it was told already.
     fn last_words(self) -> Option<ErrorResponse> {
         let (sqlstate, message) = match self {
-            Self::Terminated | Self::Gone | Self::ServerFatal | Self::Stalled => return None,
+            Self::Terminated
+            | Self::Gone
+            | Self::ServerFatal
+            | Self::Stalled
+            | Self::Moves => return None,
             Self::Fault(ClientFault::TooManyStatements) => {
                 (SqlState::CONFIGURATION_LIMIT_EXCEEDED, "too many prepared statements")
             }
@@ -130,6 +138,9 @@ pub struct Client {
     /// Skip up to the next `Sync`: the batch before it was refused.
     skipping: bool,
     process_id: u32,
+    limits: Limits,
+    /// The revision of the configuration that `limits` is of.
+    limits_of: Option<u64>,
     _gauge: GaugeGuard,
 }
 
@@ -160,12 +171,14 @@ impl Client {
             to_client: Backlog::Empty,
             to_server: Backlog::Empty,
             pool,
-            worker,
             entered,
             pinned: None,
             asked: None,
             skipping: false,
             process_id,
+            limits: worker.shared.live().limits,
+            limits_of: None,
+            worker,
             _gauge: gauge,
         }
     }
@@ -182,8 +195,14 @@ impl Client {
         self.stream.is_tls()
     }
 
-    pub(super) fn live(&self) -> Arc<Live> {
-        self.worker.shared.live()
+    /// Sizes and numbers, as of the last change of the configuration.
+    pub(super) fn limits(&mut self) -> Limits {
+        let revision = self.worker.shared.revision.load(Ordering::Acquire);
+        if self.limits_of != Some(revision) {
+            self.limits = self.worker.shared.live().limits;
+            self.limits_of = Some(revision);
+        }
+        self.limits
     }
 
     pub(super) fn mark(&self, activity: Activity, now: Instant) {
@@ -229,6 +248,13 @@ impl Client {
                 }
                 if kicks.has(Kick::IDLE) {
                     return Some(End::IdleTimeout);
+                }
+                if kicks.has(Kick::MOVE) {
+                    seat.clear(Kick::MOVE);
+                    let quiet = self.inbound.is_empty() && self.to_client.is_empty();
+                    if quiet && self.entered.destination() != self.worker.index {
+                        return Some(End::Moves);
+                    }
                 }
             }
             Attachment::Waiting { .. } if kicks.has(Kick::CANCEL) => {
@@ -305,7 +331,7 @@ impl Client {
         if let Attachment::Attached(_) = self.attachment {
             return self.send_to_server(bytes);
         }
-        let limits = self.live().limits;
+        let limits = self.limits();
         if self.skipping {
             return self.skip(bytes);
         }
@@ -411,7 +437,7 @@ impl Client {
 
     /// Drops the messages of a refused batch up to the one that ends it, and answers that.
     fn skip(&mut self, bytes: &[u8]) -> Result<usize, End> {
-        let limits = self.live().limits;
+        let limits = self.limits();
         let (used, ended) = self.session.skip_batch(bytes, &limits).map_err(End::Fault)?;
         if ended {
             self.skipping = false;
@@ -464,8 +490,16 @@ impl Client {
     }
 }
 
-/// Serves a client to its end.
-pub async fn serve(mut client: Box<Client>) -> End {
+/// How serving a client on this thread came to an end.
+pub enum Served {
+    /// Its connection ended.
+    Ended(End),
+    /// It goes on, on the thread of this number.
+    Moves(Box<Client>, usize),
+}
+
+/// Serves a client to its end, or until it is to move to another thread.
+pub async fn serve(mut client: Box<Client>) -> Served {
     client.mark(Activity::Idle, clock::now());
     let end = std::future::poll_fn({
         let mut settled = false;
@@ -479,8 +513,12 @@ pub async fn serve(mut client: Box<Client>) -> End {
         }
     })
     .await;
+    if end == End::Moves {
+        let to = client.entered.destination();
+        return Served::Moves(client, to);
+    }
     client.release(end);
     // Boxed: only a client that ends needs the room.
     Box::pin(client.say_goodbye(end)).await;
-    end
+    Served::Ended(end)
 }

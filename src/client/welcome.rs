@@ -36,7 +36,7 @@ pub async fn welcome(
     };
     let shared = &worker.shared;
     let (process_id, entered) =
-        shared.registry.enter(greeted.long_keys, clock::now()).ok_or(Rejection::Malformed)?;
+        shared.registry.enter(worker.index, greeted.long_keys, clock::now()).ok_or(Rejection::Malformed)?;
     let tls = greeted.stream.is_tls();
     let gauge = worker.shard.enter(if tls {
         GaugeKind::ClientConnectionsTls

@@ -1,16 +1,19 @@
 //! Layer 8. Accepting clients, and turning those away that are too many.
 //!
-//! Each worker thread has a listener of its own on the same port; the kernel spreads the clients.
+//! One task accepts, and hands each client to the thread that [`balance`] names.
 
-use crate::client::{self, Worker, handshake};
+pub mod balance;
+
+use crate::client::{self, Place, Worker, handshake};
+use balance::Balance;
 use crate::net::stream::Stream;
 use crate::wire::{ErrorResponse, SqlState};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 /// Pause after the system refused a connection, for instance for want of file descriptors.
@@ -22,36 +25,23 @@ const REFUSALS_MAX: usize = 64;
 /// How long such a client has to say who it is.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A client's place among the connected.
-struct Place(Arc<Worker>);
-
-impl Place {
-    fn take(worker: &Arc<Worker>) -> Option<Self> {
-        let max = worker.shared.live().max_client_connections;
-        let taken =
-            worker
-                .shared
-                .connected
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < max).then_some(n + 1));
-        taken.is_ok().then(|| Self(Arc::clone(worker)))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.shared.connected.fetch_sub(1, Ordering::Relaxed);
-    }
+/// Threads that clients are handed to.
+pub struct Threads {
+    /// One per reactor, in the order of their numbers.
+    pub workers: Vec<(Handle, Arc<Worker>)>,
+    /// How busy they are.
+    pub balance: Arc<Balance>,
 }
 
 /// Accepts until the task is dropped.
 ///
 /// # Cancel safety
 /// Can be dropped at any await: what was accepted is served.
-pub async fn accept(listener: TcpListener, worker: Arc<Worker>) {
+pub async fn accept(listener: TcpListener, threads: Threads) {
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     loop {
         match listener.accept().await {
-            Ok((tcp, peer)) => admit(tcp, peer, &worker, &refusals),
+            Ok((tcp, peer)) => threads.hand_over(tcp, peer, &refusals),
             Err(error) if is_of_the_client(&error) => {}
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "cannot accept a client");
@@ -71,24 +61,51 @@ fn is_of_the_client(error: &io::Error) -> bool {
     )
 }
 
-fn admit(tcp: TcpStream, peer: SocketAddr, worker: &Arc<Worker>, refusals: &Arc<Semaphore>) {
-    if let Some(place) = Place::take(worker) {
+impl Threads {
+    fn hand_over(&self, tcp: TcpStream, peer: SocketAddr, refusals: &Arc<Semaphore>) {
+        let chosen = self.balance.choose();
+        let Some((handle, worker)) = self.workers.get(chosen) else { return };
+        let Some(place) = Place::take(worker) else { return self.turn_away(tcp, refusals) };
+        let (worker, balance) = (Arc::clone(worker), Arc::clone(&self.balance));
+        balance.login_begins(chosen);
+        let login = Login { balance, worker: chosen };
+        if chosen == 0 {
+            tokio::spawn(client::run(tcp, peer, worker, place, login));
+            return;
+        }
+        // The socket leaves this thread's reactor for the other's.
+        let Ok(tcp) = tcp.into_std() else { return };
+        handle.spawn(async move {
+            if let Ok(tcp) = TcpStream::from_std(tcp) {
+                client::run(tcp, peer, worker, place, login).await;
+            }
+        });
+    }
+
+    fn turn_away(&self, tcp: TcpStream, refusals: &Arc<Semaphore>) {
+        let Some((_, worker)) = self.workers.first() else { return };
+        worker.shard.count.client_connections_received.one();
+        worker.shard.login_rejections.of(client::Rejection::TooMany).one();
+        worker.shard.count.client_connections_closed.one();
+        let Ok(permit) = Arc::clone(refusals).try_acquire_owned() else { return };
         let worker = Arc::clone(worker);
         tokio::spawn(async move {
-            client::run(tcp, peer, worker).await;
-            drop(place);
+            let _ = tokio::time::timeout(REFUSAL_TIMEOUT, refuse(tcp, &worker)).await;
+            drop(permit);
         });
-        return;
     }
-    worker.shard.count.client_connections_received.one();
-    worker.shard.login_rejections.of(client::Rejection::TooMany).one();
-    worker.shard.count.client_connections_closed.one();
-    let Ok(permit) = Arc::clone(refusals).try_acquire_owned() else { return };
-    let worker = Arc::clone(worker);
-    tokio::spawn(async move {
-        let _ = tokio::time::timeout(REFUSAL_TIMEOUT, refuse(tcp, &worker)).await;
-        drop(permit);
-    });
+}
+
+/// A login under way, counted until it is over.
+struct Login {
+    balance: Arc<Balance>,
+    worker: usize,
+}
+
+impl Drop for Login {
+    fn drop(&mut self) {
+        self.balance.login_ends(self.worker);
+    }
 }
 
 /// Tells a client that there are too many. A cancel request is carried out all the same.

@@ -31,6 +31,8 @@ impl Kick {
     pub const HOLDING: Self = Self(16);
     /// The client does not read what it asked for.
     pub const STALLED: Self = Self(32);
+    /// The client should live on another thread.
+    pub const MOVE: Self = Self(64);
 
     /// True if any bit of `other` is set.
     #[must_use]
