@@ -10,6 +10,8 @@ pub mod session;
 pub mod settings;
 pub mod sql;
 pub mod statement;
+#[cfg(test)]
+mod test_support;
 pub mod transaction;
 
 pub use pin::PinReason;

@@ -56,8 +56,17 @@ pub enum Undo {
         /// Its number.
         id: u64,
     },
+    /// The client has no statement of this name; that of the server was there before.
+    Named {
+        /// The client's name for it.
+        name: Box<[u8]>,
+        /// Its number.
+        id: u64,
+    },
     /// The server has no statement of this number.
     Injected(u64),
+    /// The server still has the statement of this number.
+    Evicted(u64),
     /// The client still has the statement.
     Closed {
         /// The client's name for it.
@@ -67,6 +76,20 @@ pub enum Undo {
     },
     /// The client's unnamed statement is what it was, unless replacing it failed halfway.
     Unnamed(Option<Box<Unnamed>>),
+    /// Nobody knows which unnamed statement the server has.
+    ServerUnnamed,
+}
+
+impl Undo {
+    /// Bytes that are held for it.
+    fn size(&self) -> usize {
+        match self {
+            Self::Unnamed(Some(unnamed)) => unnamed.tail.as_ref().map_or(0, |tail| tail.len()),
+            Self::Parsed { name, .. } | Self::Named { name, .. } => name.len(),
+            Self::Closed { name, statement } => name.len() + statement.tail.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// How a message came to nothing.
@@ -92,6 +115,19 @@ enum Due {
     CopyEnd,
 }
 
+impl Due {
+    fn undo(&self) -> Option<&Undo> {
+        match self {
+            Self::Reply { undo, .. } | Self::Synthesize { undo, .. } => Some(undo),
+            Self::CopyEnd => None,
+        }
+    }
+
+    fn is_sync(&self) -> bool {
+        matches!(self, Self::Reply { expected: Expected::ReadyForQuery, .. })
+    }
+}
+
 /// A message that nothing on the ledger explains. The server is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Surprise {
@@ -115,6 +151,8 @@ pub enum Surprise {
 /// Replies due from one server.
 pub struct Pipeline {
     due: VecDeque<Due>,
+    /// Bytes held in `due`.
+    held: usize,
     status: TransactionStatus,
     /// The server skips everything up to the next `Sync`.
     skipping: bool,
@@ -127,10 +165,14 @@ pub struct Pipeline {
 /// Most replies that may be due: a client further ahead waits.
 pub const REPLIES_DUE_MAX: usize = 4096;
 
+/// Most bytes held for what may have to be taken back: a client further ahead waits.
+const HELD_MAX: usize = 16 << 20;
+
 impl Default for Pipeline {
     fn default() -> Self {
         Self {
             due: VecDeque::new(),
+            held: 0,
             status: TransactionStatus::Idle,
             skipping: false,
             copy_in: false,
@@ -188,24 +230,74 @@ impl Pipeline {
     /// True if the client may go on sending.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.due.len() < REPLIES_DUE_MAX
+        self.due.len() < REPLIES_DUE_MAX && self.held <= HELD_MAX
+    }
+
+    /// True if no reply is due.
+    #[must_use]
+    pub fn owes_nothing(&self) -> bool {
+        self.due.is_empty()
+    }
+
+    /// True if the last message was answered here, so that the server may have nothing to say.
+    #[must_use]
+    pub fn ends_with_synthesized(&self) -> bool {
+        matches!(self.due.back(), Some(Due::Synthesize { .. }))
+    }
+
+    /// True if an assumption that `concerns` the next message depends on the outcome of a batch
+    /// whose `Sync` was sent: what comes behind that is not skipped with it.
+    ///
+    /// The first message of a batch cannot be skipped; it counts only if `may_fail`.
+    #[must_use]
+    pub fn is_in_doubt(&self, concerns: impl Fn(&Undo) -> bool, may_fail: bool) -> bool {
+        let mut ended = false;
+        for (at, due) in self.due.iter().enumerate().rev() {
+            if due.is_sync() {
+                ended = true;
+            } else if due.undo().is_some_and(&concerns) {
+                let before = at.checked_sub(1).and_then(|before| self.due.get(before));
+                return ended && (may_fail || before.is_some_and(|due| !due.is_sync()));
+            }
+        }
+        false
+    }
+
+    /// What the first of the messages still due found as the client's unnamed statement, if one of
+    /// them replaces it.
+    pub fn next_unnamed(&mut self) -> Option<&mut Option<Box<Unnamed>>> {
+        self.due.iter_mut().find_map(|due| match due {
+            Due::Reply { undo: Undo::Unnamed(previous), .. } => Some(previous),
+            _ => None,
+        })
+    }
+
+    fn push_due(&mut self, due: Due) {
+        self.held += due.undo().map_or(0, Undo::size);
+        self.due.push_back(due);
+    }
+
+    fn pop_due(&mut self) -> Option<Due> {
+        let due = self.due.pop_front()?;
+        self.held = self.held.saturating_sub(due.undo().map_or(0, Undo::size));
+        Some(due)
     }
 
     /// A message was sent that will be answered by `expected`.
     pub fn push(&mut self, expected: Expected, fate: Fate, undo: Undo) {
         if expected == Expected::ReadyForQuery {
             if self.copy_in {
-                self.stray_syncs += 1;
+                self.stray_syncs = self.stray_syncs.saturating_add(1);
                 return;
             }
             self.skipping = false;
         }
-        self.due.push_back(Due::Reply { expected, fate, undo });
+        self.push_due(Due::Reply { expected, fate, undo });
     }
 
     /// A message was not sent, but answered by `bytes` when its turn comes.
     pub fn push_synthesized(&mut self, bytes: &'static [u8], undo: Undo) {
-        self.due.push_back(Due::Synthesize { bytes, undo });
+        self.push_due(Due::Synthesize { bytes, undo });
     }
 
     /// The client sent `CopyDone` or `CopyFail`.
@@ -224,11 +316,11 @@ impl Pipeline {
                 Due::Reply { .. } => return None,
                 Due::Synthesize { bytes, .. } => {
                     let bytes = *bytes;
-                    self.due.pop_front();
+                    self.pop_due();
                     return Some(bytes);
                 }
                 Due::CopyEnd => {
-                    self.due.pop_front();
+                    self.pop_due();
                 }
             }
         }
@@ -274,7 +366,7 @@ impl Pipeline {
             _ => return Err(surprise),
         };
         if ends {
-            self.due.pop_front();
+            self.pop_due();
         }
         Ok(fate)
     }
@@ -328,13 +420,11 @@ impl Pipeline {
         self.skipping = true;
         let mut skipped = Vec::new();
         while let Some(due) = self.due.front() {
-            if matches!(due, Due::Reply { expected: Expected::ReadyForQuery, .. }) {
+            if due.is_sync() {
                 self.skipping = false;
                 break;
             }
-            if let Some(Due::Reply { undo, .. } | Due::Synthesize { undo, .. }) =
-                self.due.pop_front()
-            {
+            if let Some(Due::Reply { undo, .. } | Due::Synthesize { undo, .. }) = self.pop_due() {
                 skipped.push(undo);
             }
         }
@@ -358,7 +448,7 @@ impl Pipeline {
                 ..
             }) => {
                 let fate = *fate;
-                self.due.pop_front();
+                self.pop_due();
                 self.copy_in = false;
                 self.status = status;
                 Ok(fate)

@@ -1,1 +1,582 @@
-//! Tests.
+//! Transcripts of the ledger: what is sent, what comes back, and what the client sees of it.
+
+use super::*;
+use crate::wire::encode;
+
+/// A ledger and what became of what was put on it.
+#[derive(Default)]
+struct Player {
+    pipeline: Pipeline,
+    /// What the client was sent, in order.
+    seen: Vec<String>,
+    /// What was swallowed, in order.
+    swallowed: Vec<String>,
+    /// What was taken back, in order.
+    undone: Vec<String>,
+}
+
+impl Player {
+    fn step(&mut self, step: &str) -> Result<(), Surprise> {
+        let mut words = step.split_whitespace();
+        let side = words.next().expect("a side");
+        let name = words.next().expect("a message");
+        let argument = words.next();
+        match side {
+            "F" => self.frontend(name, argument, Fate::Forward),
+            "W" => self.frontend(name, argument, Fate::Swallow),
+            "A" => self.frontend(name, argument, Fate::Prelude),
+            "S" => self.synthesized(name, argument),
+            "B" => self.backend(name, argument)?,
+            other => panic!("no such side: {other}"),
+        }
+        self.drain();
+        Ok(())
+    }
+
+    fn frontend(&mut self, name: &str, argument: Option<&str>, fate: Fate) {
+        let expected = match name {
+            "Parse" => Expected::ParseComplete,
+            "Bind" => Expected::BindComplete,
+            "Describe" => Expected::Description,
+            "Execute" => Expected::Execution,
+            "Close" => Expected::CloseComplete,
+            "Sync" => Expected::ReadyForQuery,
+            "Query" => Expected::Query,
+            "FunctionCall" => Expected::FunctionCall,
+            "CopyDone" | "CopyFail" => return self.pipeline.push_copy_end(),
+            "CopyData" | "Flush" => return,
+            other => panic!("no such message: {other}"),
+        };
+        self.pipeline.push(expected, fate, undo(name, argument));
+    }
+
+    fn synthesized(&mut self, name: &str, argument: Option<&str>) {
+        let bytes: &'static [u8] = match name {
+            "Parse" => &encode::PARSE_COMPLETE,
+            "Close" => &encode::CLOSE_COMPLETE,
+            other => panic!("never synthesised: {other}"),
+        };
+        self.pipeline.push_synthesized(bytes, undo(name, argument));
+    }
+
+    fn backend(&mut self, name: &str, argument: Option<&str>) -> Result<(), Surprise> {
+        let fate = match name {
+            "ErrorResponse" => {
+                let undone = &mut self.undone;
+                self.pipeline.on_error(|undo, how| {
+                    let what = describe(&undo);
+                    if !what.is_empty() {
+                        undone.push(format!("{what} {how:?}"));
+                    }
+                })?
+            }
+            "ReadyForQuery" => {
+                let byte = argument.expect("a status").as_bytes()[0];
+                let status = TransactionStatus::from_byte(byte).expect("a status");
+                self.pipeline.on_ready(status)?
+            }
+            "NoticeResponse" | "ParameterStatus" => self.pipeline.on_asynchronous(),
+            other => self.pipeline.on_reply(tag(other))?,
+        };
+        if fate == Fate::Forward { &mut self.seen } else { &mut self.swallowed }.push(name.into());
+        Ok(())
+    }
+
+    fn drain(&mut self) {
+        while let Some(bytes) = self.pipeline.next_synthesized() {
+            let name = if bytes == encode::PARSE_COMPLETE { "parse" } else { "close" };
+            self.seen.push(name.into());
+        }
+    }
+
+    fn seen(&self) -> String {
+        self.seen.join(" ")
+    }
+}
+
+fn undo(name: &str, argument: Option<&str>) -> Undo {
+    let Some(argument) = argument else { return Undo::Nothing };
+    match name {
+        "Parse" if argument == "unnamed" => Undo::Unnamed(None),
+        "Parse" => Undo::Parsed { name: argument.as_bytes().into(), id: 1 },
+        _ => Undo::Injected(argument.parse().expect("a number")),
+    }
+}
+
+fn describe(undo: &Undo) -> String {
+    match undo {
+        Undo::Parsed { name, .. } => String::from_utf8_lossy(name).into_owned(),
+        Undo::Injected(id) => id.to_string(),
+        Undo::Unnamed(_) => "unnamed".into(),
+        _ => String::new(),
+    }
+}
+
+const TAGS: [(&str, BackendTag); 25] = [
+    ("Authentication", BackendTag::AUTHENTICATION),
+    ("BackendKeyData", BackendTag::BACKEND_KEY_DATA),
+    ("BindComplete", BackendTag::BIND_COMPLETE),
+    ("CloseComplete", BackendTag::CLOSE_COMPLETE),
+    ("CommandComplete", BackendTag::COMMAND_COMPLETE),
+    ("CopyBothResponse", BackendTag::COPY_BOTH_RESPONSE),
+    ("CopyData", BackendTag::COPY_DATA),
+    ("CopyDone", BackendTag::COPY_DONE),
+    ("CopyInResponse", BackendTag::COPY_IN_RESPONSE),
+    ("CopyOutResponse", BackendTag::COPY_OUT_RESPONSE),
+    ("DataRow", BackendTag::DATA_ROW),
+    ("EmptyQueryResponse", BackendTag::EMPTY_QUERY_RESPONSE),
+    ("FunctionCallResponse", BackendTag::FUNCTION_CALL_RESPONSE),
+    ("NegotiateProtocolVersion", BackendTag::NEGOTIATE_PROTOCOL_VERSION),
+    ("NoData", BackendTag::NO_DATA),
+    ("ParameterDescription", BackendTag::PARAMETER_DESCRIPTION),
+    ("ParseComplete", BackendTag::PARSE_COMPLETE),
+    ("PortalSuspended", BackendTag::PORTAL_SUSPENDED),
+    ("RowDescription", BackendTag::ROW_DESCRIPTION),
+    ("Unknown0", BackendTag(0)),
+    ("UnknownB", BackendTag(b'B')),
+    ("UnknownQ", BackendTag(b'Q')),
+    ("Unknown~", BackendTag(b'~')),
+    ("Unknown9", BackendTag(b'9')),
+    ("UnknownFF", BackendTag(0xff)),
+];
+
+fn tag(name: &str) -> BackendTag {
+    let found = TAGS.iter().find(|(known, _)| *known == name);
+    found.unwrap_or_else(|| panic!("no such reply: {name}")).1
+}
+
+/// Plays steps such as `F Query, B CommandComplete, B ReadyForQuery I`. `F` is the client's message, `W` one
+/// that pgweir put between, `A` one it sent ahead, `S` one it answers itself, and `B` the server's reply.
+fn play(script: &str) -> Player {
+    let mut player = Player::default();
+    for step in script.split(',').map(str::trim) {
+        if let Err(surprise) = player.step(step) {
+            panic!("surprise at {step} of {script}: {surprise}");
+        }
+    }
+    player
+}
+
+/// Plays steps of which the last one is a surprise.
+fn surprise(script: &str) -> Surprise {
+    let (before, last) = script.rsplit_once(',').unwrap_or(("", script));
+    let mut player = if before.is_empty() { Player::default() } else { play(before) };
+    match player.step(last.trim()) {
+        Ok(()) => panic!("no surprise at the end of {script}"),
+        Err(surprise) => surprise,
+    }
+}
+
+/// Plays steps after which the server owes nothing.
+fn settles(script: &str, seen: &str) {
+    let player = play(script);
+    assert_eq!(player.seen(), seen, "{script}");
+    assert!(player.pipeline.is_settled(), "not settled after {script}");
+    assert!(player.pipeline.is_answered(), "not answered after {script}");
+    assert!(!player.pipeline.is_tainted(), "tainted after {script}");
+}
+
+#[test]
+fn a_fresh_server_owes_nothing() {
+    let pipeline = Pipeline::default();
+    assert!(pipeline.is_settled() && pipeline.is_answered() && pipeline.waits_for_client());
+    assert!(!pipeline.is_tainted() && !pipeline.is_skipping() && pipeline.has_room());
+}
+
+#[test]
+fn a_simple_query_ends_with_its_ready_for_query() {
+    settles(
+        "F Query, B RowDescription, B DataRow, B DataRow, B CommandComplete, B ReadyForQuery I",
+        "RowDescription DataRow DataRow CommandComplete ReadyForQuery",
+    );
+    settles("F Query, B EmptyQueryResponse, B ReadyForQuery I", "EmptyQueryResponse ReadyForQuery");
+    settles(
+        "F Query, B CommandComplete, B RowDescription, B DataRow, B CommandComplete, \
+         B ErrorResponse, B ReadyForQuery I",
+        "CommandComplete RowDescription DataRow CommandComplete ErrorResponse ReadyForQuery",
+    );
+}
+
+#[test]
+fn an_extended_batch_is_answered_message_by_message() {
+    settles(
+        "F Parse, F Describe, F Bind, F Describe, F Execute, F Close, F Sync, B ParseComplete, \
+         B ParameterDescription, B RowDescription, B BindComplete, B NoData, B DataRow, \
+         B CommandComplete, B CloseComplete, B ReadyForQuery I",
+        "ParseComplete ParameterDescription RowDescription BindComplete NoData DataRow \
+         CommandComplete CloseComplete ReadyForQuery",
+    );
+    settles(
+        "F Bind, F Execute, F Execute, F Sync, B BindComplete, B DataRow, B PortalSuspended, \
+         B DataRow, B CommandComplete, B ReadyForQuery I",
+        "BindComplete DataRow PortalSuspended DataRow CommandComplete ReadyForQuery",
+    );
+}
+
+#[test]
+fn an_error_skips_the_rest_of_its_batch_wherever_it_comes() {
+    let batch = ["Parse", "Bind", "Describe", "Execute"];
+    let replies = ["ParseComplete", "BindComplete", "NoData", "CommandComplete"];
+    for at in 0..batch.len() {
+        let mut script: Vec<String> = batch.iter().map(|name| format!("F {name}")).collect();
+        script.push("F Sync".into());
+        script.extend(replies[..at].iter().map(|name| format!("B {name}")));
+        script.push("B ErrorResponse".into());
+        script.push("B ReadyForQuery I".into());
+        let mut seen = replies[..at].to_vec();
+        seen.extend(["ErrorResponse", "ReadyForQuery"]);
+        settles(&script.join(", "), &seen.join(" "));
+    }
+}
+
+#[test]
+fn an_error_at_the_sync_itself_is_followed_by_its_ready_for_query() {
+    // A deferred constraint fails when the implicit transaction commits.
+    settles(
+        "F Bind, F Execute, F Sync, B BindComplete, B CommandComplete, B ErrorResponse, \
+         B ReadyForQuery I",
+        "BindComplete CommandComplete ErrorResponse ReadyForQuery",
+    );
+}
+
+#[test]
+fn an_error_before_the_sync_was_sent_skips_until_it_is() {
+    let player = play("F Parse, F Bind, B ErrorResponse");
+    assert!(player.pipeline.is_skipping());
+    assert!(!player.pipeline.is_settled() && !player.pipeline.is_answered());
+    settles(
+        "F Parse, F Bind, B ErrorResponse, F Sync, B ReadyForQuery I",
+        "ErrorResponse ReadyForQuery",
+    );
+}
+
+#[test]
+fn an_error_in_one_batch_leaves_the_batches_behind_it_alone() {
+    settles(
+        "F Parse, F Bind, F Execute, F Sync, F Query, F Bind, F Execute, F Sync, \
+         B ErrorResponse, B ReadyForQuery I, B CommandComplete, B ReadyForQuery I, \
+         B BindComplete, B CommandComplete, B ReadyForQuery I",
+        "ErrorResponse ReadyForQuery CommandComplete ReadyForQuery BindComplete \
+         CommandComplete ReadyForQuery",
+    );
+    settles(
+        "F Query, F Query, F Query, B CommandComplete, B ReadyForQuery I, B ErrorResponse, \
+         B ReadyForQuery I, B CommandComplete, B ReadyForQuery I",
+        "CommandComplete ReadyForQuery ErrorResponse ReadyForQuery CommandComplete ReadyForQuery",
+    );
+}
+
+#[test]
+fn a_query_inside_a_batch_is_answered_in_its_place_or_skipped_with_it() {
+    settles(
+        "F Parse, F Query, F Bind, F Sync, B ParseComplete, B CommandComplete, \
+         B ReadyForQuery I, B BindComplete, B ReadyForQuery I",
+        "ParseComplete CommandComplete ReadyForQuery BindComplete ReadyForQuery",
+    );
+    settles(
+        "F Parse, F Query, F FunctionCall, F Sync, B ErrorResponse, B ReadyForQuery I",
+        "ErrorResponse ReadyForQuery",
+    );
+}
+
+#[test]
+fn an_open_block_keeps_the_server_until_it_ends() {
+    for status in ["T", "E"] {
+        let player = play(&format!("F Query, B CommandComplete, B ReadyForQuery {status}"));
+        assert!(!player.pipeline.is_settled());
+        assert!(player.pipeline.is_answered());
+        assert!(player.pipeline.waits_for_client());
+    }
+    settles(
+        "F Query, B CommandComplete, B ReadyForQuery T, F Query, B CommandComplete, \
+         B ReadyForQuery I",
+        "CommandComplete ReadyForQuery CommandComplete ReadyForQuery",
+    );
+}
+
+#[test]
+fn a_function_call_is_answered_once() {
+    settles(
+        "F FunctionCall, B FunctionCallResponse, B ReadyForQuery I",
+        "FunctionCallResponse ReadyForQuery",
+    );
+    settles("F FunctionCall, B ErrorResponse, B ReadyForQuery I", "ErrorResponse ReadyForQuery");
+}
+
+#[test]
+fn a_copy_to_the_client_passes() {
+    settles(
+        "F Query, B CopyOutResponse, B CopyData, B CopyData, B CopyDone, B CommandComplete, \
+         B ReadyForQuery I",
+        "CopyOutResponse CopyData CopyData CopyDone CommandComplete ReadyForQuery",
+    );
+    settles(
+        "F Bind, F Execute, F Sync, B BindComplete, B CopyOutResponse, B CopyData, \
+         B ErrorResponse, B ReadyForQuery I",
+        "BindComplete CopyOutResponse CopyData ErrorResponse ReadyForQuery",
+    );
+}
+
+#[test]
+fn a_copy_from_the_client_by_a_simple_query_ends_well_or_badly() {
+    settles(
+        "F Query, B CopyInResponse, F CopyData, F CopyDone, B CommandComplete, B ReadyForQuery I",
+        "CopyInResponse CommandComplete ReadyForQuery",
+    );
+    let failed = "CopyInResponse ErrorResponse ReadyForQuery";
+    settles("F Query, B CopyInResponse, F CopyFail, B ErrorResponse, B ReadyForQuery I", failed);
+    // It fails while the client still sends.
+    settles(
+        "F Query, B CopyInResponse, F CopyData, B ErrorResponse, F CopyDone, B ReadyForQuery I",
+        failed,
+    );
+    settles(
+        "F Query, B CopyInResponse, B ErrorResponse, B ReadyForQuery I, F CopyData, F CopyDone",
+        failed,
+    );
+}
+
+#[test]
+fn a_copy_of_which_the_server_reads_is_waited_for() {
+    let player = play("F Query, B CopyInResponse");
+    assert!(player.pipeline.waits_for_client());
+    assert!(!player.pipeline.is_answered() && !player.pipeline.is_settled());
+    assert!(!play("F Query, B CopyInResponse, F CopyDone").pipeline.waits_for_client());
+}
+
+#[test]
+fn a_copy_sent_ahead_of_its_response_ends_where_it_was_ended() {
+    settles(
+        "F Query, F CopyData, F CopyDone, B CopyInResponse, B CommandComplete, B ReadyForQuery I",
+        "CopyInResponse CommandComplete ReadyForQuery",
+    );
+    settles(
+        "F Query, F CopyDone, F CopyDone, B CopyInResponse, B CommandComplete, \
+         B CopyInResponse, B CommandComplete, B ReadyForQuery I",
+        "CopyInResponse CommandComplete CopyInResponse CommandComplete ReadyForQuery",
+    );
+    // The command failed: what was meant for its copy is ignored.
+    settles(
+        "F Query, F CopyDone, B ErrorResponse, B ReadyForQuery I",
+        "ErrorResponse ReadyForQuery",
+    );
+    settles(
+        "F Query, F CopyDone, F Query, B ErrorResponse, B ReadyForQuery I, B CopyInResponse, \
+         F CopyDone, B CommandComplete, B ReadyForQuery I",
+        "ErrorResponse ReadyForQuery CopyInResponse CommandComplete ReadyForQuery",
+    );
+    settles(
+        "F Bind, F Execute, F CopyDone, F Sync, B BindComplete, B CopyInResponse, \
+         B CommandComplete, B ReadyForQuery I",
+        "BindComplete CopyInResponse CommandComplete ReadyForQuery",
+    );
+    settles(
+        "F Bind, F Execute, F CopyDone, F Sync, B ErrorResponse, B ReadyForQuery I",
+        "ErrorResponse ReadyForQuery",
+    );
+}
+
+#[test]
+fn a_copy_eats_the_sync_that_libpq_sends_with_the_execute() {
+    // The response comes before, between or after what ends the copy.
+    for script in [
+        "F Bind, F Execute, F Sync, B BindComplete, B CopyInResponse, F CopyData, F CopyDone, \
+         F Sync, B CommandComplete, B ReadyForQuery I",
+        "F Bind, F Execute, B BindComplete, B CopyInResponse, F Sync, F CopyData, F CopyDone, \
+         F Sync, B CommandComplete, B ReadyForQuery I",
+        "F Bind, F Execute, F Sync, F CopyDone, B BindComplete, B CopyInResponse, F Sync, \
+         B CommandComplete, B ReadyForQuery I",
+        "F Bind, F Execute, F Sync, F CopyDone, F Sync, B BindComplete, B CopyInResponse, \
+         B CommandComplete, B ReadyForQuery I",
+    ] {
+        settles(script, "BindComplete CopyInResponse CommandComplete ReadyForQuery");
+    }
+}
+
+#[test]
+fn a_failed_copy_that_may_have_eaten_a_sync_taints_its_server() {
+    let eaten = play(
+        "F Bind, F Execute, F Sync, B BindComplete, B CopyInResponse, B ErrorResponse, \
+         F CopyDone, F Sync, B ReadyForQuery I",
+    );
+    assert_eq!(eaten.seen(), "BindComplete CopyInResponse ErrorResponse ReadyForQuery");
+    assert!(eaten.pipeline.is_tainted());
+    assert!(!eaten.pipeline.is_settled() && !eaten.pipeline.is_answered());
+    // It had not eaten it after all.
+    settles(
+        "F Bind, F Execute, F Sync, B BindComplete, B CopyInResponse, B ErrorResponse, \
+         B ReadyForQuery I",
+        "BindComplete CopyInResponse ErrorResponse ReadyForQuery",
+    );
+    settles(
+        "F Bind, F Execute, F Sync, B BindComplete, B CopyInResponse, B ErrorResponse, F Sync, \
+         B ReadyForQuery I, B ReadyForQuery I",
+        "BindComplete CopyInResponse ErrorResponse ReadyForQuery ReadyForQuery",
+    );
+}
+
+#[test]
+fn a_failed_copy_without_a_sync_in_it_leaves_its_server_clean() {
+    settles(
+        "F Bind, F Execute, F Flush, B BindComplete, B CopyInResponse, F CopyData, \
+         B ErrorResponse, F CopyDone, F Sync, B ReadyForQuery I",
+        "BindComplete CopyInResponse ErrorResponse ReadyForQuery",
+    );
+}
+
+#[test]
+fn synthesised_replies_come_when_it_is_their_turn() {
+    settles(
+        "F Parse, S Parse a, F Bind, S Close, F Execute, F Sync, B ParseComplete, \
+         B BindComplete, B CommandComplete, B ReadyForQuery I",
+        "ParseComplete parse BindComplete close CommandComplete ReadyForQuery",
+    );
+    settles(
+        "S Parse a, F Bind, F Execute, F Sync, S Close, F Sync, B BindComplete, B DataRow, \
+         B CommandComplete, B ReadyForQuery I, B ReadyForQuery I",
+        "parse BindComplete DataRow CommandComplete ReadyForQuery close ReadyForQuery",
+    );
+}
+
+#[test]
+fn a_synthesised_reply_behind_an_error_is_skipped() {
+    let player = play(
+        "F Bind, S Parse a, S Close, F Sync, S Close, F Sync, B ErrorResponse, \
+         B ReadyForQuery I, B ReadyForQuery I",
+    );
+    assert_eq!(player.seen(), "ErrorResponse ReadyForQuery close ReadyForQuery");
+    assert_eq!(player.undone, ["a Skipped"]);
+}
+
+#[test]
+fn what_failed_and_what_was_skipped_is_taken_back_last_first() {
+    let player = play(
+        "F Parse a, F Parse b, W Close 7, F Parse unnamed, F Bind, F Sync, F Parse c, \
+         B ParseComplete, B ErrorResponse",
+    );
+    assert_eq!(player.undone, ["unnamed Skipped", "7 Skipped", "b Failed"]);
+}
+
+#[test]
+fn an_error_of_a_query_takes_nothing_back() {
+    let player = play("F Query, F Parse a, F Sync, B ErrorResponse, B ReadyForQuery I");
+    assert!(player.undone.is_empty());
+    assert!(!player.pipeline.is_answered());
+}
+
+#[test]
+fn replies_to_what_pgweir_sent_are_swallowed() {
+    let player = play(
+        "A Parse, A Bind, A Execute, A Sync, W Parse, F Bind, F Execute, F Sync, \
+         B ParseComplete, B BindComplete, B ParameterStatus, B NoticeResponse, B DataRow, \
+         B CommandComplete, B ReadyForQuery I, B ParseComplete, B NoticeResponse, \
+         B BindComplete, B CommandComplete, B ReadyForQuery I",
+    );
+    assert_eq!(player.seen(), "NoticeResponse BindComplete CommandComplete ReadyForQuery");
+    assert_eq!(
+        player.swallowed.join(" "),
+        "ParseComplete BindComplete ParameterStatus NoticeResponse DataRow CommandComplete \
+         ReadyForQuery ParseComplete"
+    );
+    assert!(player.pipeline.is_settled());
+}
+
+#[test]
+fn an_error_of_what_was_put_between_is_the_clients() {
+    settles(
+        "W Parse, F Bind, F Execute, F Sync, B ErrorResponse, B ReadyForQuery I",
+        "ErrorResponse ReadyForQuery",
+    );
+}
+
+#[test]
+fn an_error_of_what_was_sent_ahead_is_a_surprise() {
+    assert_eq!(surprise("A Parse, A Sync, F Query, B ErrorResponse"), Surprise::Prelude);
+    assert_eq!(surprise("A Sync, F Query, B ErrorResponse"), Surprise::Prelude);
+}
+
+#[test]
+fn the_last_words_of_a_server_are_the_clients() {
+    assert_eq!(play("B ErrorResponse").seen(), "ErrorResponse");
+    assert_eq!(
+        play("B NoticeResponse, B ParameterStatus").seen(),
+        "NoticeResponse ParameterStatus"
+    );
+}
+
+/// Every reply that is in place for each message, first.
+const IN_PLACE: [(&str, &[&str]); 8] = [
+    ("Parse", &["ParseComplete"]),
+    ("Bind", &["BindComplete"]),
+    ("Describe", &["ParameterDescription", "RowDescription", "NoData"]),
+    (
+        "Execute",
+        &[
+            "DataRow",
+            "CommandComplete",
+            "EmptyQueryResponse",
+            "PortalSuspended",
+            "CopyInResponse",
+            "CopyOutResponse",
+            "CopyData",
+            "CopyDone",
+        ],
+    ),
+    ("Close", &["CloseComplete"]),
+    ("Sync", &[]),
+    (
+        "Query",
+        &[
+            "RowDescription",
+            "DataRow",
+            "CommandComplete",
+            "EmptyQueryResponse",
+            "CopyInResponse",
+            "CopyOutResponse",
+            "CopyData",
+            "CopyDone",
+        ],
+    ),
+    ("FunctionCall", &["FunctionCallResponse"]),
+];
+
+#[test]
+fn every_reply_that_is_not_due_is_a_surprise() {
+    for (message, in_place) in IN_PLACE {
+        for (reply, tag) in TAGS {
+            let script = format!("F {message}, B {reply}");
+            if in_place.contains(&reply) {
+                assert_eq!(play(&script).seen(), reply, "{script}");
+            } else {
+                assert_eq!(surprise(&script), Surprise::NotDue { tag: tag.0 }, "{script}");
+            }
+        }
+    }
+    for (reply, tag) in TAGS {
+        assert_eq!(surprise(&format!("B {reply}")), Surprise::NotDue { tag: tag.0 });
+    }
+}
+
+#[test]
+fn a_ready_for_query_that_is_not_due_is_a_surprise() {
+    let not_due = Surprise::NotDue { tag: b'Z' };
+    assert_eq!(surprise("B ReadyForQuery I"), not_due);
+    assert_eq!(surprise("F Parse, B ReadyForQuery I"), not_due);
+    assert_eq!(surprise("F Execute, F Sync, B ReadyForQuery I"), not_due);
+    assert_eq!(
+        surprise("F Query, B CommandComplete, B ReadyForQuery I, B ReadyForQuery I"),
+        not_due
+    );
+}
+
+#[test]
+fn a_client_too_far_ahead_waits() {
+    let mut pipeline = Pipeline::default();
+    for _ in 0..REPLIES_DUE_MAX {
+        assert!(pipeline.has_room());
+        pipeline.push(Expected::ReadyForQuery, Fate::Forward, Undo::Nothing);
+    }
+    assert!(!pipeline.has_room());
+    assert!(pipeline.on_ready(TransactionStatus::Idle).is_ok());
+    assert!(pipeline.has_room());
+}

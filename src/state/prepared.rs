@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use std::sync::Arc;
 
 /// Prefix of the names that statements have on a server.
-const SERVER_NAME_PREFIX: &[u8] = b"pgweir_";
+pub(super) const SERVER_NAME_PREFIX: &[u8] = b"pgweir_";
 
 /// A statement's name on a server: the prefix and its number in hexadecimal.
 #[derive(Clone, Copy, Debug)]

@@ -128,7 +128,10 @@ pub fn sort(
 ) -> Result<usize, Surprise> {
     let mut at = 0;
     loop {
-        while let Some(bytes) = server.pipeline.next_synthesized() {
+        // Not into the middle of a message that passes in pieces.
+        while *passing == Passing::Nothing
+            && let Some(bytes) = server.pipeline.next_synthesized()
+        {
             out.insert(input, bytes);
         }
         let rest = input.get(at..).unwrap_or_default();

@@ -7,7 +7,9 @@
 
 use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Miscarriage, Pipeline, Undo};
-use super::prepared::{ClientStatements, Prepared, ServerName, ServerStatements, Token, Unnamed};
+use super::prepared::{
+    ClientStatements, Prepared, SERVER_NAME_PREFIX, ServerName, ServerStatements, Token, Unnamed,
+};
 use super::settings::Settings;
 use super::statement::{self, Effects, Options};
 use crate::wire::frame::{self, Frame};
@@ -62,6 +64,17 @@ pub struct Session {
     seen: Effects,
     /// What is left of a message that is streamed.
     streaming: Streaming,
+    discarding: Discarding,
+}
+
+/// How far a `DISCARD` or `DEALLOCATE` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Discarding {
+    No,
+    /// It is in the batch under way.
+    Begun,
+    /// Nothing can be said for certain until it is answered.
+    Waits,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,6 +203,7 @@ impl Session {
             unnamed_count: 0,
             seen: Effects::NONE,
             streaming: Streaming::No,
+            discarding: Discarding::No,
         }
     }
 
@@ -257,7 +271,8 @@ impl Session {
         limits: &Limits,
     ) -> Result<usize, ClientFault> {
         let mut rest = input;
-        if let Streaming::Discard(left) = self.streaming {
+        // What was begun on a server that is gone goes the same way.
+        if let Streaming::Discard(left) | Streaming::Forward(left) = self.streaming {
             let take = left.min(rest.len());
             rest = rest.get(take..).unwrap_or_default();
             self.streaming =
@@ -344,15 +359,30 @@ impl Session {
     ) -> Result<Translated, ClientFault> {
         let mut done = Translated::default();
         let mut rest = input;
-        while !rest.is_empty() && out.len() < OUT_MAX && server.pipeline.has_room() {
+        if !self.may_go_on(server) {
+            return Ok(done);
+        }
+        let had_room = server.pipeline.has_room();
+        while self.discarding != Discarding::Waits
+            && !rest.is_empty()
+            && out.len() < OUT_MAX
+            && server.pipeline.has_room()
+        {
             if self.is_streaming() {
                 self.stream(&mut rest, out);
                 continue;
             }
+            let front = rest;
             match frame::take(&mut rest, limits.message_max)? {
                 Some(frame) => {
                     if FrontendTag(frame.tag) == FrontendTag::TERMINATE {
-                        done.terminate = true;
+                        // What was said before it is sent first.
+                        done.terminate = front.len() == input.len();
+                        rest = front;
+                        break;
+                    }
+                    if self.is_in_doubt(frame, server) {
+                        rest = front;
                         break;
                     }
                     let mut to = Destination {
@@ -370,8 +400,76 @@ impl Session {
                 }
             }
         }
+        if had_room && !server.pipeline.has_room() {
+            nudge(server, out);
+            encode::flush(out);
+        }
         done.consumed = input.len() - rest.len();
         Ok(done)
+    }
+
+    /// True if no `DISCARD` or `DEALLOCATE` of the client is under way: what it leaves is not known.
+    fn may_go_on(&mut self, server: &ServerSide) -> bool {
+        if self.discarding == Discarding::Waits && server.pipeline.owes_nothing() {
+            self.discarding = Discarding::No;
+        }
+        self.discarding != Discarding::Waits
+    }
+
+    /// True if what `frame` means depends on a batch whose outcome is not known yet.
+    fn is_in_doubt(&self, frame: Frame<'_>, server: &ServerSide) -> bool {
+        let pipeline = &server.pipeline;
+        if pipeline.owes_nothing() {
+            return false;
+        }
+        let body = frame.body();
+        let object = |body| match Object::read(body) {
+            Some(Object::Statement(name)) => Some(name),
+            _ => None,
+        };
+        let name = match FrontendTag(frame.tag) {
+            FrontendTag::PARSE => match Parse::read(body) {
+                Some(parse) if !parse.name.is_empty() => {
+                    return self.parse_in_doubt(&parse, server);
+                }
+                _ => None,
+            },
+            FrontendTag::BIND => Bind::read(body).map(|bind| bind.statement),
+            FrontendTag::DESCRIBE => object(body),
+            FrontendTag::CLOSE => object(body).filter(|name| !name.is_empty()),
+            _ => None,
+        };
+        match name {
+            Some(name) => self.name_in_doubt(name, server),
+            None => false,
+        }
+    }
+
+    fn parse_in_doubt(&self, parse: &Parse<'_>, server: &ServerSide) -> bool {
+        let known = self.statements.get(parse.name);
+        self.name_in_doubt(parse.name, server)
+            || known.is_some()
+                && server.pipeline.is_in_doubt(
+                    |undo| matches!(undo, Undo::Parsed { name, .. } if **name == *parse.name),
+                    true,
+                )
+    }
+
+    fn name_in_doubt(&self, wanted: &[u8], server: &ServerSide) -> bool {
+        if wanted.is_empty() {
+            let concerns = |undo: &Undo| matches!(undo, Undo::Unnamed(_) | Undo::ServerUnnamed);
+            return server.pipeline.is_in_doubt(concerns, false);
+        }
+        let number = self.statements.get(wanted).map(|statement| statement.id);
+        let concerns = |undo: &Undo| match undo {
+            Undo::Parsed { name, id } | Undo::Named { name, id } => {
+                **name == *wanted || Some(*id) == number
+            }
+            Undo::Closed { name, .. } => **name == *wanted,
+            Undo::Injected(id) | Undo::Evicted(id) => Some(*id) == number,
+            Undo::Nothing | Undo::Unnamed(_) | Undo::ServerUnnamed => false,
+        };
+        server.pipeline.is_in_doubt(concerns, false)
     }
 
     fn stream(&mut self, rest: &mut &[u8], out: &mut Vec<u8>) {
@@ -415,16 +513,7 @@ impl Session {
                 server.pipeline.push(Expected::Query, Fate::Forward, Undo::Unnamed(previous));
                 requests.simple += 1;
             }
-            FrontendTag::PARSE => {
-                self.pin(PinReason::LargeStatement);
-                // A named one keeps the client's name: the server is the client's own from here.
-                let undo = if rest.get(HEADER_LEN) == Some(&0) {
-                    self.replace_unnamed(server, None, Effects::NONE)
-                } else {
-                    Undo::Nothing
-                };
-                server.pipeline.push(Expected::ParseComplete, Fate::Forward, undo);
-            }
+            FrontendTag::PARSE => return self.begin_large_parse(server, header, rest, out),
             FrontendTag::FUNCTION_CALL => {
                 server.pipeline.push(Expected::FunctionCall, Fate::Forward, Undo::Nothing);
                 requests.simple += 1;
@@ -433,6 +522,48 @@ impl Session {
             _ => {}
         }
         self.streaming = Streaming::Forward(header.frame_len);
+        Ok(true)
+    }
+
+    /// A `Parse` that is too large to be kept. It keeps the client's name for it: the server is the
+    /// client's own from here.
+    fn begin_large_parse(
+        &mut self,
+        server: &mut ServerSide,
+        header: Header,
+        rest: &mut &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<bool, ClientFault> {
+        let malformed = ClientFault::Frame(FrameError::Malformed { tag: header.tag });
+        let body = rest.get(HEADER_LEN..).unwrap_or_default();
+        let mut text = body;
+        let Some(name) = frame::take_cstr(&mut text) else {
+            return if body.len() > NAMES_MAX { Err(malformed) } else { Ok(false) };
+        };
+        if self.name_in_doubt(name, server) && !name.is_empty() {
+            return Ok(false);
+        }
+        self.pin(PinReason::LargeStatement);
+        let left = header.body_len().checked_sub(body.len() - text.len()).ok_or(malformed)?;
+        let known = self.statements.get(name).map(Arc::clone);
+        let (name, undo) = match known {
+            _ if name.is_empty() => {
+                (Name::Verbatim(name), self.replace_unnamed(server, None, Effects::NONE))
+            }
+            // The server refuses the second one of a name.
+            Some(known) => {
+                ensure(server, &known, out);
+                (Name::Ours(ServerName::new(known.id)), Undo::Nothing)
+            }
+            None => (Name::of_client(name), Undo::Nothing),
+        };
+        let length = u32::try_from(4 + name.len() + 1 + left).map_err(|_| malformed)?;
+        out.push(FrontendTag::PARSE.0);
+        out.extend_from_slice(&length.to_be_bytes());
+        encode::cstr(out, &name);
+        server.pipeline.push(Expected::ParseComplete, Fate::Forward, undo);
+        *rest = text;
+        self.streaming = if left > 0 { Streaming::Forward(left) } else { Streaming::No };
         Ok(true)
     }
 
@@ -450,6 +581,9 @@ impl Session {
         let bind = Bind::read(body).ok_or(malformed)?;
         let names = body.len() - bind.rest.len();
         let values = header.body_len().checked_sub(names).ok_or(malformed)?;
+        if self.name_in_doubt(bind.statement, server) {
+            return Ok(false);
+        }
         self.observe(self.effects_of(bind.statement), server, limits, Moment::InBatch, out)?;
         let name = self.resolve(server, bind.statement, out);
         let length = u32::try_from(4 + bind.portal.len() + 1 + name.len() + 1 + values)
@@ -482,6 +616,9 @@ impl Session {
                 let text = query_text(frame.body()).ok_or(malformed)?;
                 let effects = statement::effects(text, Options::default());
                 self.observe(effects, to.server, to.limits, Moment::BetweenBatches, to.out)?;
+                if discards(effects) {
+                    self.discarding = Discarding::Waits;
+                }
                 let previous = self.unnamed.take();
                 to.server.unnamed = ServerUnnamed::Nothing;
                 requests.simple += 1;
@@ -507,7 +644,16 @@ impl Session {
                 requests.extended += 1;
                 to.forward(frame, Expected::Execution, Undo::Nothing);
             }
-            FrontendTag::SYNC => to.forward(frame, Expected::ReadyForQuery, Undo::Nothing),
+            FrontendTag::SYNC => {
+                if self.discarding == Discarding::Begun {
+                    self.discarding = Discarding::Waits;
+                }
+                to.forward(frame, Expected::ReadyForQuery, Undo::Nothing);
+            }
+            FrontendTag::FLUSH => {
+                nudge(to.server, to.out);
+                to.out.extend_from_slice(frame.bytes);
+            }
             FrontendTag::FUNCTION_CALL => {
                 requests.simple += 1;
                 to.forward(frame, Expected::FunctionCall, Undo::Nothing);
@@ -546,13 +692,14 @@ impl Session {
         let statement = to.intern.intern(parse.tail, effects, &self.settings);
         let name: Box<[u8]> = parse.name.into();
         self.statements.insert(name.clone(), Arc::clone(&statement));
-        let undo = Undo::Parsed { name, id: statement.id };
-        if to.server.statements.touch(statement.id) {
+        let id = statement.id;
+        if to.server.statements.touch(id) {
+            let undo = Undo::Named { name, id };
             to.server.pipeline.push_synthesized(&encode::PARSE_COMPLETE, undo);
         } else {
             to.make_room();
-            to.server.statements.insert(statement.id);
-            to.parse_as(&statement, parse.tail, Fate::Forward, undo);
+            to.server.statements.insert(id);
+            to.parse_as(&statement, parse.tail, Fate::Forward, Undo::Parsed { name, id });
         }
         Ok(())
     }
@@ -623,7 +770,10 @@ impl Session {
                 &encode::CLOSE_COMPLETE,
                 Undo::Closed { name: name.into(), statement },
             ),
-            None => to.forward(frame, Expected::CloseComplete, Undo::Nothing),
+            None => {
+                encode::close_statement(to.out, &Name::of_client(name));
+                to.server.pipeline.push(Expected::CloseComplete, Fate::Forward, Undo::Nothing);
+            }
         }
     }
 
@@ -640,7 +790,7 @@ impl Session {
         }
         let Some(statement) = self.statements.get(name) else {
             // The server has no statement of any client's name, and says so in its own words.
-            return Name::Verbatim(name);
+            return Name::of_client(name);
         };
         let statement = Arc::clone(statement);
         ensure(server, &statement, out);
@@ -651,7 +801,8 @@ impl Session {
         let Some(unnamed) = &self.unnamed else {
             if server.unnamed != ServerUnnamed::Nothing {
                 encode::close_statement(out, b"");
-                server.pipeline.push(Expected::CloseComplete, Fate::Swallow, Undo::Nothing);
+                let undo = Undo::ServerUnnamed;
+                server.pipeline.push(Expected::CloseComplete, Fate::Swallow, undo);
                 server.unnamed = ServerUnnamed::Nothing;
             }
             return;
@@ -660,7 +811,8 @@ impl Session {
             && let Some(tail) = &unnamed.tail
         {
             encode::parse(out, b"", tail);
-            server.pipeline.push(Expected::ParseComplete, Fate::Swallow, Undo::Nothing);
+            let undo = Undo::ServerUnnamed;
+            server.pipeline.push(Expected::ParseComplete, Fate::Swallow, undo);
             server.unnamed = ServerUnnamed::Is(unnamed.token);
         }
     }
@@ -676,6 +828,9 @@ impl Session {
     ) -> Result<(), ClientFault> {
         if effects.is_empty() {
             return Ok(());
+        }
+        if discards(effects) && self.discarding == Discarding::No {
+            self.discarding = Discarding::Begun;
         }
         if effects.intersects(Effects::SEQUENCE_READ) && server.sequences.foreign {
             if server.sequences.own {
@@ -716,12 +871,27 @@ impl Session {
                 self.statements.remove(&name);
                 server.statements.remove(id);
             }
+            Undo::Named { name, .. } => {
+                self.statements.remove(&name);
+            }
             Undo::Injected(id) => server.statements.remove(id),
+            Undo::Evicted(id) => server.statements.insert(id),
             Undo::Closed { name, statement } => self.statements.insert(name, statement),
             Undo::Unnamed(previous) => {
                 // PostgreSQL drops the old unnamed statement before it looks at the new one.
-                self.unnamed = if how == Miscarriage::Failed { None } else { previous };
-                server.unnamed = ServerUnnamed::Unknown;
+                let previous = if how == Miscarriage::Failed { None } else { previous };
+                // A batch behind this one may have replaced it again.
+                if let Some(found) = server.pipeline.next_unnamed() {
+                    *found = previous;
+                } else {
+                    self.unnamed = previous;
+                    server.unnamed = ServerUnnamed::Unknown;
+                }
+            }
+            Undo::ServerUnnamed => {
+                if server.pipeline.next_unnamed().is_none() {
+                    server.unnamed = ServerUnnamed::Unknown;
+                }
             }
         }
     }
@@ -732,12 +902,31 @@ impl Session {
     }
 }
 
+/// True if the server may forget statements of the client.
+fn discards(effects: Effects) -> bool {
+    effects.intersects(Effects::DISCARD_ALL) || effects.intersects(Effects::DEALLOCATE)
+}
+
 /// A statement's name on a server.
 enum Name<'a> {
     /// As the client sent it.
     Verbatim(&'a [u8]),
+    /// As the client sent it, but so that it is none of ours.
+    Escaped(Vec<u8>),
     /// One of ours.
     Ours(ServerName),
+}
+
+impl<'a> Name<'a> {
+    /// The name of what only the client knows by it. Ours can be guessed, and lead to statements of
+    /// other clients.
+    fn of_client(name: &'a [u8]) -> Self {
+        match name.strip_prefix(SERVER_NAME_PREFIX) {
+            // No number begins like this.
+            Some(end) => Self::Escaped([SERVER_NAME_PREFIX, b"_", end].concat()),
+            None => Self::Verbatim(name),
+        }
+    }
 }
 
 impl std::ops::Deref for Name<'_> {
@@ -746,6 +935,7 @@ impl std::ops::Deref for Name<'_> {
     fn deref(&self) -> &[u8] {
         match self {
             Self::Verbatim(name) => name,
+            Self::Escaped(name) => name,
             Self::Ours(name) => name.as_bytes(),
         }
     }
@@ -821,7 +1011,16 @@ fn parse_as(
 pub fn evict(server: &mut ServerSide, max: usize, fate: Fate, out: &mut Vec<u8>) {
     for id in server.statements.evict(max) {
         encode::close_statement(out, ServerName::new(id).as_bytes());
-        server.pipeline.push(Expected::CloseComplete, fate, Undo::Nothing);
+        server.pipeline.push(Expected::CloseComplete, fate, Undo::Evicted(id));
+    }
+}
+
+/// Gives the server something to answer, where all that is due is answered here: replies of ours
+/// come in their turn with those of the server.
+fn nudge(server: &mut ServerSide, out: &mut Vec<u8>) {
+    if server.pipeline.ends_with_synthesized() {
+        encode::close_statement(out, SERVER_NAME_PREFIX);
+        server.pipeline.push(Expected::CloseComplete, Fate::Swallow, Undo::Nothing);
     }
 }
 
@@ -898,3 +1097,7 @@ fn check_frontend_tag(tag: FrontendTag) -> Result<(), ClientFault> {
 #[cfg(test)]
 #[path = "session_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "session_extent_tests.rs"]
+mod extent_tests;

@@ -1,1 +1,640 @@
-//! Tests.
+//! What a server is sent for what a client says, in bytes, and what no client can reach.
+
+use super::*;
+use crate::state::test_support::{
+    LIMITS, World, answer, backend, client, frames, frontend, frontend_words, sort, tail,
+};
+
+fn server() -> ServerSide {
+    ServerSide::default()
+}
+
+/// A frame of `tag` of which only the first bytes of the body are there.
+fn begun(tag: FrontendTag, body_len: usize, body: &[u8]) -> Vec<u8> {
+    let mut frame = vec![tag.0];
+    let length = u32::try_from(4 + body_len).expect("a length");
+    frame.extend_from_slice(&length.to_be_bytes());
+    frame.extend_from_slice(body);
+    frame
+}
+
+#[test]
+fn a_named_statement_gets_a_name_of_its_own() {
+    let (mut world, mut client, mut server) = (World::default(), client(1), server());
+    assert_eq!(
+        world.send(&mut client, &mut server, "Parse s=SELECT 1, Describe s, Bind s, Execute, Sync"),
+        "Parse pgweir_1=SELECT 1, Describe pgweir_1, Bind pgweir_1, Execute, Sync"
+    );
+}
+
+#[test]
+fn a_statement_is_prepared_once_on_each_server() {
+    let (mut world, mut client) = (World::default(), client(1));
+    let (mut one, mut two) = (server(), server());
+    world.batch(&mut client, &mut one, "Parse s=SELECT 1, Sync", "ParseComplete ReadyForQuery");
+    assert_eq!(
+        world.send(&mut client, &mut two, "Bind s, Execute, Sync"),
+        "Parse pgweir_1=SELECT 1, Bind pgweir_1, Execute, Sync"
+    );
+    let seen = answer(
+        &mut client,
+        &mut two,
+        "ParseComplete BindComplete DataRow CommandComplete ReadyForQuery",
+    );
+    assert_eq!(seen, "BindComplete DataRow CommandComplete ReadyForQuery");
+    for server in [&mut one, &mut two] {
+        assert_eq!(
+            world.send(&mut client, server, "Bind s, Execute, Sync"),
+            "Bind pgweir_1, Execute, Sync"
+        );
+    }
+}
+
+#[test]
+fn the_same_text_of_another_client_is_answered_here() {
+    let (mut world, mut server) = (World::default(), server());
+    let (mut one, mut two) = (client(1), client(2));
+    world.batch(&mut one, &mut server, "Parse s=SELECT 1, Sync", "ParseComplete ReadyForQuery");
+    assert_eq!(
+        world.send(&mut two, &mut server, "Parse other=SELECT 1, Bind other, Execute, Sync"),
+        "Bind pgweir_1, Execute, Sync"
+    );
+    assert_eq!(
+        answer(&mut two, &mut server, "BindComplete DataRow CommandComplete ReadyForQuery"),
+        "ParseComplete BindComplete DataRow CommandComplete ReadyForQuery"
+    );
+}
+
+#[test]
+fn a_closed_statement_stays_on_the_server_and_leaves_the_client() {
+    let (mut world, mut client, mut server) = (World::default(), client(1), server());
+    world.batch(&mut client, &mut server, "Parse s=SELECT 1, Sync", "ParseComplete ReadyForQuery");
+    assert_eq!(world.send(&mut client, &mut server, "Close s, Sync"), "Sync");
+    assert_eq!(answer(&mut client, &mut server, "ReadyForQuery"), "CloseComplete ReadyForQuery");
+    assert!(client.statements.is_empty());
+    assert_eq!(world.send(&mut client, &mut server, "Bind s, Sync"), "Bind s, Sync");
+}
+
+#[test]
+fn names_nobody_knows_pass_as_they_are() {
+    let (mut world, mut client, mut server) = (World::default(), client(1), server());
+    let words = "Bind s, Describe s, Close s, Describe portal, Close portal, Sync";
+    assert_eq!(world.send(&mut client, &mut server, words), words);
+}
+
+#[test]
+fn a_second_statement_of_a_name_is_refused_by_the_server() {
+    let (mut world, mut client, mut one, mut two) =
+        (World::default(), client(1), server(), server());
+    world.batch(&mut client, &mut one, "Parse s=SELECT 1, Sync", "ParseComplete ReadyForQuery");
+    assert_eq!(
+        world.send(&mut client, &mut two, "Parse s=SELECT 2, Sync"),
+        "Parse pgweir_1=SELECT 1, Parse pgweir_1=SELECT 2, Sync"
+    );
+    let seen = answer(&mut client, &mut two, "ParseComplete ErrorResponse ReadyForQuery");
+    assert_eq!(seen, "ErrorResponse ReadyForQuery");
+    assert_eq!(world.send(&mut client, &mut two, "Bind s, Sync"), "Bind pgweir_1, Sync");
+}
+
+#[test]
+fn a_statement_that_failed_is_no_statement() {
+    let (mut world, mut client, mut server) = (World::default(), client(1), server());
+    let words = "Parse s=SELECT bad, Parse t=SELECT 1, Sync";
+    world.batch(&mut client, &mut server, words, "ErrorResponse ReadyForQuery");
+    assert!(client.statements.is_empty());
+    assert!(server.statements.is_empty());
+    assert_eq!(
+        world.send(&mut client, &mut server, "Parse s=SELECT 1, Bind s, Sync"),
+        "Parse pgweir_2=SELECT 1, Bind pgweir_2, Sync"
+    );
+}
+
+#[test]
+fn a_close_that_was_skipped_closed_nothing() {
+    let (mut world, mut client, mut server) = (World::default(), client(1), server());
+    world.batch(&mut client, &mut server, "Parse s=SELECT 1, Sync", "ParseComplete ReadyForQuery");
+    let words = "Parse =SELECT bad, Close s, Sync";
+    world.batch(&mut client, &mut server, words, "ErrorResponse ReadyForQuery");
+    assert_eq!(world.send(&mut client, &mut server, "Bind s, Sync"), "Bind pgweir_1, Sync");
+}
+
+#[test]
+fn a_known_statement_that_was_skipped_is_still_on_the_server() {
+    let (mut world, mut server) = (World::default(), server());
+    let (mut one, mut two) = (client(1), client(2));
+    world.batch(&mut one, &mut server, "Parse s=SELECT 1, Sync", "ParseComplete ReadyForQuery");
+    let words = "Parse =SELECT bad, Parse s=SELECT 1, Sync";
+    world.batch(&mut two, &mut server, words, "ErrorResponse ReadyForQuery");
+    assert!(two.statements.is_empty());
+    assert_eq!(world.send(&mut two, &mut server, "Parse s=SELECT 1, Sync"), "Sync");
+}
+
+#[test]
+fn what_a_client_says_before_the_sync_of_a_failed_batch_is_not_sent() {
+    let (mut world, mut client, mut server) = (World::default(), client(1), server());
+    world.batch(&mut client, &mut server, "Parse s=SELECT bad, Flush", "ErrorResponse");
+    assert_eq!(
+        world.send(
+            &mut client,
+            &mut server,
+            "Bind s, Execute, Parse t=SELECT 1, Query SELECT 1, Flush, Sync"
+        ),
+        "Sync"
+    );
+    assert_eq!(answer(&mut client, &mut server, "ReadyForQuery"), "ReadyForQuery");
+    assert!(server.pipeline.is_settled());
+    assert!(client.statements.is_empty());
+}
+
+#[test]
+fn discarded_statements_are_gone_from_both() {
+    for (query, reply) in [("DISCARD ALL", "Discarded"), ("DEALLOCATE ALL", "Deallocated")] {
+        let (mut world, mut client, mut server) = (World::default(), client(1), server());
+        let ready = "ParseComplete ReadyForQuery";
+        world.batch(&mut client, &mut server, "Parse s=SELECT 1, Sync", ready);
+        let replies = format!("{reply} ReadyForQuery");
+        world.batch(&mut client, &mut server, &format!("Query {query}"), &replies);
+        assert_eq!(
+            world.send(&mut client, &mut server, "Bind s, Parse s=SELECT 1, Sync"),
+            "Bind s, Parse pgweir_1=SELECT 1, Sync"
+        );
+    }
+}
+
+#[test]
+fn what_follows_a_discard_waits_for_it() {
+    for words in ["Query DISCARD ALL", "Parse =DEALLOCATE ALL, Bind, Execute, Sync"] {
+        let (mut world, mut client, mut server) = (World::default(), client(1), server());
+        let ready = "ParseComplete ReadyForQuery";
+        world.batch(&mut client, &mut server, "Parse s=SELECT 1, Sync", ready);
+        let first = frontend(words);
+        let second = frontend("Parse s=SELECT 1, Bind s, Execute, Sync");
+        let both = [first.as_slice(), &second].concat();
+        let (done, out) = world.translate(&mut client, &mut server, &both);
+        assert_eq!(done.consumed, first.len());
+        assert_eq!(out, first);
+        let replies = if words.starts_with('Q') {
+            "Discarded ReadyForQuery"
+        } else {
+            "ParseComplete BindComplete Deallocated ReadyForQuery"
+        };
+        answer(&mut client, &mut server, replies);
+        assert_eq!(
+            frontend_words(&world.send_bytes(&mut client, &mut server, &second)),
+            "Parse pgweir_1=SELECT 1, Bind pgweir_1, Execute, Sync"
+        );
+    }
+}
+
+// The unnamed statement.
+
+#[test]
+fn an_unnamed_statement_is_parsed_again_on_another_server() {
+    let (mut world, mut client, mut one, mut two) =
+        (World::default(), client(1), server(), server());
+    let words = "Parse =SELECT 1, Describe, Sync";
+    world.batch(&mut client, &mut one, words, "ParseComplete NoData ReadyForQuery");
+    assert_eq!(world.send(&mut client, &mut one, "Bind, Execute, Sync"), "Bind, Execute, Sync");
+    assert_eq!(
+        world.send(&mut client, &mut two, "Bind, Execute, Sync"),
+        "Parse =SELECT 1, Bind, Execute, Sync"
+    );
+}
+
+#[test]
+fn a_query_drops_the_unnamed_statement() {
+    let (mut world, mut client, mut one, mut two) =
+        (World::default(), client(1), server(), server());
+    world.batch(&mut client, &mut one, "Parse =SELECT 1, Sync", "ParseComplete ReadyForQuery");
+    world.batch(&mut client, &mut one, "Query SELECT 2", "CommandComplete ReadyForQuery");
+    for server in [&mut one, &mut two] {
+        assert_eq!(world.send(&mut client, server, "Bind, Sync"), "Bind, Sync");
+    }
+}
+
+#[test]
+fn a_failed_parse_drops_the_unnamed_statement_and_a_skipped_one_does_not() {
+    for (words, then) in [
+        ("Parse =SELECT bad, Sync", "Close, Bind, Sync"),
+        ("Bind s, Parse =SELECT 2, Sync", "Parse =SELECT 1, Bind, Sync"),
+        ("Bind s, Close, Sync", "Parse =SELECT 1, Bind, Sync"),
+        ("Bind s, Query SELECT 2, Sync", "Parse =SELECT 1, Bind, Sync"),
+    ] {
+        let (mut world, mut client, mut server) = (World::default(), client(1), server());
+        let ready = "ParseComplete ReadyForQuery";
+        world.batch(&mut client, &mut server, "Parse =SELECT 1, Sync", ready);
+        world.batch(&mut client, &mut server, words, "ErrorResponse ReadyForQuery");
+        assert_eq!(world.send(&mut client, &mut server, "Bind, Sync"), then, "{words}");
+    }
+}
+
+#[test]
+fn the_unnamed_statement_of_another_client_is_out_of_reach() {
+    for probe in ["Bind", "Describe"] {
+        let (mut world, mut server) = (World::default(), server());
+        let (mut one, mut two) = (client(1), client(2));
+        let words = "Parse =SELECT secret, Sync";
+        world.batch(&mut one, &mut server, words, "ParseComplete ReadyForQuery");
+        assert_eq!(
+            world.send(&mut two, &mut server, &format!("{probe}, Sync")),
+            format!("Close, {probe}, Sync")
+        );
+        let seen = answer(&mut two, &mut server, "CloseComplete ErrorResponse ReadyForQuery");
+        assert_eq!(seen, "ErrorResponse ReadyForQuery");
+    }
+}
+
+#[test]
+fn the_unnamed_statement_of_another_client_is_out_of_reach_behind_an_error() {
+    // What was put before the Bind may have been skipped with it.
+    for first in ["Bind nothing, Bind, Sync", "Bind nothing, Parse =SELECT 2, Sync"] {
+        for pipelined in [false, true] {
+            let (mut world, mut server) = (World::default(), server());
+            let (mut one, mut two) = (client(1), client(2));
+            let words = "Parse =SELECT secret, Sync";
+            world.batch(&mut one, &mut server, words, "ParseComplete ReadyForQuery");
+            let mut model = Reach { statement: Reached::Foreign, ..Reach::default() };
+            model.play(&world.send_bytes(&mut two, &mut server, &frontend(first)));
+            if !pipelined {
+                settle(&mut two, &mut server, &model);
+            }
+            let (_, out) = world.translate(&mut two, &mut server, &frontend("Bind, Execute, Sync"));
+            model.play(&out);
+            assert!(!model.reached_foreign, "{first} then Bind (pipelined: {pipelined})");
+        }
+    }
+}
+
+#[test]
+fn an_own_statement_behind_an_error_is_the_one_prepared_last() {
+    let (mut world, mut client, mut one, mut two) =
+        (World::default(), client(1), server(), server());
+    let ready = "ParseComplete ReadyForQuery";
+    world.batch(&mut client, &mut one, "Parse =SELECT old, Sync", ready);
+    world.batch(&mut client, &mut two, "Parse =SELECT new, Sync", ready);
+    // On the first server again: the parse that is put in between is skipped.
+    world.send(&mut client, &mut one, "Bind nothing, Bind, Sync");
+    answer(&mut client, &mut one, "ErrorResponse ReadyForQuery");
+    assert_eq!(
+        world.send(&mut client, &mut one, "Bind, Execute, Sync"),
+        "Parse =SELECT new, Bind, Execute, Sync"
+    );
+}
+
+#[test]
+fn an_unnamed_statement_behind_a_failed_batch_is_the_one_prepared_last() {
+    let ready = "ParseComplete ReadyForQuery";
+    for (words, replies, then) in [
+        // The first one is skipped, the second one holds.
+        (
+            "Bind nothing, Parse =SELECT 2, Sync, Parse =SELECT 3, Sync",
+            "ErrorResponse ReadyForQuery ParseComplete ReadyForQuery",
+            "Parse =SELECT 3, Bind, Sync",
+        ),
+        (
+            "Parse =SELECT bad, Sync, Parse =SELECT 3, Sync",
+            "ErrorResponse ReadyForQuery ParseComplete ReadyForQuery",
+            "Parse =SELECT 3, Bind, Sync",
+        ),
+        // Both are skipped.
+        (
+            "Bind nothing, Parse =SELECT 2, Sync, Bind nothing, Parse =SELECT 3, Sync",
+            "ErrorResponse ReadyForQuery ErrorResponse ReadyForQuery",
+            "Parse =SELECT 1, Bind, Sync",
+        ),
+    ] {
+        let (mut world, mut client, mut one, mut two) =
+            (World::default(), client(1), server(), server());
+        world.batch(&mut client, &mut one, "Parse =SELECT 1, Sync", ready);
+        world.batch(&mut client, &mut one, words, replies);
+        assert_eq!(world.send(&mut client, &mut two, "Bind, Sync"), then, "{words}");
+    }
+}
+
+/// Whose unnamed statement a server has.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Reached {
+    #[default]
+    Nothing,
+    Own,
+    Foreign,
+}
+
+/// A server that knows one thing: whose unnamed statement a Bind reaches. Every named one is missing.
+#[derive(Default)]
+struct Reach {
+    statement: Reached,
+    skipping: bool,
+    reached_foreign: bool,
+    replies: Vec<u8>,
+}
+
+impl Reach {
+    fn play(&mut self, bytes: &[u8]) {
+        for frame in frames(bytes) {
+            let words = frontend_words(frame.bytes);
+            let reply = match words.as_str() {
+                "Sync" => {
+                    self.skipping = false;
+                    "ReadyForQuery"
+                }
+                _ if self.skipping => continue,
+                "Close" => {
+                    self.statement = Reached::Nothing;
+                    "CloseComplete"
+                }
+                words if words.starts_with("Parse =") => {
+                    self.statement = Reached::Own;
+                    "ParseComplete"
+                }
+                "Bind" if self.statement == Reached::Own => "BindComplete",
+                "Execute" => "CommandComplete",
+                words => {
+                    self.reached_foreign |= words == "Bind" && self.statement == Reached::Foreign;
+                    self.skipping = true;
+                    "ErrorResponse"
+                }
+            };
+            self.replies.extend(backend(reply));
+        }
+    }
+}
+
+fn settle(client: &mut Session, server: &mut ServerSide, model: &Reach) {
+    sort(client, server, &model.replies, |_| ());
+    assert!(server.pipeline.is_settled());
+}
+
+#[test]
+fn the_named_statement_of_another_client_is_out_of_reach() {
+    let (mut world, mut server) = (World::default(), server());
+    let (mut one, mut two) = (client(1), client(2));
+    let words = "Parse s=SELECT secret, Sync";
+    world.batch(&mut one, &mut server, words, "ParseComplete ReadyForQuery");
+    // Its name on the server can be guessed, and is no name there for anybody else.
+    assert_eq!(
+        world.send(
+            &mut two,
+            &mut server,
+            "Bind pgweir_1, Describe pgweir_1, Close pgweir_1, Bind pgweir_, Bind pgweir__1, Sync"
+        ),
+        "Bind pgweir__1, Describe pgweir__1, Close pgweir__1, Bind pgweir__, Bind pgweir___1, Sync"
+    );
+    let mut large = begun(FrontendTag::BIND, 100_000, b"\0pgweir_1\0");
+    large.resize(40_000, b'x');
+    let out = world.send_bytes(&mut two, &mut server, &large);
+    assert_eq!(&out[..16], b"B\0\x01\x86\xa5\0pgweir__1\0");
+}
+
+#[test]
+fn a_client_may_call_its_statement_as_pgweir_would() {
+    let (mut world, mut client, mut server) = (World::default(), client(1), server());
+    assert_eq!(
+        world.send(&mut client, &mut server, "Parse pgweir_7=SELECT 1, Bind pgweir_7, Sync"),
+        "Parse pgweir_1=SELECT 1, Bind pgweir_1, Sync"
+    );
+}
+
+// Limits.
+
+#[test]
+fn a_client_has_so_many_statements_and_no_more() {
+    let (mut world, mut client, mut server) = (World::default(), client(1), server());
+    world.limits.statements_max = 2;
+    let words = "Parse a=SELECT 1, Parse b=SELECT 2, Close a, Parse c=SELECT 3, Sync";
+    world.send(&mut client, &mut server, words);
+    let mut out = Vec::new();
+    let done = client.translate(
+        &mut server,
+        &mut world.table,
+        &world.limits,
+        &frontend("Parse d=SELECT 4, Sync"),
+        &mut out,
+    );
+    assert_eq!(done, Err(ClientFault::TooManyStatements));
+}
+
+#[test]
+fn a_message_over_the_limit_is_refused_before_it_came() {
+    let limits = Limits { message_max: 1000, ..LIMITS };
+    for tag in [FrontendTag::QUERY, FrontendTag::COPY_DATA, FrontendTag::BIND] {
+        let input = begun(tag, 996, b"");
+        let too_large = ClientFault::Frame(FrameError::TooLarge { tag: tag.0, frame_len: 1001 });
+        let mut one = client(1);
+        assert_eq!(one.extent(&input, 100, &limits), Err(too_large));
+        assert_eq!(one.skip_batch(&input, &limits), Err(too_large));
+        let mut world = World { limits, ..World::default() };
+        let done = one.translate(&mut server(), &mut world.table, &limits, &input, &mut Vec::new());
+        assert_eq!(done, Err(too_large));
+    }
+}
+
+#[test]
+fn messages_of_names_alone_are_not_waited_for_without_end() {
+    for tag in [FrontendTag::DESCRIBE, FrontendTag::CLOSE, FrontendTag::EXECUTE, FrontendTag::SYNC]
+    {
+        let input = begun(tag, 40_000, b"S");
+        assert!(client(1).extent(&input, 100, &LIMITS).is_err());
+    }
+}
+
+#[test]
+fn messages_that_do_not_belong_here_are_refused() {
+    let mut world = World::default();
+    for tag in (0..=u8::MAX).filter(|tag| !b"PBDECHSQFdcfX".contains(tag)) {
+        let input = begun(FrontendTag(tag), 0, b"");
+        let unexpected = Err(ClientFault::Unexpected { tag });
+        let mut one = client(1);
+        let limits = LIMITS;
+        assert_eq!(one.extent(&input, 100, &limits).map(|_| ()), unexpected);
+        assert_eq!(
+            one.translate(&mut server(), &mut world.table, &limits, &input, &mut Vec::new())
+                .map(|_| ()),
+            unexpected
+        );
+    }
+}
+
+#[test]
+fn malformed_messages_are_refused() {
+    let mut world = World::default();
+    for (tag, body) in [
+        (FrontendTag::QUERY, &b"SELECT"[..]),
+        (FrontendTag::QUERY, b"SELECT\0x"),
+        (FrontendTag::PARSE, b"s\0SELECT"),
+        (FrontendTag::PARSE, b"s\0SELECT\0\0\x01"),
+        (FrontendTag::BIND, b"\0s"),
+        (FrontendTag::DESCRIBE, b"Xs\0"),
+        (FrontendTag::CLOSE, b""),
+    ] {
+        let input = begun(tag, body.len(), body);
+        let malformed = ClientFault::Frame(FrameError::Malformed { tag: tag.0 });
+        let done =
+            client(1).translate(&mut server(), &mut world.table, &LIMITS, &input, &mut Vec::new());
+        assert_eq!(done, Err(malformed), "{tag:?} {body:?}");
+    }
+}
+
+#[test]
+fn a_server_keeps_a_bounded_number_of_statements() {
+    let (mut world, mut client, mut server) = (World::default(), client(1), server());
+    world.limits.server_statements_max = 4;
+    let mut on_server = std::collections::BTreeSet::new();
+    for n in 0..100 {
+        let words = format!("Parse s{n}=SELECT {n}, Sync");
+        for message in world.send(&mut client, &mut server, &words).split(", ") {
+            if let Some(name) = message.strip_prefix("Close ") {
+                assert!(on_server.remove(name), "{name} was not there");
+            } else if let Some((name, _)) = message.trim_start_matches("Parse ").split_once('=') {
+                assert!(on_server.insert(name.to_owned()), "{name} was there already");
+            }
+        }
+        assert!(on_server.len() <= 16);
+        assert_eq!(on_server.len(), server.statements.len());
+    }
+}
+
+#[test]
+fn a_statement_whose_eviction_was_skipped_is_still_on_the_server() {
+    let (mut world, mut client, mut server) = (World::default(), client(1), server());
+    world.limits.server_statements_max = 1;
+    let ready = "ParseComplete ReadyForQuery";
+    for n in 0..4 {
+        let words = format!("Parse s{n}=SELECT {n}, Sync");
+        world.batch(&mut client, &mut server, &words, ready);
+    }
+    let sent = world.send(&mut client, &mut server, "Bind nothing, Parse t=SELECT 5, Sync");
+    assert!(sent.contains("Close pgweir_1"), "{sent}");
+    answer(&mut client, &mut server, "ErrorResponse ReadyForQuery");
+    assert_eq!(world.send(&mut client, &mut server, "Bind s0, Sync"), "Bind pgweir_1, Sync");
+}
+
+// Large messages.
+
+/// Sends a message in pieces of `piece` bytes. Returns what the server got, and the most that was
+/// held of the client's bytes and of the server's at once.
+fn in_pieces(
+    client: &mut Session,
+    server: &mut ServerSide,
+    message: &[u8],
+    piece: usize,
+) -> (Vec<u8>, usize) {
+    let mut world = World::default();
+    let (mut held, mut sent, mut most) = (Vec::new(), Vec::new(), 0);
+    for bytes in message.chunks(piece) {
+        held.extend_from_slice(bytes);
+        let (done, out) = world.translate(client, server, &held);
+        held.drain(..done.consumed);
+        most = most.max(held.len()).max(out.len());
+        sent.extend_from_slice(&out);
+    }
+    assert!(held.is_empty(), "{} bytes are held at the end", held.len());
+    (sent, most)
+}
+
+const LARGE: usize = 3 << 20;
+const PIECE: usize = 60_000;
+
+#[test]
+fn large_messages_are_streamed_with_bounded_memory() {
+    let text = "x".repeat(LARGE);
+    let mut bind = Vec::new();
+    encode::bind_text(&mut bind, b"", &[&text]);
+    let mut parse = Vec::new();
+    encode::parse(&mut parse, b"", &tail(&text));
+    for message in [
+        frontend(&format!("Query {text}")),
+        frontend(&format!("CopyData {text}")),
+        frontend(&format!("FunctionCall {text}")),
+        parse,
+        bind,
+    ] {
+        let (mut client, mut server) = (client(1), server());
+        let (sent, most) = in_pieces(&mut client, &mut server, &message, PIECE);
+        assert!(sent == message, "message of type {} was changed", message[0] as char);
+        assert!(most <= PIECE * 2, "{most} bytes were held of type {}", message[0] as char);
+        assert!(!client.is_streaming());
+    }
+}
+
+#[test]
+fn a_large_statement_keeps_its_client_on_the_server() {
+    let text = "x".repeat(LARGE);
+    for message in [
+        frontend(&format!("Query {text}")),
+        frontend(&format!("Parse s={text}")),
+        frontend(&format!("Parse ={text}")),
+    ] {
+        let (mut client, mut server) = (client(1), server());
+        in_pieces(&mut client, &mut server, &message, PIECE);
+        assert_eq!(client.pin, Some(PinReason::LargeStatement));
+    }
+    let (mut client, mut server) = (client(1), server());
+    in_pieces(&mut client, &mut server, &frontend(&format!("CopyData {text}")), PIECE);
+    assert_eq!(client.pin, None);
+}
+
+#[test]
+fn a_large_bind_is_renamed_in_flight() {
+    let (mut world, mut client, mut server) = (World::default(), client(1), server());
+    world.send(&mut client, &mut server, "Parse a_long_name_for_it=SELECT $1");
+    let text = "x".repeat(LARGE);
+    let mut message = Vec::new();
+    encode::bind_text(&mut message, b"a_long_name_for_it", &[&text]);
+    let mut expected = Vec::new();
+    encode::bind_text(&mut expected, b"pgweir_1", &[&text]);
+    let (sent, most) = in_pieces(&mut client, &mut server, &message, PIECE);
+    assert!(sent == expected);
+    assert!(most <= PIECE * 2);
+}
+
+#[test]
+fn a_large_statement_takes_no_name_of_another() {
+    let text = "x".repeat(LARGE);
+    let (mut world, mut client, mut server) = (World::default(), client(1), server());
+    world.send(&mut client, &mut server, "Parse known=SELECT 1");
+    for (name, on_server) in
+        [("s", "s"), ("pgweir_1", "pgweir__1"), ("known", "pgweir_1"), ("", "")]
+    {
+        let (sent, _) =
+            in_pieces(&mut client, &mut server, &frontend(&format!("Parse {name}={text}")), PIECE);
+        let name = Parse::read(frames(&sent)[0].body()).map(|parse| parse.name.to_vec());
+        assert_eq!(name.as_deref(), Some(on_server.as_bytes()));
+    }
+}
+
+#[test]
+fn a_large_message_behind_an_error_is_not_sent() {
+    let (mut world, mut client, mut server) = (World::default(), client(1), server());
+    world.batch(&mut client, &mut server, "Parse s=SELECT bad, Flush", "ErrorResponse");
+    let text = "x".repeat(LARGE);
+    for message in [frontend(&format!("Query {text}")), frontend(&format!("CopyData {text}"))] {
+        let (sent, most) = in_pieces(&mut client, &mut server, &message, PIECE);
+        assert!(sent.is_empty());
+        assert!(most <= PIECE);
+    }
+    assert_eq!(world.send(&mut client, &mut server, "Sync"), "Sync");
+}
+
+#[test]
+fn what_is_produced_in_one_go_is_bounded() {
+    let (mut world, mut client, mut server) = (World::default(), client(1), server());
+    let mut input = Vec::new();
+    for _ in 0..50 {
+        input.extend(frontend(&format!("Query {}", "x".repeat(100_000))));
+    }
+    let (done, out) = world.translate(&mut client, &mut server, &input);
+    assert!(out.len() <= OUT_MAX + 100_006, "{} bytes", out.len());
+    assert!(done.consumed > 0 && done.consumed < input.len());
+}
+
+#[test]
+fn what_may_have_to_be_taken_back_is_bounded() {
+    let (mut world, mut client, mut server) = (World::default(), client(1), server());
+    let message = frontend(&format!("Parse ={}", "x".repeat(STATEMENT_MAX - 100)));
+    let mut taken = 0;
+    for _ in 0..1000 {
+        taken += usize::from(world.translate(&mut client, &mut server, &message).0.consumed > 0);
+    }
+    assert!(taken <= 40, "{taken} statements of a mebibyte are held");
+}

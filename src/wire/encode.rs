@@ -87,6 +87,11 @@ pub fn execute(out: &mut Vec<u8>) {
     });
 }
 
+/// `Flush`.
+pub fn flush(out: &mut Vec<u8>) {
+    message(out, FrontendTag::FLUSH.0, |_| ());
+}
+
 /// `StartupMessage` of protocol `version`.
 pub fn startup<'a>(
     out: &mut Vec<u8>,
