@@ -61,8 +61,13 @@ impl RawClient {
 
     /// Connects with TLS from the first byte (`sslnegotiation=direct`).
     pub fn connect_direct_tls(port: u16, authority: &Authority) -> Self {
+        Self::connect_direct_tls_as(port, authority, &[b"postgresql"])
+    }
+
+    /// The same with any list of protocols to choose from (ALPN).
+    pub fn connect_direct_tls_as(port: u16, authority: &Authority, alpn: &[&[u8]]) -> Self {
         let mut client = Self::connect(port);
-        client.upgrade(authority, &[b"postgresql"]);
+        client.upgrade(authority, alpn);
         client
     }
 
@@ -293,6 +298,14 @@ impl RawClient {
                 Err(error) if is_timeout(&error) => panic!("still open after {PATIENCE:?}"),
                 Ok(None) | Err(_) => return lines,
             }
+        }
+    }
+
+    /// The same connection once more, to send on one thread and read on another.
+    pub fn try_clone(&self) -> Self {
+        match &self.stream {
+            Stream::Tcp(tcp) => Self::over(Stream::Tcp(tcp.try_clone().unwrap())),
+            Stream::Unix(_) | Stream::Tls(_) | Stream::Moved => panic!("only for plain TCP"),
         }
     }
 
