@@ -40,28 +40,13 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
 /// The faults of a file with this name and text, as `line: what`.
 fn faults(name: &str, text: &str) -> Vec<String> {
     let whole = format!("//! A file.\n{text}");
-    check(name, &whole)
-        .iter()
-        .map(|Fault { line, what, .. }| format!("{line}: {what}"))
-        .collect()
+    check(name, &whole).iter().map(|Fault { line, what, .. }| format!("{line}: {what}")).collect()
 }
 
 #[test]
 fn an_arrow_may_point_down() {
-    assert!(
-        faults(
-            "pool/core.rs",
-            "use crate::server::Server;\nuse crate::wire;"
-        )
-        .is_empty()
-    );
-    assert!(
-        faults(
-            "pool/core.rs",
-            "use crate::pool::budget;\nuse super::queue;"
-        )
-        .is_empty()
-    );
+    assert!(faults("pool/core.rs", "use crate::server::Server;\nuse crate::wire;").is_empty());
+    assert!(faults("pool/core.rs", "use crate::pool::budget;\nuse super::queue;").is_empty());
 }
 
 #[test]
@@ -83,10 +68,7 @@ fn an_arrow_sideways_is_a_fault() {
 #[test]
 fn arrows_in_groups_and_over_lines_are_found() {
     let text = "use crate::{\n    client::serve::{self, wire},\n    config::Config,\n};";
-    assert_eq!(
-        faults("pool/core.rs", text),
-        ["2: pool (layer 6) must not know client (layer 7)"]
-    );
+    assert_eq!(faults("pool/core.rs", text), ["2: pool (layer 6) must not know client (layer 7)"]);
 }
 
 #[test]
@@ -104,10 +86,7 @@ fn arrows_by_super_are_found() {
 
 #[test]
 fn a_module_without_a_layer_is_a_fault() {
-    assert_eq!(
-        faults("util.rs", ""),
-        ["1: the module util has no layer in tests/rules/mod.rs"]
-    );
+    assert_eq!(faults("util.rs", ""), ["1: the module util has no layer in tests/rules/mod.rs"]);
     assert_eq!(
         faults("pool/core.rs", "use crate::util::f;"),
         ["2: the module util has no layer in tests/rules/mod.rs"]
@@ -148,10 +127,7 @@ fn a_pure_layer_names_no_outside_world() {
             assert!(!found.is_empty(), "{module} may name {word}");
             assert!(found[0].starts_with(&format!("2: {module} is pure and must not name")));
         }
-        assert!(
-            faults("pool/core.rs", word).is_empty(),
-            "pool may not name {word}"
-        );
+        assert!(faults("pool/core.rs", word).is_empty(), "pool may not name {word}");
     }
     // A point in time that somebody else read is a value.
     assert!(faults("state/x.rs", "fn f(now: Instant) { operand(strand) }").is_empty());
@@ -167,10 +143,7 @@ fn tests_of_a_pure_layer_may_name_anything() {
     assert!(faults("auth/scram_tests/vectors.rs", "use tokio::test;").is_empty());
     // What follows the tests is code again.
     let after = format!("{text}use tokio::net;\n");
-    assert_eq!(
-        faults("wire/scan.rs", &after),
-        ["7: wire is pure and must not name tokio"]
-    );
+    assert_eq!(faults("wire/scan.rs", &after), ["7: wire is pure and must not name tokio"]);
     // A declaration without a body ends at its semicolon.
     assert_eq!(
         faults("wire/scan.rs", "#[cfg(test)]\nmod tests;\nuse tokio::net;"),
@@ -182,19 +155,13 @@ fn tests_of_a_pure_layer_may_name_anything() {
 fn a_file_begins_with_what_it_is_for() {
     let found = check("wire/tag.rs", "pub struct Tag;\n");
     assert_eq!(found.len(), 1);
-    assert_eq!(
-        found[0].to_string(),
-        "wire/tag.rs:1: a file begins with `//!`"
-    );
+    assert_eq!(found[0].to_string(), "wire/tag.rs:1: a file begins with `//!`");
 }
 
 #[test]
 fn a_file_has_at_most_500_lines() {
     assert!(faults("wire/tag.rs", &"\n".repeat(499)).is_empty());
-    assert_eq!(
-        faults("wire/tag.rs", &"\n".repeat(500)),
-        ["501: 501 lines, 500 are the most"]
-    );
+    assert_eq!(faults("wire/tag.rs", &"\n".repeat(500)), ["501: 501 lines, 500 are the most"]);
 }
 
 #[test]

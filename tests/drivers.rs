@@ -21,10 +21,8 @@ fn through_pgweir(driver: Driver) {
 
 fn through_pgweir_with_tls(driver: Driver) {
     let authority = Authority::new();
-    let pgweir = Setup::before(shared())
-        .tls(&authority.sign_loopback())
-        .proxy("require_tls = true")
-        .start();
+    let pgweir =
+        Setup::before(shared()).tls(&authority.sign_loopback()).proxy("require_tls = true").start();
     let endpoint = Endpoint::tls(pgweir.port(), &authority);
     driver.run(&endpoint.with_servers_max(SERVERS_MAX));
 }

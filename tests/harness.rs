@@ -33,14 +33,7 @@ fn transcript_of_a_batch_that_fails() {
         frontend::execute("", 0),
         frontend::sync(),
     ]);
-    assert_eq!(
-        transcript,
-        [
-            "ParseComplete",
-            "ErrorResponse ERROR 22P02",
-            "ReadyForQuery I"
-        ]
-    );
+    assert_eq!(transcript, ["ParseComplete", "ErrorResponse ERROR 22P02", "ReadyForQuery I"]);
 }
 
 #[test]
@@ -49,19 +42,14 @@ fn every_password_method_logs_in() {
         let mut client = RawClient::connect_tls(shared().port(), shared().authority());
         client.log_in(user, PASSWORD, DATABASE);
         assert_eq!(client.value("SELECT current_user"), user);
-        assert_eq!(
-            client.value("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"),
-            "t"
-        );
+        assert_eq!(client.value("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"), "t");
     }
 }
 
 #[test]
 fn wrong_password_is_refused() {
     let mut client = RawClient::connect(shared().port());
-    let refusal = client
-        .try_log_in(USER, "guess", &[("database", DATABASE)])
-        .unwrap_err();
+    let refusal = client.try_log_in(USER, "guess", &[("database", DATABASE)]).unwrap_err();
     assert_eq!(refusal.line(), "ErrorResponse FATAL 28P01");
 }
 
@@ -79,11 +67,7 @@ fn cancel_reaches_the_running_query() {
     cancel(shared().port(), client.process_id, &client.key);
     assert_eq!(
         client.until_ready(),
-        [
-            "RowDescription pg_sleep",
-            "ErrorResponse ERROR 57014",
-            "ReadyForQuery I"
-        ]
+        ["RowDescription pg_sleep", "ErrorResponse ERROR 57014", "ReadyForQuery I"]
     );
 }
 
@@ -94,20 +78,14 @@ fn the_newest_postgresql_runs() {
         return;
     }
     let postgres = Postgres::start(PgVersion::Newest);
-    let version: u32 = postgres
-        .client()
-        .value("SHOW server_version_num")
-        .parse()
-        .unwrap();
+    let version: u32 = postgres.client().value("SHOW server_version_num").parse().unwrap();
     assert!(version >= 180_000, "{version}");
 }
 
 #[test]
 fn a_server_comes_back_on_its_port_after_a_crash() {
-    let postgres = Postgres::start_with(&PostgresOptions {
-        max_connections: 7,
-        ..PostgresOptions::default()
-    });
+    let postgres =
+        Postgres::start_with(&PostgresOptions { max_connections: 7, ..PostgresOptions::default() });
     let mut client = postgres.client();
     assert_eq!(client.value("SHOW max_connections"), "7");
     postgres.crash();
@@ -139,10 +117,7 @@ fn a_scripted_server_follows_its_script() {
     let mut client = RawClient::connect(server.port());
     client.send(&frontend::startup(PROTOCOL_3_0, &[("user", "app")]));
     client.authenticate("app", "").unwrap();
-    assert_eq!(
-        client.query("anything"),
-        ["CommandComplete SELECT 0", "ReadyForQuery I"]
-    );
+    assert_eq!(client.query("anything"), ["CommandComplete SELECT 0", "ReadyForQuery I"]);
     client.send(&frontend::query("die"));
     assert_eq!(client.until_closed(), ["ErrorResponse FATAL 57P01"]);
     assert_eq!(server.connections(), 1);

@@ -26,9 +26,8 @@ fn every_mode_keeps_the_books_in_order() {
             max_connections: 20,
             ..PostgresOptions::default()
         });
-        let pgweir = Setup::before(&postgres)
-            .target(&format!("max_connections = {SERVERS_MAX}"))
-            .start();
+        let pgweir =
+            Setup::before(&postgres).target(&format!("max_connections = {SERVERS_MAX}")).start();
         keeps_the_books_in_order(&Endpoint::plain(pgweir.port()), &postgres);
     }
 }
@@ -66,24 +65,14 @@ fn keeps_the_books_in_order(endpoint: &Endpoint, postgres: &Postgres) {
                 .args(["--client", &CLIENTS.to_string()])
                 .args(connect);
             // A new connection for each transaction is slow; a few show what there is to show.
-            let transactions = if connect.is_some() {
-                5
-            } else {
-                TRANSACTIONS_PER_CLIENT
-            };
+            let transactions = if connect.is_some() { 5 } else { TRANSACTIONS_PER_CLIENT };
             let said = run(pgbench.args(["--transactions", &transactions.to_string()]));
-            assert!(
-                said.contains("number of failed transactions: 0 (0.000%)"),
-                "{said}"
-            );
+            assert!(said.contains("number of failed transactions: 0 (0.000%)"), "{said}");
             expected += CLIENTS * transactions;
         }
     }
     let books = "SELECT count(*), sum(delta) = (SELECT sum(abalance) FROM pgbench_accounts),
         sum(delta) = (SELECT sum(bbalance) FROM pgbench_branches) FROM pgbench_history";
     let mut superuser = postgres.superuser_in(support::postgres::DATABASE);
-    assert_eq!(
-        superuser.execute(books).concat(),
-        [&expected.to_string(), "t", "t"]
-    );
+    assert_eq!(superuser.execute(books).concat(), [&expected.to_string(), "t", "t"]);
 }

@@ -22,11 +22,7 @@ fn the_quickstart_shows_a_table_and_cleans_up() {
     };
     assert_eq!(row("clients"), ["150", "150"]);
     assert_eq!(row("succeeded")[1], "150");
-    assert_ne!(
-        row("failed")[0],
-        "0",
-        "150 clients fit into 87 connections:\n{said}"
-    );
+    assert_ne!(row("failed")[0], "0", "150 clients fit into 87 connections:\n{said}");
     assert_eq!(row("failed")[1], "0");
     let entries = std::fs::read_dir(temporary.path()).unwrap();
     let left: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();

@@ -91,10 +91,7 @@ async fn transactions(client: &mut Client, table: &str) {
     let transaction = client.transaction().await.unwrap();
     transaction.execute(&lost, &[]).await.unwrap();
     transaction.rollback().await.unwrap();
-    let rows = client
-        .query(&format!("SELECT id FROM {table}"), &[])
-        .await
-        .unwrap();
+    let rows = client.query(&format!("SELECT id FROM {table}"), &[]).await.unwrap();
     assert_eq!(rows.iter().map(|row| row.get(0)).collect::<Vec<i32>>(), [1]);
 
     let transaction = client.transaction().await.unwrap();
@@ -114,25 +111,13 @@ async fn transactions(client: &mut Client, table: &str) {
 
 async fn failures(client: &Client) {
     for _ in 0..3 {
-        let error = client
-            .query("SELECT * FROM missing_table", &[])
-            .await
-            .unwrap_err();
+        let error = client.query("SELECT * FROM missing_table", &[]).await.unwrap_err();
         assert_eq!(error.code(), Some(&SqlState::UNDEFINED_TABLE));
-        let error = client
-            .query("SELECT 1 / $1::int4", &[&0_i32])
-            .await
-            .unwrap_err();
+        let error = client.query("SELECT 1 / $1::int4", &[&0_i32]).await.unwrap_err();
         assert_eq!(error.code(), Some(&SqlState::DIVISION_BY_ZERO));
-        let error = client
-            .batch_execute("SELECT 1; SELECT 1 / 0")
-            .await
-            .unwrap_err();
+        let error = client.batch_execute("SELECT 1; SELECT 1 / 0").await.unwrap_err();
         assert_eq!(error.code(), Some(&SqlState::DIVISION_BY_ZERO));
-        let row = client
-            .query_one("SELECT $1::int4", &[&5_i32])
-            .await
-            .unwrap();
+        let row = client.query_one("SELECT $1::int4", &[&5_i32]).await.unwrap();
         assert_eq!(row.get::<_, i32>(0), 5);
     }
 }
@@ -149,10 +134,7 @@ async fn pipelines(client: &Arc<Client>) {
     while let Some(request) = requests.join_next().await {
         match request.unwrap() {
             (0, outcome) => {
-                assert_eq!(
-                    outcome.unwrap_err().code(),
-                    Some(&SqlState::DIVISION_BY_ZERO)
-                );
+                assert_eq!(outcome.unwrap_err().code(), Some(&SqlState::DIVISION_BY_ZERO));
             }
             (divisor, outcome) => assert_eq!(outcome.unwrap().get::<_, i32>(0), 100 / divisor),
         }
@@ -207,10 +189,8 @@ async fn many_clients(port: u16, servers_max: usize) {
                     let who = "SELECT $1::int4, pg_backend_pid()";
                     let row = transaction.query_one(who, &[&number]).await.unwrap();
                     assert_eq!(row.get::<_, i32>(0), number);
-                    let again = transaction
-                        .query_one("SELECT pg_backend_pid()", &[])
-                        .await
-                        .unwrap();
+                    let again =
+                        transaction.query_one("SELECT pg_backend_pid()", &[]).await.unwrap();
                     assert_eq!(row.get::<_, i32>(1), again.get::<_, i32>(0));
                     servers.insert(again.get::<_, i32>(0));
                     transaction.commit().await.unwrap();
@@ -223,9 +203,5 @@ async fn many_clients(port: u16, servers_max: usize) {
     for task in tasks {
         servers.extend(task.await.unwrap());
     }
-    assert!(
-        servers.len() <= servers_max,
-        "{} servers, {servers_max} allowed",
-        servers.len()
-    );
+    assert!(servers.len() <= servers_max, "{} servers, {servers_max} allowed", servers.len());
 }

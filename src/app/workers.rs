@@ -52,6 +52,7 @@ impl Workers {
         let thread = std::thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || {
+                prefer_batches();
                 // Ends when told, or when whoever would tell is gone.
                 let _ = runtime.block_on(stopped);
                 runtime.shutdown_background();
@@ -69,3 +70,28 @@ impl Workers {
         }
     }
 }
+
+/// Asks the scheduler not to let this thread cut in on others the moment it has something to do.
+///
+/// On a busy machine, the thread then wakes up to several clients' messages instead of one, and
+/// spends less on waking up; on one with idle cores it makes no difference.
+///
+/// Source: <https://man7.org/linux/man-pages/man7/sched.7.html>, `SCHED_BATCH`
+#[cfg(target_os = "linux")]
+fn prefer_batches() {
+    use thread_priority::{
+        NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
+        set_thread_priority_and_policy, thread_native_id,
+    };
+    // A niceness of 0 on this crate's scale of 0 to 99.
+    let Ok(nice) = 52_u8.try_into() else { return };
+    // Where it is not allowed, all works as before.
+    let _ = set_thread_priority_and_policy(
+        thread_native_id(),
+        ThreadPriority::Crossplatform(nice),
+        ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch),
+    );
+}
+
+#[cfg(not(target_os = "linux"))]
+fn prefer_batches() {}

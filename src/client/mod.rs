@@ -105,6 +105,9 @@ impl Live {
                 message_max: usize::try_from(proxy.max_message_size.bytes()).unwrap_or(usize::MAX),
                 statements_max: proxy.max_prepared_statements as usize,
                 server_statements_max: config.target.max_prepared_statements as usize,
+                // Each pool says this for itself.
+                hidden_code: true,
+                discard_sequences: false,
             },
         }
     }

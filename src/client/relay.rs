@@ -13,7 +13,8 @@ use crate::state::PinReason;
 use crate::state::pipeline::Surprise;
 use crate::state::prelude;
 use crate::state::reply::{self, Discarded, Event, Outgoing, Passing};
-use crate::state::session::{Extent, STATEMENT_MAX};
+use crate::state::session::{Extent, Limits, STATEMENT_MAX};
+use crate::state::statement::Effects;
 use crate::telemetry::clock;
 use crate::telemetry::metrics::{GaugeGuard, Label, QueryProtocol};
 use std::task::{Context, Poll, ready};
@@ -115,8 +116,12 @@ impl Client {
         if !self.to_server.is_empty() {
             return Ok(0);
         }
-        let live = self.live();
-        match self.session.extent(bytes, PIECE_MAX, &live.limits).map_err(End::Fault)? {
+        let limits = Limits {
+            hidden_code: self.pool.has_hidden_code(),
+            discard_sequences: self.pool.reads_sequences(),
+            ..self.live().limits
+        };
+        match self.session.extent(bytes, PIECE_MAX, &limits).map_err(End::Fault)? {
             Extent::Incomplete => return Ok(0),
             Extent::Terminate => return Err(End::Terminated),
             Extent::Batch(_) | Extent::Piece(_) => {}
@@ -125,15 +130,21 @@ impl Client {
         let side = &mut lease.server.side;
         let mut out = take_buffer();
         if side.pipeline.is_settled() {
-            let kept = live.limits.server_statements_max;
-            prelude::write(side, &self.session.settings, kept, &mut out);
+            prelude::write(side, &self.session.settings, &limits, &mut out);
             self.asked.get_or_insert_with(clock::now);
         }
         let mut intern = &self.pool.pools().statements;
         let done = self
             .session
-            .translate(side, &mut intern, &live.limits, bytes, &mut out)
+            .translate(side, &mut intern, &limits, bytes, &mut out)
             .map_err(End::Fault)?;
+        let seen = self.session.take_seen();
+        if seen.intersects(Effects::DDL | Effects::DO) {
+            self.pool.note_ddl();
+        }
+        if seen.intersects(Effects::SEQUENCE_READ) {
+            self.pool.note_sequence_read();
+        }
         let shard = &self.worker.shard;
         let tls = self.stream.is_tls();
         if done.requests.simple > 0 {

@@ -78,6 +78,10 @@ impl End {
             Self::Fault(ClientFault::Frame(FrameError::TooLarge { .. })) => {
                 (SqlState::PROGRAM_LIMIT_EXCEEDED, "message is too large")
             }
+            Self::Fault(ClientFault::Sequences) => (
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "the sequence values of this session cannot be told; connect again and repeat",
+            ),
             Self::Fault(_) => (SqlState::PROTOCOL_VIOLATION, "invalid frontend message"),
             Self::ServerLost => {
                 (SqlState::CONNECTION_FAILURE, "server closed the connection unexpectedly")

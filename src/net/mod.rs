@@ -22,6 +22,8 @@ mod tls_verifier;
 #[cfg(test)]
 mod test_support;
 #[cfg(test)]
+mod tls_end_tests;
+#[cfg(test)]
 mod tls_tests;
 
 pub use buffer::{CHUNK_SIZE, Chunk};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
@@ -36,6 +36,8 @@ impl Identity {
     /// `change` may spoil the certificate before it is signed.
     pub(super) fn for_names(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Self {
         let mut authority = CertificateParams::new(Vec::new()).unwrap();
+        // A name of its own: OpenSSL takes a certificate whose issuer has its subject for self-signed.
+        authority.distinguished_name.push(DnType::CommonName, "authority of a test");
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority_key = KeyPair::generate().unwrap();
         let authority_certificate = authority.self_signed(&authority_key).unwrap();
@@ -192,6 +194,14 @@ impl Dice {
 /// `len` bytes that show where they belong.
 pub(super) fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| u8::try_from((at * 31 + at / 251) % 256).unwrap()).collect()
+}
+
+/// What the other end of a plain socket gets until the end.
+pub(super) fn all_that_comes(mut socket: &StdStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // The peer may reset the connection after its last word.
+    let _ = socket.read_to_end(&mut bytes);
+    bytes
 }
 
 /// Reads until `len` bytes came, in a buffer of `size`.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use rcgen::CertificateParams;
 use rustls::version::{TLS12, TLS13};
 
-use super::super::test_support::{Client, Identity, accept_from};
 use super::*;
+use crate::net::test_support::{Client, Identity, accept_from};
 
 fn load(files: &TlsFiles) -> Result<TlsAcceptor, TlsFileError> {
     TlsAcceptor::load(files, |leaf| Some(leaf.to_vec()))
@@ -21,7 +21,7 @@ fn error_of(identity: &Identity) -> TlsFileError {
 /// A second certificate of the same authority's kind, in the first one's files.
 fn replace_certificate(identity: &Identity) -> Identity {
     let next = Identity::new();
-    identity.write("server.pem", &std::fs::read_to_string(next.path("server.pem")).unwrap());
+    identity.write("server.pem", &fs::read_to_string(next.path("server.pem")).unwrap());
     identity.write("server.key", &next.key.serialize_pem());
     next
 }
@@ -68,7 +68,7 @@ fn every_encoding_of_a_private_key_is_read() {
     openssl(&["rsa", "-in", "rsa.key", "-traditional", "-out", "pkcs1.key"]);
     let kinds = [("server.pem", "sec1.key", "EC PRIVATE"), ("rsa.pem", "pkcs1.key", "RSA PRIVATE")];
     for (certificate, key, marker) in kinds {
-        assert!(std::fs::read_to_string(identity.path(key)).unwrap().contains(marker));
+        assert!(fs::read_to_string(identity.path(key)).unwrap().contains(marker));
         let files =
             TlsFiles { certificate: identity.path(certificate), private_key: identity.path(key) };
         load(&files).unwrap();
@@ -78,7 +78,7 @@ fn every_encoding_of_a_private_key_is_read() {
 #[test]
 fn each_unusable_file_is_named() {
     let identity = Identity::new();
-    let good = std::fs::read_to_string(identity.path("server.pem")).unwrap();
+    let good = fs::read_to_string(identity.path("server.pem")).unwrap();
     let key = identity.key.serialize_pem();
 
     identity.write("server.key", &Identity::new().key.serialize_pem());
@@ -106,7 +106,7 @@ fn each_unusable_file_is_named() {
         matches!(&error, TlsFileError::Unusable { path, .. } if *path == identity.path("server.pem"))
     );
 
-    std::fs::remove_file(identity.path("server.pem")).unwrap();
+    fs::remove_file(identity.path("server.pem")).unwrap();
     let error = error_of(&identity);
     assert!(
         matches!(error, TlsFileError::Read { path, .. } if path == identity.path("server.pem"))
@@ -159,7 +159,7 @@ async fn half_written_files_leave_the_old_certificate_in_use_and_are_tried_again
     let acceptor = load(&identity.files()).unwrap();
     let before = acceptor.current();
     let next = Identity::new();
-    let chain = std::fs::read_to_string(next.path("server.pem")).unwrap();
+    let chain = fs::read_to_string(next.path("server.pem")).unwrap();
     identity.write("server.pem", &chain[..100]);
     assert!(matches!(acceptor.reload_if_changed(), Err(TlsFileError::Pem { .. })));
     identity.write("server.pem", &chain);
@@ -182,7 +182,7 @@ async fn tickets_outlive_a_reload_but_not_their_certificate() {
         let config = identity.client_config(version);
         assert!(!resumes(&acceptor, &config).await);
         // The same certificate, with a chain that says less.
-        let chain = std::fs::read_to_string(identity.path("server.pem")).unwrap();
+        let chain = fs::read_to_string(identity.path("server.pem")).unwrap();
         let first_end = chain.find("-----END CERTIFICATE-----\n").unwrap() + 26;
         identity.write("server.pem", &chain[..first_end]);
         assert!(acceptor.reload_if_changed().unwrap());
@@ -207,17 +207,14 @@ async fn tickets_outlive_a_reload_but_not_their_certificate() {
 async fn the_application_protocol_is_postgresql_or_none() {
     let identity = Identity::new();
     let acceptor = identity.acceptor();
-    let offers: [(&[&[u8]], Option<&[u8]>); 3] = [
-        (&[], None),
-        (&[b"postgresql"], Some(b"postgresql")),
-        (&[b"h2", b"postgresql"], Some(b"postgresql")),
-    ];
+    let offers =
+        [("", None), ("postgresql", Some("postgresql")), ("h2 postgresql", Some("postgresql"))];
     for (offered, expected) in offers {
         let mut config = (*identity.client_config(&TLS13)).clone();
-        config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
+        config.alpn_protocols = offered.split_whitespace().map(Into::into).collect();
         let (stream, client) =
             accept_from(&acceptor, &Arc::new(config), |mut client: Client| client.flush()).await;
-        assert_eq!(stream.unwrap().alpn_protocol(), expected);
+        assert_eq!(stream.unwrap().alpn_protocol(), expected.map(str::as_bytes));
         tokio::task::spawn_blocking(|| client.join()).await.unwrap().unwrap().unwrap();
     }
     let mut config = (*identity.client_config(&TLS13)).clone();
@@ -244,7 +241,7 @@ async fn openssl_client(acceptor: &TlsAcceptor, arguments: &[&str]) -> String {
     input.write_all(b"hello from openssl\n").unwrap();
     let (socket, _) = listener.accept().await.unwrap();
     let mut stream = acceptor.current().accept(socket, Vec::new()).await.unwrap();
-    let mut buf = vec![0; super::super::CHUNK_SIZE];
+    let mut buf = vec![0; crate::net::CHUNK_SIZE];
     let len = stream.read_some(&mut buf).await.unwrap();
     stream.write_all(&buf[..len]).await.unwrap();
     let output = tokio::task::spawn_blocking(move || {

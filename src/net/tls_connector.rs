@@ -128,3 +128,7 @@ fn system_authorities() -> Result<Authorities, TlsFileError> {
     }
     Ok(Authorities { roots, own: Vec::new() })
 }
+
+#[cfg(test)]
+#[path = "tls_connector_tests.rs"]
+mod tests;

@@ -1,8 +1,7 @@
 //! TLS streams against rustls's own client and server, on real sockets.
 
 use std::future::poll_fn;
-use std::io::{ErrorKind, Read, Write};
-use std::net::Shutdown;
+use std::io::{Read, Write};
 use std::task::{Context, Poll};
 
 use rustls::version::{TLS12, TLS13};
@@ -11,11 +10,10 @@ use rustls::{HandshakeKind, SupportedProtocolVersion};
 use super::buffer::CHUNK_SIZE;
 use super::stream::Stream;
 use super::test_support::{
-    Client, Dice, Identity, accept_from, client_connection, echo_server, narrow_socket_pair,
-    pattern, read_exactly, socket_pair,
+    Client, Dice, Identity, accept_from, all_that_comes, client_connection, echo_server,
+    narrow_socket_pair, pattern, read_exactly, socket_pair,
 };
 use super::tls_connector::TargetConnector;
-use super::tls_error::TlsError;
 use crate::config::TargetTls;
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
@@ -38,14 +36,6 @@ async fn pair(identity: &Identity) -> (Stream, Stream) {
     };
     let (client, server) = tokio::join!(client, state.accept(far, Vec::new()));
     (client, server.unwrap())
-}
-
-/// What the other end of a plain socket gets until the end.
-fn all_that_comes(mut socket: &std::net::TcpStream) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    // The peer may reset the connection after its last word.
-    let _ = socket.read_to_end(&mut bytes);
-    bytes
 }
 
 #[tokio::test]
@@ -122,11 +112,12 @@ impl Duplex {
             }
             assert!(self.stream.buffered_bytes() < 3 * CHUNK_SIZE);
         }
-        if self.sent == bytes.len() && !self.shut {
-            if let Poll::Ready(done) = self.stream.poll_shutdown(cx) {
-                done.unwrap();
-                self.shut = true;
-            }
+        if self.sent == bytes.len()
+            && !self.shut
+            && let Poll::Ready(done) = self.stream.poll_shutdown(cx)
+        {
+            done.unwrap();
+            self.shut = true;
         }
         loop {
             match self.stream.poll_read(cx, &mut self.buf) {
@@ -338,6 +329,39 @@ async fn a_handshake_may_arrive_byte_by_byte_and_partly_before_it_is_recognised(
 }
 
 #[tokio::test]
+async fn messages_of_the_handshake_may_be_cut_into_many_records() {
+    let identity = Identity::new();
+    for version in VERSIONS {
+        let mut config = (*identity.client_config(version)).clone();
+        config.max_fragment_size = Some(64);
+        let (socket, peer) = socket_pair().await;
+        let client = std::thread::spawn(move || {
+            handshake_by_hand(peer, &config.into(), b"startup", |socket, flight| {
+                for piece in flight.chunks(50) {
+                    socket.write_all(piece).unwrap();
+                }
+            })
+        });
+        let state = identity.acceptor().current();
+        let mut stream = state.accept(socket, Vec::new()).await.unwrap();
+        assert_eq!(read_exactly(&mut stream, 7, CHUNK_SIZE).await, b"startup");
+        drop(client.join().unwrap());
+
+        let mut config = (*identity.server_config(version)).clone();
+        config.max_fragment_size = Some(64);
+        let (socket, peer) = socket_pair().await;
+        let server = echo_server(&config.into(), peer);
+        let mut stream = connector(&identity).connect(socket).await.unwrap();
+        let bytes = pattern(20_000);
+        stream.write_all(&bytes).await.unwrap();
+        assert!(read_exactly(&mut stream, bytes.len(), CHUNK_SIZE).await == bytes);
+        stream.shutdown().await.unwrap();
+        tokio::task::spawn_blocking(|| server.join()).await.unwrap().unwrap().unwrap();
+        assert_eq!(stream.buffered_bytes(), 0);
+    }
+}
+
+#[tokio::test]
 async fn keys_may_be_updated_at_any_time() {
     let identity = Identity::new();
     let acceptor = identity.acceptor();
@@ -363,144 +387,6 @@ async fn keys_may_be_updated_at_any_time() {
     }
     assert_eq!(stream.buffered_bytes(), 0);
     drop(client.join().unwrap());
-}
-
-#[tokio::test]
-async fn close_notify_is_the_end_and_ours_reaches_the_peer() {
-    let identity = Identity::new();
-    let acceptor = identity.acceptor();
-    for version in VERSIONS {
-        let config = identity.client_config(version);
-        let (stream, client) = accept_from(&acceptor, &config, |mut client: Client| {
-            client.write_all(b"last words").unwrap();
-            client.conn.send_close_notify();
-            client.flush().unwrap();
-            let mut rest = Vec::new();
-            // An end without close_notify would be an error.
-            client.read_to_end(&mut rest).unwrap();
-            rest
-        })
-        .await;
-        let mut stream = stream.unwrap();
-        assert_eq!(read_exactly(&mut stream, 10, CHUNK_SIZE).await, b"last words");
-        for _ in 0..2 {
-            assert_eq!(stream.read_some(&mut [0; 100]).await.unwrap(), 0);
-        }
-        // The other half is still open.
-        stream.write_all(b"goodbye").await.unwrap();
-        stream.shutdown().await.unwrap();
-        let rest = tokio::task::spawn_blocking(|| client.join()).await.unwrap().unwrap();
-        assert_eq!(rest, b"goodbye");
-        let refused = stream.write_all(b"more").await.unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::BrokenPipe);
-    }
-}
-
-#[tokio::test]
-async fn a_cut_stream_is_told_from_a_closed_one() {
-    let identity = Identity::new();
-    let acceptor = identity.acceptor();
-    for whole_record in [true, false] {
-        let config = identity.client_config(&TLS13);
-        let (stream, client) = accept_from(&acceptor, &config, move |mut client: Client| {
-            client.write_all(b"whole").unwrap();
-            if !whole_record {
-                let mut record = Vec::new();
-                client.conn.writer().write_all(b"half").unwrap();
-                client.conn.write_tls(&mut record).unwrap();
-                client.sock.write_all(&record[..record.len() / 2]).unwrap();
-            }
-            client.sock.shutdown(Shutdown::Write).unwrap();
-            client
-        })
-        .await;
-        let mut stream = stream.unwrap();
-        let mut buf = vec![0; CHUNK_SIZE];
-        assert_eq!(read_exactly(&mut stream, 5, CHUNK_SIZE).await, b"whole");
-        let error = stream.read_some(&mut buf).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
-        drop(client.join().unwrap());
-    }
-}
-
-#[tokio::test]
-async fn a_forged_record_ends_the_stream_behind_what_was_genuine() {
-    let identity = Identity::new();
-    let acceptor = identity.acceptor();
-    for version in VERSIONS {
-        let config = identity.client_config(version);
-        let (stream, client) = accept_from(&acceptor, &config, |mut client: Client| {
-            let mut records = Vec::new();
-            client.conn.complete_io(&mut client.sock).unwrap();
-            client.conn.writer().write_all(b"genuine").unwrap();
-            client.conn.write_tls(&mut records).unwrap();
-            let genuine = records.len();
-            client.conn.writer().write_all(b"forged").unwrap();
-            client.conn.write_tls(&mut records).unwrap();
-            records[genuine + 8] ^= 1;
-            client.sock.write_all(&records).unwrap();
-            let mut rest = Vec::new();
-            client.read_to_end(&mut rest).unwrap_err().to_string()
-        })
-        .await;
-        let mut stream = stream.unwrap();
-        assert_eq!(read_exactly(&mut stream, 7, CHUNK_SIZE).await, b"genuine");
-        for _ in 0..2 {
-            let error = stream.read_some(&mut [0; 100]).await.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::InvalidData);
-        }
-        let refused = stream.write_all(b"to a broken stream").await.unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::BrokenPipe);
-        let told = tokio::task::spawn_blocking(|| client.join()).await.unwrap().unwrap();
-        assert!(told.contains("BadRecordMac"), "{told}");
-    }
-}
-
-#[tokio::test]
-async fn garbage_instead_of_a_hello_is_answered_by_an_alert() {
-    let identity = Identity::new();
-    let garbage: [&[u8]; 4] = [
-        b"GET / HTTP/1.1\r\n\r\n",
-        &[0; 64],
-        &[0x16, 3, 1, 0, 4, 9, 0, 0, 0],
-        &[0x16, 3, 1, 0xff, 0xff],
-    ];
-    for bytes in garbage {
-        let (socket, mut peer) = socket_pair().await;
-        peer.write_all(bytes).unwrap();
-        let error = identity.acceptor().current().accept(socket, Vec::new()).await.err().unwrap();
-        assert!(matches!(error, TlsError::Protocol(_)), "{error:?}");
-        let answer = all_that_comes(&peer);
-        assert_eq!(answer.first(), Some(&0x15), "{answer:?} to {bytes:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_handshake_that_never_ends_is_cut() {
-    let identity = Identity::new();
-    let (socket, mut peer) = socket_pair().await;
-    // A ClientHello that claims 60,000 bytes, in records of 4,000.
-    let mut bytes = vec![0x16, 3, 1, 0x0f, 0xa0, 1, 0, 0xea, 0x60];
-    bytes.resize(4_005, 0);
-    for _ in 0..10 {
-        bytes.extend_from_slice(&[0x16, 3, 1, 0x0f, 0xa0]);
-        bytes.resize(bytes.len() + 4_000, 0);
-    }
-    peer.write_all(&bytes).unwrap();
-    let error = identity.acceptor().current().accept(socket, Vec::new()).await.err().unwrap();
-    assert!(matches!(error, TlsError::TooLong { .. }), "{error:?}");
-}
-
-#[tokio::test]
-async fn a_client_that_leaves_during_the_handshake_is_noticed() {
-    let identity = Identity::new();
-    for sent in [&[][..], &[0x16, 3, 1, 1, 0, 1]] {
-        let (socket, mut peer) = socket_pair().await;
-        peer.write_all(sent).unwrap();
-        peer.shutdown(Shutdown::Write).unwrap();
-        let error = identity.acceptor().current().accept(socket, Vec::new()).await.err().unwrap();
-        assert!(matches!(error, TlsError::Closed), "{error:?}");
-    }
 }
 
 /// Moves `stream` to a runtime of its own, on a thread of its own, runs `work` there and brings it back.

@@ -76,6 +76,7 @@ impl Pools {
         for ((id, server), reason) in taken.into_iter().zip(reasons) {
             self.retire(id, server, reason);
         }
+        self.examine_again();
         self.grow(0);
     }
 

@@ -8,6 +8,7 @@ pub mod core;
 pub mod lease;
 pub mod maintain;
 pub mod open;
+mod profile;
 pub mod seat;
 pub mod statements;
 
@@ -170,6 +171,7 @@ pub struct Pool {
     baseline: RwLock<Option<Arc<Reported>>>,
     learned: Mutex<HashMap<Settings, Learned>>,
     failure: Mutex<Option<Failure>>,
+    profile: profile::Profile,
 }
 
 impl Pools {
@@ -222,6 +224,7 @@ impl Pools {
             baseline: RwLock::default(),
             learned: Mutex::default(),
             failure: Mutex::default(),
+            profile: profile::Profile::default(),
         });
         by_name.insert(key, Arc::clone(&pool));
         Ok(pool)
@@ -423,6 +426,7 @@ impl Pool {
     }
 
     pub(crate) fn give_back(self: &Arc<Self>, mut server: Box<Server>, now: Instant) {
+        server.side.sequences.change_hands();
         if !server.is_clean() {
             if server.cancel.is_fenced() && server.side.pipeline.is_settled() {
                 return self.clean(server, Cleaning::Settle);

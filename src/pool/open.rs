@@ -261,7 +261,10 @@ impl Opening {
         let begun = clock::now();
         let credential =
             pool.pools.credentials.lookup(&pool.user).ok_or(ConnectError::NoCredential)?;
-        let opened = connect(&pool.pools.endpoint(), &pool.database, &credential).await;
+        let mut opened = connect(&pool.pools.endpoint(), &pool.database, &credential).await;
+        if let Ok((server, _)) = &mut opened {
+            pool.examine(server).await;
+        }
         shard.time.database_connection_setup.observe(clock::now().saturating_duration_since(begun));
         if let Err(error) = &opened
             && error.is_wrong_password()

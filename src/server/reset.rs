@@ -7,7 +7,7 @@ use super::{CloseReason, Server};
 use crate::state::TransactionStatus;
 use crate::state::pipeline::Pipeline;
 use crate::state::reply::Passing;
-use crate::state::session::ServerUnnamed;
+use crate::state::session::{Sequences, ServerUnnamed};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +56,7 @@ impl Server {
                 self.ask("DISCARD ALL").await?;
                 self.side.applied = Arc::default();
                 self.side.statements.clear();
+                self.side.sequences = Sequences::default();
             }
         }
         self.side.unnamed = ServerUnnamed::Unknown;

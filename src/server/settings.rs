@@ -4,6 +4,7 @@ use super::connect::Refusal;
 use super::{Reported, Server, reported};
 use crate::state::pipeline::Pipeline;
 use crate::state::prelude;
+use crate::state::session::Limits;
 use crate::state::settings::Settings;
 use crate::wire::response::ErrorFields;
 use crate::wire::{BackendTag, encode};
@@ -21,6 +22,15 @@ pub enum ApplyError {
     Refused(Refusal),
 }
 
+/// Only the settings are of interest here.
+const KEEP_ALL: Limits = Limits {
+    message_max: usize::MAX,
+    statements_max: usize::MAX,
+    server_statements_max: usize::MAX,
+    hidden_code: false,
+    discard_sequences: false,
+};
+
 impl Server {
     /// Takes the server from a fresh state to `wanted`, and yields every setting it reports of it.
     ///
@@ -34,7 +44,7 @@ impl Server {
         let mut out = Vec::new();
         encode::query(&mut out, "RESET ALL");
         self.side.applied = Arc::default();
-        prelude::write(&mut self.side, wanted, usize::MAX, &mut out);
+        prelude::write(&mut self.side, wanted, &KEEP_ALL, &mut out);
         self.stream.write_all(&out).await?;
         let batches = 1 + usize::from(!wanted.is_empty());
         let mut settings = Reported::new();

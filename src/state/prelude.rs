@@ -7,19 +7,20 @@
 //! Source: <https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-SET>
 
 use super::pipeline::{Expected, Fate, Undo};
-use super::session::{ServerSide, ServerUnnamed, evict};
+use super::session::{Limits, ServerSide, ServerUnnamed, evict};
 use super::settings::Settings;
-use crate::wire::encode;
+use super::transaction::TransactionStatus;
+use crate::wire::{FrontendTag, encode};
 use std::sync::Arc;
 
 /// Brings `server` into the state that a client with these settings expects. Writes nothing if it
-/// is there already. Closes statements beyond `statements_max` on the way.
-pub fn write(
-    server: &mut ServerSide,
-    wanted: &Arc<Settings>,
-    statements_max: usize,
-    out: &mut Vec<u8>,
-) {
+/// is there already. Closes statements beyond the limit on the
+/// way, and forgets the sequence values of others where somebody might ask for them.
+pub fn write(server: &mut ServerSide, wanted: &Arc<Settings>, limits: &Limits, out: &mut Vec<u8>) {
+    let statements_max = limits.server_statements_max;
+    if limits.discard_sequences && server.sequences.foreign {
+        discard_sequences(server, true, out);
+    }
     let same = Arc::ptr_eq(&server.applied, wanted) || server.applied == *wanted;
     if same && server.statements.len() <= statements_max {
         return;
@@ -40,6 +41,41 @@ pub fn write(
     evict(server, statements_max, Fate::Prelude, out);
     out.extend_from_slice(&encode::SYNC);
     server.pipeline.push(Expected::ReadyForQuery, Fate::Prelude, Undo::Nothing);
+}
+
+/// Makes the server forget the sequence values of the clients that had it before.
+///
+/// In a batch of its own, or as part of the client's. Not in a transaction that has failed: there
+/// nothing runs, and so nothing can be asked.
+pub fn discard_sequences(server: &mut ServerSide, own_batch: bool, out: &mut Vec<u8>) {
+    const NAME: &[u8] = b"pgweir_discard_sequences";
+    if server.pipeline.status() == TransactionStatus::Failed {
+        return;
+    }
+    encode::parse(out, NAME, b"DISCARD SEQUENCES\0\0\0");
+    encode::message(out, FrontendTag::BIND.0, |out| {
+        encode::cstr(out, b"pgweir");
+        encode::cstr(out, NAME);
+        out.extend_from_slice(&[0; 6]);
+    });
+    encode::message(out, FrontendTag::EXECUTE.0, |out| {
+        encode::cstr(out, b"pgweir");
+        out.extend_from_slice(&[0; 4]);
+    });
+    encode::close_statement(out, NAME);
+    for expected in [
+        Expected::ParseComplete,
+        Expected::BindComplete,
+        Expected::Execution,
+        Expected::CloseComplete,
+    ] {
+        server.pipeline.push(expected, Fate::Swallow, Undo::Nothing);
+    }
+    if own_batch {
+        out.extend_from_slice(&encode::SYNC);
+        server.pipeline.push(Expected::ReadyForQuery, Fate::Swallow, Undo::Nothing);
+    }
+    server.sequences.foreign = false;
 }
 
 fn set_config<'a>(settings: &[(&'a str, &'a str)]) -> (String, Vec<&'a str>) {
@@ -70,6 +106,14 @@ fn statement(server: &mut ServerSide, text: &str, values: &[&str], out: &mut Vec
 mod tests {
     use super::*;
 
+    const LIMITS: Limits = Limits {
+        message_max: 1 << 20,
+        statements_max: 10,
+        server_statements_max: 10,
+        hidden_code: false,
+        discard_sequences: false,
+    };
+
     fn settings(pairs: &[(&str, &str)]) -> Arc<Settings> {
         Arc::new(Settings::new(pairs.iter().copied()).expect("valid names"))
     }
@@ -78,7 +122,7 @@ mod tests {
     fn a_server_in_the_wanted_state_is_told_nothing() {
         let mut server = ServerSide { applied: settings(&[("a", "1")]), ..ServerSide::default() };
         let mut out = Vec::new();
-        write(&mut server, &settings(&[("a", "1")]), 10, &mut out);
+        write(&mut server, &settings(&[("a", "1")]), &LIMITS, &mut out);
         assert!(out.is_empty());
         assert!(server.pipeline.is_settled());
     }
@@ -87,7 +131,7 @@ mod tests {
     fn values_are_parameters_and_never_text() {
         let mut server = ServerSide::default();
         let mut out = Vec::new();
-        write(&mut server, &settings(&[("a", "x'; DROP TABLE t")]), 10, &mut out);
+        write(&mut server, &settings(&[("a", "x'; DROP TABLE t")]), &LIMITS, &mut out);
         let parse_end = u32::from_be_bytes([out[1], out[2], out[3], out[4]]) as usize;
         assert!(!String::from_utf8_lossy(&out[..parse_end]).contains("DROP"));
         assert!(!server.pipeline.is_settled());

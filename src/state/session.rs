@@ -40,6 +40,11 @@ pub struct Limits {
     pub statements_max: usize,
     /// Most statements kept on a server.
     pub server_statements_max: usize,
+    /// The database has functions, triggers and the like of which it is not known that they leave
+    /// nothing behind: whoever may run them is pinned.
+    pub hidden_code: bool,
+    /// Clients of this pool ask for values of sequences: nobody may meet another's.
+    pub discard_sequences: bool,
 }
 
 /// A client as PostgreSQL would know it.
@@ -54,6 +59,7 @@ pub struct Session {
     pub statements: ClientStatements,
     unnamed: Option<Box<Unnamed>>,
     unnamed_count: u64,
+    seen: Effects,
     /// What is left of a message that is streamed.
     streaming: Streaming,
 }
@@ -86,6 +92,24 @@ pub struct ServerSide {
     pub unnamed: ServerUnnamed,
     /// The settings it was told.
     pub applied: Arc<Settings>,
+    /// Whose sequence values it may know.
+    pub sequences: Sequences,
+}
+
+/// Whose values `currval` and `lastval` could tell on a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sequences {
+    /// Those of clients that had the server before.
+    pub foreign: bool,
+    /// Those of the client that has it.
+    pub own: bool,
+}
+
+impl Sequences {
+    /// The server goes to another client.
+    pub fn change_hands(&mut self) {
+        self.foreign |= std::mem::take(&mut self.own);
+    }
 }
 
 impl Default for ServerSide {
@@ -95,6 +119,7 @@ impl Default for ServerSide {
             statements: ServerStatements::default(),
             unnamed: ServerUnnamed::Nothing,
             applied: Arc::default(),
+            sequences: Sequences::default(),
         }
     }
 }
@@ -131,6 +156,9 @@ pub enum ClientFault {
         /// Its type.
         tag: u8,
     },
+    /// Values of sequences are asked for that cannot be told from those of other clients.
+    #[error("sequence values of this session cannot be told")]
+    Sequences,
     /// More statements than are allowed.
     #[error("too many prepared statements")]
     TooManyStatements,
@@ -160,6 +188,7 @@ impl Session {
             statements: ClientStatements::default(),
             unnamed: None,
             unnamed_count: 0,
+            seen: Effects::NONE,
             streaming: Streaming::No,
         }
     }
@@ -400,7 +429,7 @@ impl Session {
                 server.pipeline.push(Expected::FunctionCall, Fate::Forward, Undo::Nothing);
                 requests.simple += 1;
             }
-            FrontendTag::BIND => return self.begin_large_bind(server, header, rest, out),
+            FrontendTag::BIND => return self.begin_large_bind(server, header, limits, rest, out),
             _ => {}
         }
         self.streaming = Streaming::Forward(header.frame_len);
@@ -412,6 +441,7 @@ impl Session {
         &mut self,
         server: &mut ServerSide,
         header: Header,
+        limits: &Limits,
         rest: &mut &[u8],
         out: &mut Vec<u8>,
     ) -> Result<bool, ClientFault> {
@@ -420,6 +450,7 @@ impl Session {
         let bind = Bind::read(body).ok_or(malformed)?;
         let names = body.len() - bind.rest.len();
         let values = header.body_len().checked_sub(names).ok_or(malformed)?;
+        self.observe(self.effects_of(bind.statement), server, limits, Moment::InBatch, out)?;
         let name = self.resolve(server, bind.statement, out);
         let length = u32::try_from(4 + bind.portal.len() + 1 + name.len() + 1 + values)
             .map_err(|_| malformed)?;
@@ -449,7 +480,8 @@ impl Session {
         match tag {
             FrontendTag::QUERY => {
                 let text = query_text(frame.body()).ok_or(malformed)?;
-                self.pin_for(statement::effects(text, Options::default()));
+                let effects = statement::effects(text, Options::default());
+                self.observe(effects, to.server, to.limits, Moment::BetweenBatches, to.out)?;
                 let previous = self.unnamed.take();
                 to.server.unnamed = ServerUnnamed::Nothing;
                 requests.simple += 1;
@@ -461,7 +493,7 @@ impl Session {
             }
             FrontendTag::BIND => {
                 let bind = Bind::read(frame.body()).ok_or(malformed)?;
-                self.bind(frame, &bind, to);
+                self.bind(frame, &bind, to)?;
             }
             FrontendTag::DESCRIBE => match Object::read(frame.body()).ok_or(malformed)? {
                 Object::Statement(name) => self.describe(frame, name, to),
@@ -537,10 +569,18 @@ impl Session {
         Undo::Unnamed(self.unnamed.replace(Box::new(Unnamed { token, tail, effects })))
     }
 
-    fn bind(&mut self, frame: Frame<'_>, bind: &Bind<'_>, to: &mut Destination<'_>) {
+    fn bind(
+        &mut self,
+        frame: Frame<'_>,
+        bind: &Bind<'_>,
+        to: &mut Destination<'_>,
+    ) -> Result<(), ClientFault> {
+        let effects = self.effects_of(bind.statement);
+        self.observe(effects, to.server, to.limits, Moment::InBatch, to.out)?;
         let name = self.resolve(to.server, bind.statement, to.out);
         if let Name::Verbatim(_) = name {
-            return to.forward(frame, Expected::BindComplete, Undo::Nothing);
+            to.forward(frame, Expected::BindComplete, Undo::Nothing);
+            return Ok(());
         }
         encode::message(to.out, FrontendTag::BIND.0, |out| {
             encode::cstr(out, bind.portal);
@@ -548,6 +588,15 @@ impl Session {
             out.extend_from_slice(bind.rest);
         });
         to.server.pipeline.push(Expected::BindComplete, Fate::Forward, Undo::Nothing);
+        Ok(())
+    }
+
+    /// What running the client's statement `name` does.
+    fn effects_of(&self, name: &[u8]) -> Effects {
+        if name.is_empty() {
+            return self.unnamed.as_ref().map_or(Effects::NONE, |unnamed| unnamed.effects);
+        }
+        self.statements.get(name).map_or(Effects::NONE, |statement| statement.effects)
     }
 
     fn describe(&mut self, frame: Frame<'_>, name: &[u8], to: &mut Destination<'_>) {
@@ -594,7 +643,6 @@ impl Session {
             return Name::Verbatim(name);
         };
         let statement = Arc::clone(statement);
-        self.pin_for(statement.effects);
         ensure(server, &statement, out);
         Name::Ours(ServerName::new(statement.id))
     }
@@ -608,7 +656,6 @@ impl Session {
             }
             return;
         };
-        let effects = unnamed.effects;
         if server.unnamed != ServerUnnamed::Is(unnamed.token)
             && let Some(tail) = &unnamed.tail
         {
@@ -616,13 +663,42 @@ impl Session {
             server.pipeline.push(Expected::ParseComplete, Fate::Swallow, Undo::Nothing);
             server.unnamed = ServerUnnamed::Is(unnamed.token);
         }
-        self.pin_for(effects);
     }
 
-    fn pin_for(&mut self, effects: Effects) {
+    /// Takes note of what a statement with these effects, which is about to run, means.
+    fn observe(
+        &mut self,
+        effects: Effects,
+        server: &mut ServerSide,
+        limits: &Limits,
+        moment: Moment,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ClientFault> {
+        if effects.is_empty() {
+            return Ok(());
+        }
+        if effects.intersects(Effects::SEQUENCE_READ) && server.sequences.foreign {
+            if server.sequences.own {
+                return Err(ClientFault::Sequences);
+            }
+            super::prelude::discard_sequences(server, moment == Moment::BetweenBatches, out);
+        }
+        let uses = Effects::WRITE | Effects::CODE | Effects::SEQUENCE_NEXT | Effects::DDL;
+        server.sequences.own |= effects.intersects(uses);
         if let Some(reason) = PinReason::of(effects) {
             self.pin(reason);
+        } else if effects.intersects(Effects::DO)
+            || (limits.hidden_code && effects.intersects(Effects::CODE | Effects::HIDDEN_CODE))
+        {
+            self.pin(PinReason::Hidden);
         }
+        self.seen = self.seen | effects;
+        Ok(())
+    }
+
+    /// What all statements since the last call did, taken together.
+    pub fn take_seen(&mut self) -> Effects {
+        std::mem::take(&mut self.seen)
     }
 
     fn pin(&mut self, reason: PinReason) {
@@ -673,6 +749,15 @@ impl std::ops::Deref for Name<'_> {
             Self::Ours(name) => name.as_bytes(),
         }
     }
+}
+
+/// Where in a client's stream a statement begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    /// A simple query: a batch of its own may go before it.
+    BetweenBatches,
+    /// A statement of the extended protocol: what goes before it is part of its batch.
+    InBatch,
 }
 
 /// Where translated messages go.

@@ -83,36 +83,21 @@ pub fn check(file: &str, text: &str) -> Vec<Fault> {
     }
     found.sort();
     found.dedup();
-    found
-        .into_iter()
-        .map(|(line, what)| Fault {
-            file: file.to_owned(),
-            line,
-            what,
-        })
-        .collect()
+    found.into_iter().map(|(line, what)| Fault { file: file.to_owned(), line, what }).collect()
 }
 
 /// The module directly below the crate's root that a file belongs to.
 fn module_of(file: &str) -> &str {
-    file.split('/')
-        .next()
-        .unwrap_or(file)
-        .trim_end_matches(".rs")
+    file.split('/').next().unwrap_or(file).trim_end_matches(".rs")
 }
 
 /// Whether a file is compiled for tests only, by its name.
 fn is_test(file: &str) -> bool {
-    file.trim_end_matches(".rs")
-        .split('/')
-        .any(|part| part == "tests" || part.ends_with("_tests"))
+    file.trim_end_matches(".rs").split('/').any(|part| part == "tests" || part.ends_with("_tests"))
 }
 
 fn layer_of(module: &str) -> Option<u8> {
-    LAYERS
-        .iter()
-        .find(|(name, _)| *name == module)
-        .map(|(_, layer)| *layer)
+    LAYERS.iter().find(|(name, _)| *name == module).map(|(_, layer)| *layer)
 }
 
 fn without_layer(module: &str) -> String {
@@ -162,11 +147,7 @@ fn named_modules(code: &str, file: &str) -> Vec<(usize, String)> {
 /// How many `super` lead from a file's module to the crate's root.
 fn module_depth(file: &str) -> usize {
     let parts = file.split('/').count();
-    if file.ends_with("mod.rs") || file == "lib.rs" {
-        parts - 1
-    } else {
-        parts
-    }
+    if file.ends_with("mod.rs") || file == "lib.rs" { parts - 1 } else { parts }
 }
 
 /// How many `mod name { ... }` stand around this place.
@@ -192,15 +173,9 @@ fn super_chains(code: &str) -> Vec<(usize, SuperChain<'_>)> {
         if at < end {
             continue;
         }
-        let mut chain = SuperChain {
-            supers: 0,
-            rest: &code[at..],
-        };
+        let mut chain = SuperChain { supers: 0, rest: &code[at..] };
         while let Some(rest) = chain.rest.strip_prefix("super::") {
-            chain = SuperChain {
-                supers: chain.supers + 1,
-                rest,
-            };
+            chain = SuperChain { supers: chain.supers + 1, rest };
         }
         end = code.len() - chain.rest.len();
         chains.push((at, chain));
@@ -246,13 +221,9 @@ fn declared_modules(code: &str) -> Vec<(usize, String)> {
 
 fn forbidden(module: &str, code: &str) -> Vec<(usize, String)> {
     let found = FORBIDDEN.iter().flat_map(|word| {
-        words(code, word)
-            .into_iter()
-            .map(move |(at, _)| (line_of(code, at), word))
+        words(code, word).into_iter().map(move |(at, _)| (line_of(code, at), word))
     });
-    found
-        .map(|(line, word)| (line, format!("{module} is pure and must not name {word}")))
-        .collect()
+    found.map(|(line, word)| (line, format!("{module} is pure and must not name {word}"))).collect()
 }
 
 /// Where `word` stands as a word of its own, and what follows it.

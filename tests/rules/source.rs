@@ -15,11 +15,7 @@ pub fn only_code(text: &str) -> String {
             continue;
         }
         let (blanked, after) = rest.split_at(blank);
-        code.extend(
-            blanked
-                .bytes()
-                .map(|byte| if byte == b'\n' { '\n' } else { ' ' }),
-        );
+        code.extend(blanked.bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }));
         rest = after;
     }
     code
@@ -67,10 +63,7 @@ fn block_comment_len(text: &str) -> usize {
 
 fn raw_string_len(text: &str) -> Option<usize> {
     let after_prefix = text.strip_prefix("br").or_else(|| text.strip_prefix('r'))?;
-    let hashes = after_prefix
-        .bytes()
-        .take_while(|&byte| byte == b'#')
-        .count();
+    let hashes = after_prefix.bytes().take_while(|&byte| byte == b'#').count();
     let body = after_prefix[hashes..].strip_prefix('"')?;
     let end = format!("\"{}", "#".repeat(hashes));
     let body_len = body.find(&end).map_or(body.len(), |at| at + end.len());
@@ -107,10 +100,8 @@ pub fn code_without_tests(code: &str) -> String {
             (None, Some(semicolon)) => at + semicolon + 1,
             (None, None) => at + attribute.len(),
         };
-        let blank: String = code[at..end]
-            .chars()
-            .map(|c| if c == '\n' { '\n' } else { ' ' })
-            .collect();
+        let blank: String =
+            code[at..end].chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect();
         if blank.len() == end - at {
             left.replace_range(at..end, &blank);
         }

@@ -23,9 +23,7 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "pgweir test authority");
+        params.distinguished_name.push(DnType::CommonName, "pgweir test authority");
         let certificate = params.self_signed(&key).unwrap();
         Self {
             pem: certificate.pem(),
@@ -49,14 +47,9 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names).unwrap();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "pgweir test server");
+        params.distinguished_name.push(DnType::CommonName, "pgweir test server");
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Signed {
-            certificate: certificate.pem(),
-            private_key: key.serialize_pem(),
-        }
+        Signed { certificate: certificate.pem(), private_key: key.serialize_pem() }
     }
 
     /// A certificate for the loopback address under all its names.

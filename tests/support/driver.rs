@@ -20,11 +20,7 @@ pub struct Endpoint {
 
 impl Endpoint {
     pub fn plain(port: u16) -> Self {
-        Self {
-            port,
-            authority: None,
-            servers_max: None,
-        }
+        Self { port, authority: None, servers_max: None }
     }
 
     /// Says that all clients together get this many servers, which the scripts verify.
@@ -37,11 +33,7 @@ impl Endpoint {
     pub fn tls(port: u16, authority: &Authority) -> Self {
         let dir = TempDir::new().unwrap();
         authority.write_into(dir.path());
-        Self {
-            port,
-            authority: Some(dir),
-            servers_max: None,
-        }
+        Self { port, authority: Some(dir), servers_max: None }
     }
 
     /// Hands everything a driver has to know to `command`, in libpq's environment variables.
@@ -60,9 +52,7 @@ impl Endpoint {
             command.env("PGSSLMODE", "disable");
             return;
         };
-        command
-            .env("PGSSLMODE", "verify-full")
-            .env("PGSSLROOTCERT", dir.path().join("ca.pem"));
+        command.env("PGSSLMODE", "verify-full").env("PGSSLROOTCERT", dir.path().join("ca.pem"));
     }
 }
 
@@ -107,10 +97,7 @@ impl Driver {
         };
         endpoint.describe_to(&mut command);
         let said = run(command.stdin(Stdio::null()));
-        assert!(
-            said.trim_end().ends_with("all passed"),
-            "{self:?} did not finish:\n{said}"
-        );
+        assert!(said.trim_end().ends_with("all passed"), "{self:?} did not finish:\n{said}");
     }
 }
 
@@ -146,14 +133,7 @@ fn java(script: &Path) -> Option<Command> {
         return None;
     }
     let mut command = Command::new("java");
-    command
-        .args([
-            "--class-path",
-            JDBC_JAR,
-            "-Xshare:auto",
-            "-XX:TieredStopAtLevel=1",
-        ])
-        .arg(script);
+    command.args(["--class-path", JDBC_JAR, "-Xshare:auto", "-XX:TieredStopAtLevel=1"]).arg(script);
     Some(command)
 }
 

@@ -37,10 +37,7 @@ pub mod frontend {
 
     /// `CancelRequest`, with a key of any length.
     pub fn cancel(process_id: u32, key: &[u8]) -> Vec<u8> {
-        untagged(
-            super::CANCEL_REQUEST,
-            &[&process_id.to_be_bytes(), key].concat(),
-        )
+        untagged(super::CANCEL_REQUEST, &[&process_id.to_be_bytes(), key].concat())
     }
 
     pub fn query(sql: &str) -> Vec<u8> {
@@ -49,18 +46,12 @@ pub mod frontend {
 
     /// Parse without parameter types.
     pub fn parse(statement: &str, sql: &str) -> Vec<u8> {
-        frame(
-            b'P',
-            &[statement.as_bytes(), b"\0", sql.as_bytes(), b"\0\0\0"],
-        )
+        frame(b'P', &[statement.as_bytes(), b"\0", sql.as_bytes(), b"\0\0\0"])
     }
 
     /// Bind with parameters in text format; `None` is NULL.
     pub fn bind(portal: &str, statement: &str, parameters: &[Option<&str>]) -> Vec<u8> {
-        let mut values = u16::try_from(parameters.len())
-            .unwrap()
-            .to_be_bytes()
-            .to_vec();
+        let mut values = u16::try_from(parameters.len()).unwrap().to_be_bytes().to_vec();
         for parameter in parameters {
             let Some(value) = parameter else {
                 values.extend_from_slice(&(-1_i32).to_be_bytes());
@@ -72,15 +63,7 @@ pub mod frontend {
         let formats = b"\0\0";
         frame(
             b'B',
-            &[
-                portal.as_bytes(),
-                b"\0",
-                statement.as_bytes(),
-                b"\0",
-                formats,
-                &values,
-                formats,
-            ],
+            &[portal.as_bytes(), b"\0", statement.as_bytes(), b"\0", formats, &values, formats],
         )
     }
 
@@ -260,15 +243,9 @@ impl Message {
             b'T' => format!("RowDescription {}", self.columns().join("|")),
             b'V' => format!("FunctionCallResponse {}", self.single_value()),
             b'W' => "CopyBothResponse".to_owned(),
-            b'Z' => format!(
-                "ReadyForQuery {}",
-                self.body.first().map_or('?', |&b| b.into())
-            ),
+            b'Z' => format!("ReadyForQuery {}", self.body.first().map_or('?', |&b| b.into())),
             b'c' => "CopyDone".to_owned(),
-            b'd' => format!(
-                "CopyData {}",
-                String::from_utf8_lossy(&self.body).trim_end()
-            ),
+            b'd' => format!("CopyData {}", String::from_utf8_lossy(&self.body).trim_end()),
             b'n' => "NoData".to_owned(),
             b's' => "PortalSuspended".to_owned(),
             b't' => format!("ParameterDescription {}", self.count_at(0)),
@@ -300,10 +277,7 @@ impl Message {
     /// Zero-terminated strings, one after the other.
     pub fn strings(&self) -> Vec<String> {
         let text = String::from_utf8_lossy(&self.body);
-        text.split('\0')
-            .filter(|part| !part.is_empty())
-            .map(str::to_owned)
-            .collect()
+        text.split('\0').filter(|part| !part.is_empty()).map(str::to_owned).collect()
     }
 
     /// A 32-bit number at this offset.

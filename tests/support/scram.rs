@@ -36,11 +36,7 @@ impl ScramClient {
     }
 
     pub fn mechanism(&self) -> &'static str {
-        if self.binding.is_empty() {
-            "SCRAM-SHA-256"
-        } else {
-            "SCRAM-SHA-256-PLUS"
-        }
+        if self.binding.is_empty() { "SCRAM-SHA-256" } else { "SCRAM-SHA-256-PLUS" }
     }
 
     /// `SASLInitialResponse` without its message header.
@@ -54,30 +50,17 @@ impl ScramClient {
     /// Answers the server-first-message with the client-final-message.
     pub fn respond(&mut self, server_first: &str) -> Vec<u8> {
         let attribute = |name: &str| {
-            let found = server_first
-                .split(',')
-                .find_map(|part| part.strip_prefix(name));
-            found
-                .unwrap_or_else(|| panic!("no {name} in {server_first}"))
-                .to_owned()
+            let found = server_first.split(',').find_map(|part| part.strip_prefix(name));
+            found.unwrap_or_else(|| panic!("no {name} in {server_first}")).to_owned()
         };
         let nonce = attribute("r=");
-        assert!(
-            nonce.starts_with(&self.nonce) && nonce.len() > self.nonce.len(),
-            "{nonce}"
-        );
+        assert!(nonce.starts_with(&self.nonce) && nonce.len() > self.nonce.len(), "{nonce}");
         let salt = BASE64.decode(attribute("s=")).unwrap();
         let iterations: NonZeroU32 = attribute("i=").parse().unwrap();
 
         let mut salted = [0; digest::SHA256_OUTPUT_LEN];
         let secret = self.password.as_bytes();
-        pbkdf2::derive(
-            pbkdf2::PBKDF2_HMAC_SHA256,
-            iterations,
-            &salt,
-            secret,
-            &mut salted,
-        );
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, &salt, secret, &mut salted);
         let client_key = sign(&salted, b"Client Key");
         let stored_key = digest::digest(&digest::SHA256, &client_key);
 
@@ -85,11 +68,7 @@ impl ScramClient {
         let without_proof = format!("c={},r={nonce}", BASE64.encode(binding));
         let auth = format!("{},{server_first},{without_proof}", self.first_bare());
         let signature = sign(stored_key.as_ref(), auth.as_bytes());
-        let proof: Vec<u8> = client_key
-            .iter()
-            .zip(&signature)
-            .map(|(a, b)| a ^ b)
-            .collect();
+        let proof: Vec<u8> = client_key.iter().zip(&signature).map(|(a, b)| a ^ b).collect();
         let server_key = sign(&salted, b"Server Key");
         self.server_signature = BASE64.encode(sign(&server_key, auth.as_bytes()));
         format!("{without_proof},p={}", BASE64.encode(proof)).into_bytes()
@@ -106,7 +85,5 @@ impl ScramClient {
 }
 
 fn sign(key: &[u8], message: &[u8]) -> Vec<u8> {
-    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), message)
-        .as_ref()
-        .to_vec()
+    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), message).as_ref().to_vec()
 }

@@ -88,11 +88,7 @@ impl Scripted {
         static NEXT: AtomicU32 = AtomicU32::new(1000);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self {
-            stream,
-            process_id: NEXT.fetch_add(1, Ordering::Relaxed),
-            skipping: false,
-        }
+        Self { stream, process_id: NEXT.fetch_add(1, Ordering::Relaxed), skipping: false }
     }
 
     /// Reads the first packet; refuses TLS if asked for it.
@@ -110,10 +106,7 @@ impl Scripted {
             if word(4) == super::messages::CANCEL_REQUEST {
                 let (process_id, key) = rest.split_first_chunk().unwrap();
                 let process_id = u32::from_be_bytes(*process_id);
-                return Ok(First::Cancel {
-                    process_id,
-                    key: key.to_vec(),
-                });
+                return Ok(First::Cancel { process_id, key: key.to_vec() });
             }
             let strings = Message { tag: 0, body: rest }.strings();
             let pairs = strings.chunks(2).map(|pair| pair.join("="));
@@ -151,10 +144,7 @@ impl Scripted {
         ] {
             welcome.extend(backend::parameter_status(name, value));
         }
-        welcome.extend(backend::backend_key_data(
-            self.process_id,
-            &7_u32.to_be_bytes(),
-        ));
+        welcome.extend(backend::backend_key_data(self.process_id, &7_u32.to_be_bytes()));
         welcome.extend(backend::ready_for_query(b'I'));
         welcome
     }
@@ -166,10 +156,7 @@ impl Scripted {
         let length = u32::from_be_bytes(header[1..].try_into().unwrap());
         let mut body = vec![0; usize::try_from(length).unwrap() - 4];
         self.stream.read_exact(&mut body)?;
-        Ok(Message {
-            tag: header[0],
-            body,
-        })
+        Ok(Message { tag: header[0], body })
     }
 
     /// Sends these bytes in one write.

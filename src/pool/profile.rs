@@ -1,0 +1,138 @@
+//! Whether a database has code of its users that could leave something behind in a session.
+//!
+//! What a function, a trigger or a rule does cannot be read from the statement that runs it. It can
+//! be read from the catalogue: where no source in the database speaks of session state, there is
+//! nothing to look out for, and statements cost nothing extra. Where one does, whoever may run it
+//! is pinned. The catalogue is asked when a pool opens its first server, again now and then, and
+//! after each DDL that passed through this pool.
+//!
+//! Source: <https://www.postgresql.org/docs/current/catalog-pg-proc.html>
+
+use super::{Pool, Pools};
+use crate::server::{CloseReason, Server};
+use crate::telemetry::clock;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long what was found is believed.
+const BELIEVED: Duration = Duration::from_secs(60);
+
+/// Longest that the question may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// True if some routine outside of PostgreSQL's own is written in a language that can do anything
+/// unseen, or its source has a word that session state is made of. Routines in C that belong to an
+/// extension are trusted, but for those known to keep state.
+const HIDDEN_CODE_QUERY: &str = r"SELECT EXISTS (
+  SELECT FROM pg_catalog.pg_proc p
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+  AND CASE
+    WHEN l.lanname IN ('sql', 'plpgsql') THEN
+      coalesce(p.prosrc, '') ~* '\m(set_config|setseed|listen|unlisten|load|discard|prepare|deallocate|temp|temporary|pg_temp|execute|dblink\w*|role|authorization|pg_(try_)?advisory_lock\w*|pg_advisory_unlock\w*|with\s+hold)\M'
+      OR coalesce(p.prosrc, '') ~* '(^|;|\m(begin|then|else|loop)\M)\s*(re)?set\s'
+    WHEN l.lanname IN ('c', 'internal') THEN
+      p.proname ~* '^(dblink|set_limit)'
+      OR NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+        AND d.objid = p.oid AND d.deptype = 'e')
+    ELSE true
+  END
+) OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+  AND pg_catalog.pg_get_ruledef(r.oid) ~* '\m(set_config|setseed|pg_(try_)?advisory_lock\w*|dblink\w*)\M')";
+
+/// What is known of a database's code.
+#[derive(Default)]
+pub(super) struct Profile {
+    /// Nobody has said that there is none.
+    clear: AtomicBool,
+    reads_sequences: AtomicBool,
+    asked: parking_lot::Mutex<Option<Instant>>,
+}
+
+impl Profile {
+    fn is_due(&self, now: Instant) -> bool {
+        self.asked.lock().is_none_or(|at| now.saturating_duration_since(at) >= BELIEVED)
+    }
+
+    fn note(&self, hidden: bool, now: Instant) {
+        self.clear.store(!hidden, Ordering::Relaxed);
+        *self.asked.lock() = Some(now);
+    }
+}
+
+impl Pool {
+    /// True unless it is known that no code of users can leave anything behind.
+    #[must_use]
+    pub fn has_hidden_code(&self) -> bool {
+        !self.profile.clear.load(Ordering::Relaxed)
+    }
+
+    /// True if some client of this pool has asked for a sequence's value.
+    #[must_use]
+    pub fn reads_sequences(&self) -> bool {
+        self.profile.reads_sequences.load(Ordering::Relaxed)
+    }
+
+    /// A client has asked for a sequence's value.
+    pub fn note_sequence_read(&self) {
+        self.profile.reads_sequences.store(true, Ordering::Relaxed);
+    }
+
+    /// A client ran DDL: what is known of the database's code is void.
+    pub fn note_ddl(&self) {
+        self.profile.clear.store(false, Ordering::Relaxed);
+        *self.profile.asked.lock() = None;
+    }
+
+    /// Asks a server that owes nothing, if it is time to.
+    pub(super) async fn examine(&self, server: &mut Server) {
+        let now = clock::now();
+        if !self.profile.is_due(now) {
+            return;
+        }
+        let asked = tokio::time::timeout(ASK_TIMEOUT, server.query(HIDDEN_CODE_QUERY)).await;
+        let hidden = match asked {
+            Ok(Ok(rows)) => rows.first().and_then(|row| row.first()?.as_deref()) != Some("f"),
+            Ok(Err(_)) | Err(_) => true,
+        };
+        if hidden {
+            tracing::info!(
+                database = %self.database,
+                "the database has functions that may keep session state: statements that may run them pin"
+            );
+        }
+        self.profile.note(hidden, now);
+    }
+}
+
+impl Pools {
+    /// Asks again, in the background and by an idle server, where that is due.
+    pub(super) fn examine_again(self: &Arc<Self>) {
+        let now = clock::now();
+        let pools: Vec<Arc<Pool>> = self.by_name.read().values().map(Arc::clone).collect();
+        for pool in pools {
+            if !pool.profile.is_due(now) {
+                continue;
+            }
+            let idle = self.core.lock().borrow(pool.id, 0, 0);
+            let Some(idle) = idle else { continue };
+            let mut server = idle.server;
+            let Some(runtime) = self.runtime(server.worker) else { continue };
+            runtime.spawn(async move {
+                match server.check_idle() {
+                    Ok(()) => pool.examine(&mut server).await,
+                    Err(reason) => return pool.close(server, reason),
+                }
+                if server.is_clean() {
+                    pool.give_back(server, clock::now());
+                } else {
+                    pool.close(server, CloseReason::NotClean);
+                }
+            });
+        }
+    }
+}
