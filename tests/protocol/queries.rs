@@ -224,6 +224,9 @@ fn changes_of_settings_by_a_function_are_reported() {
     let mut client: RawClient = pgweir.client();
     let transcript = client.query("SELECT set_config('application_name', 'renamed', false)");
     assert!(transcript.contains(&"ParameterStatus application_name=renamed".to_owned()));
-    let transcript = client.query("BEGIN; SET LOCAL timezone = 'Asia/Tokyo'; COMMIT");
+    client.execute("BEGIN");
+    let transcript = client.query("SET LOCAL timezone = 'Asia/Tokyo'");
     assert!(transcript.contains(&"ParameterStatus TimeZone=Asia/Tokyo".to_owned()));
+    let transcript = client.query("ROLLBACK");
+    assert!(transcript.iter().any(|line| line.starts_with("ParameterStatus TimeZone=")));
 }

@@ -43,7 +43,7 @@ fn direct_with(parameters: &[(&str, &str)]) -> RawClient {
 #[test]
 fn options_hold_in_each_transaction_and_lose_to_the_packets_own() {
     let pgweir = Setup::before(shared()).target("max_connections = 1").start();
-    let options = r"-c geqo=off -cstatement_timeout=12345 --work-mem=6MB -c search_path=a\ b -c timezone=UTC";
+    let options = r"-c geqo=off -cstatement_timeout=12345 --work-mem=6MB -c search_path=a,\ b -c timezone=UTC";
     let mut client = pgweir.client_with(&[("timezone", "Asia/Tokyo"), ("options", options)]);
     let mut other = pgweir.client();
     for _ in 0..3 {
@@ -52,7 +52,7 @@ fn options_hold_in_each_transaction_and_lose_to_the_packets_own() {
         assert_eq!(client.value("SHOW statement_timeout"), "12345ms");
         assert_eq!(other.value("SHOW statement_timeout"), "0");
         assert_eq!(client.value("SHOW work_mem"), "6MB");
-        assert_eq!(client.value("SHOW search_path"), "a b");
+        assert_eq!(client.value("SHOW search_path"), "a, b");
         assert_eq!(client.value("SHOW timezone"), "Asia/Tokyo");
         assert_eq!(other.value("SHOW work_mem"), "4MB");
     }
