@@ -10,7 +10,7 @@ const GROWTH_MAX: u64 = 6 * 1024;
 
 /// A warm pgweir with a client.
 fn warm() -> (Pgweir, RawClient) {
-    let pgweir = Setup::before(shared()).target("max_connections = 2").start();
+    let pgweir = Setup::before(shared()).target("max_connections = 2").target("tls = \"disable\"").start();
     let mut client = pgweir.client();
     client.execute("SELECT repeat('x', 100000) FROM generate_series(1, 20)");
     (pgweir, client)
