@@ -8,12 +8,22 @@ use crate::support::raw::RawClient;
 /// Growth allowed for what passes through, in KiB.
 const GROWTH_MAX: u64 = 6 * 1024;
 
-/// A warm pgweir with a client.
+/// A pgweir with a client, where buffers have had their size: each thread keeps a few.
 fn warm() -> (Pgweir, RawClient) {
-    let pgweir = Setup::before(shared()).target("max_connections = 2").target("tls = \"disable\"").start();
-    let mut client = pgweir.client();
-    client.execute("SELECT repeat('x', 100000) FROM generate_series(1, 20)");
-    (pgweir, client)
+    let pgweir = Setup::before(shared()).target("max_connections = 4").start();
+    // So many that each thread has served one.
+    let mut clients: Vec<_> = (0..8).map(|_| pgweir.client()).collect();
+    let value = "v".repeat(4 << 20);
+    for client in &mut clients {
+        client.execute("SELECT repeat('x', 100000) FROM generate_series(1, 20)");
+        client.batch(&[
+            frontend::parse("", "SELECT length($1::text)"),
+            frontend::bind("", "", &[Some(&value)]),
+            frontend::execute("", 0),
+            frontend::sync(),
+        ]);
+    }
+    (pgweir, clients.pop().unwrap())
 }
 
 fn grows_little(pgweir: &Pgweir, before: u64) {

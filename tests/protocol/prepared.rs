@@ -70,8 +70,7 @@ fn describing_a_statement_works_on_any_server() {
         let mut holder = pgweir.client();
         holder.execute("BEGIN");
         let transcript = client.batch(&[frontend::describe(b'S', "s"), frontend::sync()]);
-        let expected =
-            ["ParameterDescription 1", "RowDescription number", "ReadyForQuery I"];
+        let expected = ["ParameterDescription 1", "RowDescription number", "ReadyForQuery I"];
         assert_eq!(transcript, expected);
     }
 }
@@ -141,8 +140,7 @@ fn a_statement_skipped_after_an_error_does_not_exist() {
         frontend::parse("late", "SELECT 'late'"),
         frontend::sync(),
     ]);
-    let expected =
-        ["ParseComplete", "ErrorResponse ERROR 22012", "ReadyForQuery I"];
+    let expected = ["ParseComplete", "ErrorResponse ERROR 22012", "ReadyForQuery I"];
     assert_eq!(transcript, expected);
     assert_eq!(run(&mut client, "late", &[]), ["ErrorResponse ERROR 26000", "ReadyForQuery I"]);
     assert_eq!(prepare(&mut other, "late", "SELECT 'late'"), PARSED);

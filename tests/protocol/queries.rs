@@ -52,8 +52,9 @@ fn simple_queries_are_answered_as_by_postgresql() {
     ];
     let batches: Vec<_> = queries.iter().map(|sql| vec![frontend::query(sql)]).collect();
     // What may leave state behind, and what is not understood, keeps the only server: it comes alone.
-    let (pins, rest): (Vec<_>, Vec<_>) =
-        batches.into_iter().partition(|batch| batch.concat().windows(2).any(|at| at == b"DO" || at == b"no"));
+    let (pins, rest): (Vec<_>, Vec<_>) = batches
+        .into_iter()
+        .partition(|batch| batch.concat().windows(2).any(|at| at == b"DO" || at == b"no"));
     same_answers(&rest, 1);
     let (pgweir, mut direct) = (pool_of(1), shared().client());
     let mut pooled = pgweir.client();
@@ -183,8 +184,14 @@ fn a_portal_is_suspended_and_goes_on() {
         frontend::execute("cursor", 2),
         frontend::sync(),
     ]);
-    let expected =
-        ["ParseComplete", "BindComplete", "DataRow 1", "DataRow 2", "PortalSuspended", "ReadyForQuery T"];
+    let expected = [
+        "ParseComplete",
+        "BindComplete",
+        "DataRow 1",
+        "DataRow 2",
+        "PortalSuspended",
+        "ReadyForQuery T",
+    ];
     assert_eq!(first, expected);
     let second = client.batch(&[frontend::execute("cursor", 2), frontend::sync()]);
     assert_eq!(second, ["DataRow 3", "DataRow 4", "PortalSuspended", "ReadyForQuery T"]);

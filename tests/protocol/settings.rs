@@ -29,7 +29,8 @@ fn startup_parameters_hold_in_each_transaction_of_interleaved_clients() {
             }
         }
     }
-    let servers = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND pid = pg_backend_pid()";
+    let servers =
+        "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND pid = pg_backend_pid()";
     assert_eq!(pooled[0].value(servers), "1");
 }
 

@@ -2,9 +2,7 @@
 
 use crate::support::certificates::Authority;
 use crate::support::driver::{Endpoint, client_program};
-use crate::support::messages::{
-    GSSENC_REQUEST, PROTOCOL_3_0, PROTOCOL_3_2, SSL_REQUEST, frontend,
-};
+use crate::support::messages::{GSSENC_REQUEST, PROTOCOL_3_0, PROTOCOL_3_2, SSL_REQUEST, frontend};
 use crate::support::pgweir::{Pgweir, Setup};
 use crate::support::postgres::{CLEARTEXT_USER, DATABASE, MD5_USER, PASSWORD, USER, shared};
 use crate::support::raw::{RawClient, cancel};
@@ -58,10 +56,8 @@ fn direct_tls_needs_the_protocol_to_be_named() {
 #[test]
 fn tls_can_be_demanded() {
     let authority = Authority::new();
-    let pgweir = Setup::before(shared())
-        .tls(&authority.sign_loopback())
-        .proxy("require_tls = true")
-        .start();
+    let pgweir =
+        Setup::before(shared()).tls(&authority.sign_loopback()).proxy("require_tls = true").start();
     let mut plain = RawClient::connect(pgweir.port());
     let refusal = plain.try_log_in(USER, PASSWORD, &[("database", DATABASE)]).unwrap_err();
     assert_eq!(refusal.line(), "ErrorResponse FATAL 28000");

@@ -77,13 +77,13 @@ fn a_certificate_of_another_authority_is_refused_where_it_is_verified() {
 #[test]
 fn a_certificate_for_another_name_is_refused_by_verify_full_only() {
     let authority = Authority::new();
-    let postgres = Postgres::start_with(&PostgresOptions {
-        settings: vec![],
-        ..PostgresOptions::default()
-    });
+    let postgres =
+        Postgres::start_with(&PostgresOptions { settings: vec![], ..PostgresOptions::default() });
     let misnamed = authority.sign(&["elsewhere.example"]);
     let dir = postgres.dir();
-    for (name, text) in [("server.pem", &misnamed.certificate), ("server.key", &misnamed.private_key)] {
+    for (name, text) in
+        [("server.pem", &misnamed.certificate), ("server.key", &misnamed.private_key)]
+    {
         // In place, so that owner and mode stay PostgreSQL's.
         std::fs::write(dir.join(name), text).unwrap();
     }
