@@ -214,6 +214,12 @@ impl RawClient {
         byte[0]
     }
 
+    /// Reads a single byte; `None` at the end of the stream.
+    pub fn try_read_byte(&mut self) -> Option<u8> {
+        let mut byte = [0];
+        self.stream.read_exact(&mut byte).ok().map(|()| byte[0])
+    }
+
     /// Reads up to and with the next ReadyForQuery.
     pub fn messages_until_ready(&mut self) -> Vec<Message> {
         let mut messages = Vec::new();
@@ -255,6 +261,18 @@ impl RawClient {
     /// The single value of a simple query.
     pub fn value(&mut self, sql: &str) -> String {
         self.execute(sql).concat().pop().unwrap_or_else(|| panic!("{sql}: no row"))
+    }
+
+    /// Reads up to the next ReadyForQuery, or to the end if that comes first.
+    pub fn until_ready_or_closed(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        while let Ok(Some(message)) = self.try_read_message() {
+            lines.push(message.line());
+            if message.tag == b'Z' {
+                break;
+            }
+        }
+        lines
     }
 
     /// Reads until the other side closes; returns what it still said.
