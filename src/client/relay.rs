@@ -4,7 +4,7 @@
 //! its writer and nothing piles up. Four system calls make a transaction: receive, send, receive,
 //! send.
 
-use super::backlog::{Backlog, take_buffer};
+use super::backlog::{Backlog, give_buffer, take_buffer};
 use super::registry::Activity;
 use super::serve::{Attachment, Client, End, PIECE_MAX};
 use crate::net::buffer::Chunk;
@@ -128,6 +128,11 @@ impl Client {
         }
         let Attachment::Attached(lease) = &mut self.attachment else { return Ok(0) };
         let side = &mut lease.server.side;
+        if !side.pipeline.has_room() {
+            // The server's replies make room, and wake us. Until then there is nothing to write,
+            // and a backlog of nothing would count as work done.
+            return Ok(0);
+        }
         let mut out = take_buffer();
         if side.pipeline.is_settled() {
             prelude::write(side, &self.session.settings, &limits, &mut out);
@@ -153,7 +158,11 @@ impl Client {
         if done.requests.extended > 0 {
             shard.queries(QueryProtocol::Extended, tls).add(u64::from(done.requests.extended));
         }
-        self.to_server = Backlog::Bytes(out, 0);
+        if out.is_empty() {
+            give_buffer(out);
+        } else {
+            self.to_server = Backlog::Bytes(out, 0);
+        }
         self.pin_if_due();
         if done.terminate {
             return Err(End::Terminated);

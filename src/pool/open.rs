@@ -148,11 +148,10 @@ impl Pool {
         let outlook = error.outlook();
         let shard = self.pools.metrics.shard(worker);
         shard.count.database_connections_setup_failed.one();
-        match outlook {
-            Outlook::Away => self.pools.target_health(|health| health.missed(now)),
-            Outlook::Full | Outlook::Refused => {
-                self.pools.target_health(|health| health.reached(now));
-            }
+        match error.reached_target() {
+            Some(true) => self.pools.target_health(|health| health.reached(now)),
+            Some(false) => self.pools.target_health(|health| health.missed(now)),
+            None => {}
         }
         let given_up = self.note_failure(error, outlook, now);
         let pause = self

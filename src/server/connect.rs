@@ -115,6 +115,24 @@ impl ConnectError {
         }
     }
 
+    /// Whether this was a target that could serve clients, or could serve others; `None` if it
+    /// was not even tried.
+    #[must_use]
+    pub fn reached_target(&self) -> Option<bool> {
+        match self {
+            Self::NoCredential => None,
+            Self::Refused(_) => Some(self.outlook() != Outlook::Away),
+            Self::Method | Self::InitQuery => Some(true),
+            // With TLS or SCRAM, something is there that is not as the configuration demands.
+            Self::Tls(_)
+            | Self::Scram(_)
+            | Self::Unreachable(_)
+            | Self::Io(_)
+            | Self::Timeout
+            | Self::Protocol => Some(false),
+        }
+    }
+
     /// The target refused the password.
     #[must_use]
     pub fn is_wrong_password(&self) -> bool {

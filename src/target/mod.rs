@@ -80,7 +80,7 @@ impl ProbeError {
     #[must_use]
     pub fn reached_target(&self) -> bool {
         match self {
-            Self::Connect(error) => error.outlook() != crate::server::connect::Outlook::Away,
+            Self::Connect(error) => error.reached_target() == Some(true),
             Self::Query(_) | Self::Answer => true,
             Self::Timeout => false,
         }

@@ -213,6 +213,23 @@ impl Pgweir {
         client
     }
 
+    /// A logged-in client of [`USER`] with these startup parameters.
+    pub fn client_with(&self, parameters: &[(&str, &str)]) -> RawClient {
+        let mut client = RawClient::connect(self.port());
+        let all = [&[("database", DATABASE)], parameters].concat();
+        if let Err(refusal) = client.try_log_in(USER, PASSWORD, &all) {
+            panic!("{} {}", refusal.line(), refusal.field('M'));
+        }
+        client
+    }
+
+    /// Resident memory in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Sum of a metric over those of its label sets that contain `labels`; 0 when there is none.
     pub fn metric(&self, name: &str, labels: &str) -> f64 {
         let answer = self.http_get("/metrics").expect("/metrics answers");

@@ -61,8 +61,13 @@ impl RawClient {
 
     /// Connects with TLS from the first byte (`sslnegotiation=direct`).
     pub fn connect_direct_tls(port: u16, authority: &Authority) -> Self {
+        Self::connect_direct_tls_as(port, authority, &[b"postgresql"])
+    }
+
+    /// The same with any list of protocols to choose from (ALPN).
+    pub fn connect_direct_tls_as(port: u16, authority: &Authority, alpn: &[&[u8]]) -> Self {
         let mut client = Self::connect(port);
-        client.upgrade(authority, &[b"postgresql"]);
+        client.upgrade(authority, alpn);
         client
     }
 
@@ -209,6 +214,12 @@ impl RawClient {
         byte[0]
     }
 
+    /// Reads a single byte; `None` at the end of the stream.
+    pub fn try_read_byte(&mut self) -> Option<u8> {
+        let mut byte = [0];
+        self.stream.read_exact(&mut byte).ok().map(|()| byte[0])
+    }
+
     /// Reads up to and with the next ReadyForQuery.
     pub fn messages_until_ready(&mut self) -> Vec<Message> {
         let mut messages = Vec::new();
@@ -252,6 +263,18 @@ impl RawClient {
         self.execute(sql).concat().pop().unwrap_or_else(|| panic!("{sql}: no row"))
     }
 
+    /// Reads up to the next ReadyForQuery, or to the end if that comes first.
+    pub fn until_ready_or_closed(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        while let Ok(Some(message)) = self.try_read_message() {
+            lines.push(message.line());
+            if message.tag == b'Z' {
+                break;
+            }
+        }
+        lines
+    }
+
     /// Reads until the other side closes; returns what it still said.
     ///
     /// # Panics
@@ -264,6 +287,14 @@ impl RawClient {
                 Err(error) if is_timeout(&error) => panic!("still open after {PATIENCE:?}"),
                 Ok(None) | Err(_) => return lines,
             }
+        }
+    }
+
+    /// The same connection once more, to send on one thread and read on another.
+    pub fn try_clone(&self) -> Self {
+        match &self.stream {
+            Stream::Tcp(tcp) => Self::over(Stream::Tcp(tcp.try_clone().unwrap())),
+            Stream::Unix(_) | Stream::Tls(_) | Stream::Moved => panic!("only for plain TCP"),
         }
     }
 

@@ -1,0 +1,25 @@
+//! Bad input and faults: each gets a clear error or a closed connection, and harms nobody else.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
+
+mod support;
+
+#[path = "faults/before_login.rs"]
+mod before_login;
+#[path = "faults/isolation.rs"]
+mod isolation;
+#[path = "faults/limits.rs"]
+mod limits;
+#[path = "faults/messages.rs"]
+mod messages;
+#[path = "faults/servers.rs"]
+mod servers;
+#[path = "faults/slow.rs"]
+mod slow;
+#[path = "faults/vanishing.rs"]
+mod vanishing;

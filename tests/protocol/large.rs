@@ -1,0 +1,124 @@
+//! What is large passes through in pieces: pgweir's memory does not follow it.
+
+use crate::support::messages::frontend;
+use crate::support::pgweir::{Pgweir, Setup};
+use crate::support::postgres::shared;
+use crate::support::raw::RawClient;
+
+/// Growth allowed for what passes through, in KiB.
+const GROWTH_MAX: u64 = 6 * 1024;
+
+/// A pgweir with a client, where buffers have had their size: each thread keeps a few.
+fn warm() -> (Pgweir, RawClient) {
+    let pgweir = Setup::before(shared()).target("max_connections = 4").start();
+    // So many that each thread has served one.
+    let mut clients: Vec<_> = (0..8).map(|_| pgweir.client()).collect();
+    let value = "v".repeat(4 << 20);
+    for client in &mut clients {
+        client.execute("SELECT repeat('x', 100000) FROM generate_series(1, 20)");
+        client.batch(&[
+            frontend::parse("", "SELECT length($1::text)"),
+            frontend::bind("", "", &[Some(&value)]),
+            frontend::execute("", 0),
+            frontend::sync(),
+        ]);
+    }
+    (pgweir, clients.pop().unwrap())
+}
+
+fn grows_little(pgweir: &Pgweir, before: u64) {
+    let after = pgweir.resident_kib();
+    assert!(after < before + GROWTH_MAX, "{before} KiB before, {after} KiB after");
+}
+
+#[test]
+fn a_result_of_100_mb_of_small_rows_is_streamed() {
+    let (pgweir, mut client) = warm();
+    let before = pgweir.resident_kib();
+    client.send(&frontend::query("SELECT repeat('x', 1000) FROM generate_series(1, 100000)"));
+    let (bytes, _) = count_until_ready(&mut client, || {});
+    assert!(bytes > 100_000_000, "{bytes}");
+    grows_little(&pgweir, before);
+}
+
+#[test]
+fn a_single_row_of_100_mb_is_streamed_to_a_slow_reader() {
+    let (pgweir, mut client) = warm();
+    let before = pgweir.resident_kib();
+    client.send(&frontend::query("SELECT repeat('x', 100000000)"));
+    // Until the first message is read, everything on the way is full.
+    assert_eq!(client.read_message().line(), "RowDescription repeat");
+    grows_little(&pgweir, before);
+    let (bytes, _) = count_until_ready(&mut client, || {});
+    assert!(bytes > 100_000_000, "{bytes}");
+    grows_little(&pgweir, before);
+    assert_eq!(client.value("SELECT 1"), "1");
+}
+
+/// Bytes of all bodies up to ReadyForQuery, and the number of messages.
+fn count_until_ready(client: &mut RawClient, mut each: impl FnMut()) -> (usize, usize) {
+    let (mut bytes, mut messages) = (0, 0);
+    loop {
+        let message = client.read_message();
+        bytes += message.body.len();
+        messages += 1;
+        each();
+        assert_ne!(message.tag, b'E', "{}", message.line());
+        if message.tag == b'Z' {
+            return (bytes, messages);
+        }
+    }
+}
+
+#[test]
+fn a_parameter_of_64_mib_is_streamed() {
+    const SIZE: usize = 64 << 20;
+    let (pgweir, mut client) = warm();
+    client.batch(&[frontend::parse("long", "SELECT length($1::text)"), frontend::sync()]);
+    let before = pgweir.resident_kib();
+    let value = "v".repeat(SIZE);
+    // A named statement on a server that has to be told of it in the same write.
+    let mut holder = pgweir.client();
+    holder.execute("BEGIN");
+    let transcript = client.batch(&[
+        frontend::bind("", "long", &[Some(&value)]),
+        frontend::execute("", 0),
+        frontend::sync(),
+    ]);
+    let row = format!("DataRow {SIZE}");
+    assert_eq!(transcript, ["BindComplete", &row, "CommandComplete SELECT 1", "ReadyForQuery I"]);
+    grows_little(&pgweir, before);
+}
+
+#[test]
+fn a_query_of_20_mb_is_streamed() {
+    let (pgweir, mut client) = warm();
+    let before = pgweir.resident_kib();
+    let sql = format!("SELECT length('{}')", "q".repeat(20_000_000));
+    assert_eq!(client.value(&sql), "20000000");
+    grows_little(&pgweir, before);
+    // Nobody looked at it, so nobody knows what it did: its server is not another's.
+    assert!(pgweir.metric("pgweir_session_pins_total", "large_statement") >= 1.0);
+}
+
+#[test]
+fn copying_100_mb_in_and_out_is_streamed() {
+    let (pgweir, mut client) = warm();
+    shared().client().execute("DROP TABLE IF EXISTS copy_large; CREATE TABLE copy_large (t text)");
+    let before = pgweir.resident_kib();
+    client.send(&frontend::query("COPY copy_large FROM STDIN"));
+    assert_eq!(client.read_message().line(), "CopyInResponse");
+    let rows = format!("{}\n", "c".repeat(999)).repeat(10_000);
+    let piece = frontend::copy_data(rows.as_bytes());
+    for _ in 0..10 {
+        client.send(&piece);
+    }
+    let end = client.batch(&[frontend::copy_done()]);
+    assert_eq!(end, ["CommandComplete COPY 100000", "ReadyForQuery I"]);
+    grows_little(&pgweir, before);
+    client.send(&frontend::query("COPY copy_large TO STDOUT"));
+    let (bytes, messages) = count_until_ready(&mut client, || {});
+    assert!(bytes >= 100_000_000 && messages > 100_000, "{bytes} bytes, {messages} messages");
+    grows_little(&pgweir, before);
+    shared().client().execute("DROP TABLE copy_large");
+}
