@@ -82,28 +82,20 @@ fn holds(style: Style, tls: bool) {
         setup = setup.tls(&authority.sign_loopback());
     }
     let pgweir = setup.start();
-    let endpoint = if tls {
-        Endpoint::tls(pgweir.port(), &authority)
-    } else {
-        Endpoint::plain(pgweir.port())
-    };
+    let endpoint =
+        if tls { Endpoint::tls(pgweir.port(), &authority) } else { Endpoint::plain(pgweir.port()) };
     let Some(outcome) = fleet(style, containers(), &endpoint, &postgres) else {
         return;
     };
     assert_eq!((outcome.failed, outcome.errors.as_str()), (0, ""));
     assert_eq!(outcome.succeeded, containers());
     let most = outcome.most_servers;
-    assert!(
-        (1..=BUDGET).contains(&most),
-        "{most} servers at once, {BUDGET} allowed"
-    );
+    assert!((1..=BUDGET).contains(&most), "{most} servers at once, {BUDGET} allowed");
 }
 
 fn containers() -> u32 {
     let number = std::env::var("TEST_CONTAINERS").ok();
-    number.map_or(100, |number| {
-        number.parse().expect("TEST_CONTAINERS is a number")
-    })
+    number.map_or(100, |number| number.parse().expect("TEST_CONTAINERS is a number"))
 }
 
 fn database() -> Postgres {
@@ -126,9 +118,7 @@ fn fleet(
         Style::ClientPerInvocation => "client",
         Style::PoolOfOne => "pool",
     };
-    command
-        .args([style, &containers.to_string()])
-        .stdin(Stdio::null());
+    command.args([style, &containers.to_string()]).stdin(Stdio::null());
     endpoint.describe_to(&mut command);
 
     // Before the fleet, which may take every slot but the reserved ones.

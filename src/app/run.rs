@@ -16,8 +16,8 @@ use crate::telemetry::clock;
 use crate::telemetry::log::{self, LogControl};
 use parking_lot::RwLock;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -148,10 +148,15 @@ impl Tasks {
         let listener = TcpListener::from_std(socket).map_err(StartError::io(what))?;
         drop(entered);
         let balance = Arc::new(Balance::new(threads.len()));
-        self.all.push(tokio::spawn(rebalance(Arc::clone(shared), workers.handles.clone(), Arc::clone(&balance))));
+        self.all.push(tokio::spawn(rebalance(
+            Arc::clone(shared),
+            workers.handles.clone(),
+            Arc::clone(&balance),
+        )));
         let first = first.clone();
         let _ = shared.threads.set(threads.clone());
-        self.listeners.push(first.spawn(listener::accept(listener, Threads { workers: threads, balance })));
+        self.listeners
+            .push(first.spawn(listener::accept(listener, Threads { workers: threads, balance })));
         Ok(())
     }
 }

@@ -72,7 +72,10 @@ async fn cancel(key: &CancelKey<'_>, worker: &Worker) {
     if let CancelOutcome::Running(fence) = worker.shared.registry.cancel(key) {
         worker.shard.count.cancel_requests_forwarded.one();
         // The client's connection stays open until the cancel has arrived, as PostgreSQL's would.
-        worker.shared.pools.send_cancel(fence).await;
+        // It goes on its way whatever becomes of the client.
+        let pools = Arc::clone(&worker.shared.pools);
+        let sent = tokio::spawn(async move { pools.send_cancel(fence).await });
+        let _ = sent.await;
     }
 }
 

@@ -28,8 +28,8 @@ use crate::telemetry::{Metrics, Shard, clock};
 use parking_lot::RwLock;
 use registry::Registry;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
@@ -113,6 +113,7 @@ impl Live {
                 server_statements_max: config.target.max_prepared_statements as usize,
                 // Each pool says this for itself.
                 hidden_code: true,
+                ddl_seen: 0,
                 discard_sequences: false,
             },
         }
@@ -193,9 +194,9 @@ impl Place {
     pub fn take(worker: &Worker) -> Option<Self> {
         let shared = &worker.shared;
         let max = shared.live().max_client_connections;
-        let taken = shared.connected.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
-            (n < max).then_some(n + 1)
-        });
+        let taken = shared
+            .connected
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < max).then_some(n + 1));
         taken.is_ok().then(|| Self(Arc::clone(shared)))
     }
 }

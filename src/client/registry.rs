@@ -97,7 +97,12 @@ impl Registry {
     }
 
     /// Enters a client under a process id of its own. `None` without randomness.
-    pub fn enter(&self, worker: usize, long_key: bool, now: std::time::Instant) -> Option<(u32, Arc<Entered>)> {
+    pub fn enter(
+        &self,
+        worker: usize,
+        long_key: bool,
+        now: std::time::Instant,
+    ) -> Option<(u32, Arc<Entered>)> {
         let mut secret = [0; SECRET_LEN];
         aws_lc_rs::rand::fill(&mut secret).ok()?;
         let entered = Arc::new(Entered {
@@ -167,9 +172,10 @@ impl Registry {
     pub fn move_some(&self, from: usize, to: usize, share: usize) {
         /// Most clients told at a time: moving costs some system calls each.
         const AT_ONCE: usize = 256;
-        let theirs = self.entries.iter().filter(|entry| {
-            entry.value().worker.load(Ordering::Relaxed) == from
-        });
+        let theirs = self
+            .entries
+            .iter()
+            .filter(|entry| entry.value().worker.load(Ordering::Relaxed) == from);
         for entry in theirs.step_by(share.max(1)).take(AT_ONCE) {
             entry.value().destination.store(to, Ordering::Relaxed);
             entry.value().seat.kick(Kick::MOVE);

@@ -62,6 +62,9 @@ impl Client {
     }
 
     pub(super) fn poll_attached(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        if self.leaving && self.is_served() {
+            return Poll::Ready(Err(End::Terminated));
+        }
         let mut moved = false;
         if !self.to_server.is_empty() && self.poll_to_server(cx)?.is_ready() {
             moved = true;
@@ -89,9 +92,16 @@ impl Client {
         if moved { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
+    /// True if everything that was asked is answered.
+    fn is_served(&self) -> bool {
+        let Attachment::Attached(lease) = &self.attachment else { return true };
+        self.to_server.is_empty() && lease.server.side.pipeline.waits_for_client()
+    }
+
     fn may_read_client(&self) -> bool {
         let Attachment::Attached(lease) = &self.attachment else { return false };
-        self.to_server.is_empty()
+        !self.leaving
+            && self.to_server.is_empty()
             && self.inbound.len() <= STATEMENT_MAX + PIECE_MAX
             && lease.server.side.pipeline.has_room()
     }
@@ -118,12 +128,16 @@ impl Client {
         }
         let limits = Limits {
             hidden_code: self.pool.has_hidden_code(),
+            ddl_seen: self.pool.ddl_seen(),
             discard_sequences: self.pool.reads_sequences(),
             ..self.limits()
         };
         match self.session.extent(bytes, PIECE_MAX, &limits).map_err(End::Fault)? {
             Extent::Incomplete => return Ok(0),
-            Extent::Terminate => return Err(End::Terminated),
+            Extent::Terminate => {
+                self.leaving = true;
+                return Ok(bytes.len());
+            }
             Extent::Batch(_) | Extent::Piece(_) => {}
         }
         let Attachment::Attached(lease) = &mut self.attachment else { return Ok(0) };
@@ -164,10 +178,12 @@ impl Client {
             self.to_server = Backlog::Bytes(out, 0);
         }
         self.pin_if_due();
-        if done.terminate {
-            return Err(End::Terminated);
+        if self.entered.does(Activity::HoldsServer) {
+            self.mark(Activity::Busy, clock::now());
         }
-        Ok(done.consumed)
+        // PostgreSQL would finish what was asked before the good-bye.
+        self.leaving |= done.terminate;
+        Ok(if done.terminate { bytes.len() } else { done.consumed })
     }
 
     fn pin_if_due(&mut self) {
@@ -278,8 +294,14 @@ impl Client {
             }
             self.settle(now);
         }
-        if !self.to_client.is_empty() && self.poll_to_client(cx)?.is_pending() {
-            return Poll::Ready(Ok(()));
+        if let Attachment::Attached(lease) = &self.attachment
+            && lease.server.side.pipeline.waits_for_client()
+            && self.entered.does(Activity::Busy)
+        {
+            self.mark(Activity::HoldsServer, clock::now());
+        }
+        if !self.to_client.is_empty() {
+            let _ = self.poll_to_client(cx)?;
         }
         Poll::Ready(Ok(()))
     }
@@ -302,11 +324,13 @@ impl Client {
         if side.pipeline.is_settled() {
             self.worker.shard.count.transactions.one();
         }
-        if side.pipeline.waits_for_client() {
-            self.mark(Activity::HoldsServer, now);
-        }
+        let idle = side.pipeline.is_settled();
         let tainted = side.pipeline.is_tainted();
-        if !tainted && (!side.pipeline.is_settled() || self.session.pin.is_some()) {
+        if !tainted && (!idle || self.session.pin.is_some()) {
+            if idle {
+                // Pinned, and between transactions: idle like any other client.
+                self.mark(Activity::Idle, now);
+            }
             return;
         }
         let clean = lease.server.passing == Passing::Nothing
@@ -315,6 +339,7 @@ impl Client {
         let attachment = std::mem::replace(&mut self.attachment, Attachment::Detached);
         let Attachment::Attached(lease) = attachment else { return };
         self.entered.seat.end();
+        self.session.released();
         self.mark(Activity::Idle, now);
         if tainted || !clean {
             lease.close(CloseReason::NotClean);

@@ -3,14 +3,14 @@
 //! One state machine, polled by the one task of the client. Nothing in it is lost when it is not
 //! polled to the end: dropping it closes both connections.
 
+use super::Worker;
 use super::backlog::Backlog;
 use super::handshake::Greeted;
 use super::registry::{Activity, Entered};
-use super::Worker;
 use crate::net::buffer::Chunk;
 use crate::net::stream::Stream;
 use crate::pool::seat::Kick;
-use crate::pool::{BorrowError, Lease, Pool};
+use crate::pool::{BorrowError, Lease, Patience, Pool};
 use crate::server::CloseReason;
 use crate::server::reset::Cleaning;
 use crate::state::session::{ClientFault, Extent, Limits, STATEMENT_MAX, Session};
@@ -75,11 +75,9 @@ impl End {
     /// The last message to the client; `None` where nobody is there, or it was told already.
     fn last_words(self) -> Option<ErrorResponse> {
         let (sqlstate, message) = match self {
-            Self::Terminated
-            | Self::Gone
-            | Self::ServerFatal
-            | Self::Stalled
-            | Self::Moves => return None,
+            Self::Terminated | Self::Gone | Self::ServerFatal | Self::Stalled | Self::Moves => {
+                return None;
+            }
             Self::Fault(ClientFault::TooManyStatements) => {
                 (SqlState::CONFIGURATION_LIMIT_EXCEEDED, "too many prepared statements")
             }
@@ -135,6 +133,8 @@ pub struct Client {
     pub(super) pinned: Option<Box<super::relay::PinnedSince>>,
     /// When the batch under way came.
     pub(super) asked: Option<Instant>,
+    /// It has said good-bye, and what it asked before is still answered.
+    pub(super) leaving: bool,
     /// Skip up to the next `Sync`: the batch before it was refused.
     skipping: bool,
     process_id: u32,
@@ -174,6 +174,7 @@ impl Client {
             entered,
             pinned: None,
             asked: None,
+            leaving: false,
             skipping: false,
             process_id,
             limits: worker.shared.live().limits,
@@ -181,6 +182,14 @@ impl Client {
             worker,
             _gauge: gauge,
         }
+    }
+
+    /// Takes note of the settings that the client was told at its login.
+    pub(super) fn learn_of_server<'a>(
+        &mut self,
+        reported: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) {
+        self.session.learn_of_server(reported);
     }
 
     /// Its number in the log.
@@ -237,7 +246,10 @@ impl Client {
             return Some(End::Shutdown);
         }
         if kicks.has(Kick::STALLED) {
-            return Some(End::Stalled);
+            seat.clear(Kick::STALLED);
+            if self.entered.does(Activity::DoesNotRead) {
+                return Some(End::Stalled);
+            }
         }
         match self.attachment {
             Attachment::Detached => {
@@ -263,9 +275,17 @@ impl Client {
             }
             Attachment::Waiting { .. } => {}
             Attachment::Attached(_) => {
-                seat.clear(Kick::IDLE);
                 seat.clear(Kick::CANCEL);
-                if kicks.has(Kick::HOLDING) {
+                if kicks.has(Kick::IDLE) || kicks.has(Kick::DRAIN) {
+                    seat.clear(Kick::IDLE);
+                    // Pinned, and between transactions: it is told like any idle client.
+                    if self.entered.does(Activity::Idle) && self.inbound.is_empty() {
+                        let drain = kicks.has(Kick::DRAIN);
+                        return Some(if drain { End::Shutdown } else { End::IdleTimeout });
+                    }
+                }
+                seat.clear(Kick::HOLDING);
+                if kicks.has(Kick::HOLDING) && self.entered.does(Activity::HoldsServer) {
                     return Some(End::IdleInTransaction);
                 }
             }
@@ -276,6 +296,10 @@ impl Client {
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         if !self.to_client.is_empty() {
             ready!(self.poll_to_client(cx))?;
+            self.mark(Activity::Idle, clock::now());
+        }
+        if self.leaving {
+            return Poll::Ready(Err(End::Terminated));
         }
         if !self.inbound.is_empty() && self.begin()? {
             return Poll::Ready(Ok(()));
@@ -314,7 +338,7 @@ impl Client {
         let before = self.inbound.len();
         self.take_in_held()?;
         let waits = matches!(self.attachment, Attachment::Waiting { .. });
-        Ok(waits || self.inbound.len() < before)
+        Ok(waits || !self.to_client.is_empty() || self.inbound.len() < before)
     }
 
     pub(super) fn take_in_held(&mut self) -> Result<(), End> {
@@ -356,7 +380,8 @@ impl Client {
         let shard = &self.worker.shard;
         shard.count.database_connections_borrow_requests.one();
         let seat = &self.entered.seat;
-        match self.pool.borrow(seat, self.worker.index, &self.session.settings, now) {
+        let patience = Patience::AsConfigured;
+        match self.pool.borrow(seat, self.worker.index, &self.session.settings, patience, now) {
             Ok(Some(lease)) => {
                 shard.time.borrow.observe(Duration::ZERO);
                 self.attach(lease, now);

@@ -5,7 +5,7 @@ use super::handshake::{Greeted, farewell};
 use super::serve::Client;
 use super::{Rejection, Worker};
 use crate::pool::seat::Seat;
-use crate::pool::{BorrowError, Lease, Pool};
+use crate::pool::{BorrowError, Lease, Patience, Pool};
 use crate::server::settings::ApplyError;
 use crate::server::{CloseReason, Reported};
 use crate::state::settings::Settings;
@@ -35,8 +35,10 @@ pub async fn welcome(
         }
     };
     let shared = &worker.shared;
-    let (process_id, entered) =
-        shared.registry.enter(worker.index, greeted.long_keys, clock::now()).ok_or(Rejection::Malformed)?;
+    let (process_id, entered) = shared
+        .registry
+        .enter(worker.index, greeted.long_keys, clock::now())
+        .ok_or(Rejection::Malformed)?;
     let tls = greeted.stream.is_tls();
     let gauge = worker.shard.enter(if tls {
         GaugeKind::ClientConnectionsTls
@@ -50,6 +52,8 @@ pub async fn welcome(
     owed.extend_from_slice(&encode::READY_IDLE);
     let client = Client::new(greeted, pool, Arc::clone(worker), process_id, entered, gauge);
     let mut client = Box::new(client);
+    let values = reported.iter().map(|(name, value)| (&**name, &**value));
+    client.learn_of_server(values);
     client.stream.write_all(&owed).await.map_err(|_| Rejection::Malformed)?;
     Ok(client)
 }
@@ -144,7 +148,9 @@ async fn borrow(
 ) -> Result<Lease, BorrowError> {
     let waiting = Waiting { seat: Arc::new(Seat::default()), pool };
     loop {
-        if let Some(lease) = pool.borrow(&waiting.seat, worker.index, settings, clock::now())? {
+        if let Some(lease) =
+            pool.borrow(&waiting.seat, worker.index, settings, Patience::Login, clock::now())?
+        {
             return Ok(lease);
         }
         let came = std::future::poll_fn(|cx| {

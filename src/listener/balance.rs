@@ -44,9 +44,11 @@ impl Balance {
     /// The thread for a new client.
     #[must_use]
     pub fn choose(&self) -> usize {
-        let loads = || self.busy.iter().zip(&self.logins).map(|(busy, logins)| {
-            (busy.load(Ordering::Relaxed), logins.load(Ordering::Relaxed))
-        });
+        let loads = || {
+            self.busy.iter().zip(&self.logins).map(|(busy, logins)| {
+                (busy.load(Ordering::Relaxed), logins.load(Ordering::Relaxed))
+            })
+        };
         let free = loads().position(|(busy, logins)| busy < BUSY && logins < LOGINS_MAX);
         free.or_else(|| {
             let least = loads().enumerate().min_by_key(|&(_, (busy, logins))| (logins, busy));
@@ -76,7 +78,9 @@ impl Balance {
             let smoothed = busy.load(Ordering::Relaxed).midpoint(*measured);
             busy.store(smoothed, Ordering::Relaxed);
         }
-        if let Some(plan) = plan(&self.busy.iter().map(|busy| busy.load(Ordering::Relaxed)).collect::<Vec<_>>()) {
+        if let Some(plan) =
+            plan(&self.busy.iter().map(|busy| busy.load(Ordering::Relaxed)).collect::<Vec<_>>())
+        {
             registry.move_some(plan.from, plan.to, plan.share);
         }
     }

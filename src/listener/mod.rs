@@ -5,9 +5,9 @@
 pub mod balance;
 
 use crate::client::{self, Place, Worker, handshake};
-use balance::Balance;
 use crate::net::stream::Stream;
 use crate::wire::{ErrorResponse, SqlState};
+use balance::Balance;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;

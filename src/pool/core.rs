@@ -187,6 +187,22 @@ impl<S, W> Core<S, W> {
         Some(pool.idle.remove(at))
     }
 
+    /// [`Core::borrow`], or else [`Core::enqueue`], with nothing in between.
+    pub fn borrow_or_enqueue(
+        &mut self,
+        id: PoolId,
+        worker: usize,
+        fingerprint: u64,
+        waiter: impl FnOnce() -> W,
+        now: Instant,
+    ) -> Option<Idle<S>> {
+        let idle = self.borrow(id, worker, fingerprint);
+        if idle.is_none() {
+            self.enqueue(id, worker, waiter(), now);
+        }
+        idle
+    }
+
     /// Puts a client at the end of the queue.
     pub fn enqueue(&mut self, id: PoolId, worker: usize, waiter: W, now: Instant) {
         if let Some(queue) = self.pool(id).and_then(|pool| pool.waiters.get_mut(worker)) {

@@ -108,7 +108,12 @@ impl Pools {
         loop {
             interval.tick().await;
             let now = clock::now();
-            let Some(before) = now.checked_sub(self.settings().connection_borrow_timeout) else {
+            let mut patience = self.settings().connection_borrow_timeout;
+            if patience.is_zero() {
+                // Only logins wait then.
+                patience = self.endpoint().timeout;
+            }
+            let Some(before) = now.checked_sub(patience) else {
                 continue;
             };
             let expired = {

@@ -13,7 +13,6 @@ mod profile;
 pub mod seat;
 pub mod statements;
 
-pub use error::BorrowError;
 use self::core::{Core, Counts, Given, Growth, Idle, Limits, PoolId};
 use self::statements::Statements;
 use crate::credentials::Credentials;
@@ -23,6 +22,7 @@ use crate::server::{CloseReason, Reported, Server, cancel};
 use crate::state::settings::Settings;
 use crate::telemetry::Metrics;
 use crate::telemetry::clock;
+pub use error::BorrowError;
 use hashbrown::HashMap;
 pub use lease::Lease;
 use open::Failure;
@@ -61,6 +61,15 @@ pub struct PoolSettings {
     pub fail_fast_after: Duration,
     /// For a cancel request to reach its server.
     pub cancel_timeout: Duration,
+}
+
+/// Whether a client waits where it is configured that nobody does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// As `connection_borrow_timeout` says.
+    AsConfigured,
+    /// A login needs a server once, however short the patience of transactions is.
+    Login,
 }
 
 /// Settings as a server reports them after it was told a client's startup settings.
@@ -277,11 +286,19 @@ impl Pool {
         seat: &Arc<Seat>,
         worker: usize,
         settings: &Settings,
+        patience: Patience,
         now: Instant,
     ) -> Result<Option<Lease>, BorrowError> {
         loop {
             let idle = self.pools.core.lock().borrow(self.id, worker, settings.fingerprint());
-            let Some(Idle { mut server, .. }) = idle else { break };
+            let idle = match idle {
+                Some(idle) => idle,
+                None => match self.line_up(seat, worker, settings, patience, now)? {
+                    Some(idle) => idle,
+                    None => return Ok(None),
+                },
+            };
+            let mut server = idle.server;
             match server.check_idle() {
                 Ok(()) => {
                     if let Some(lease) = self.lend(server, worker) {
@@ -291,17 +308,58 @@ impl Pool {
                 Err(reason) => self.close(server, reason),
             }
         }
+    }
+
+    /// Joins the queue, or takes the server that was given back at this very moment.
+    fn line_up(
+        self: &Arc<Self>,
+        seat: &Arc<Seat>,
+        worker: usize,
+        settings: &Settings,
+        patience: Patience,
+        now: Instant,
+    ) -> Result<Option<Idle<Box<Server>>>, BorrowError> {
         self.must_not_fail_fast(worker, now)?;
-        if self.pools.settings().connection_borrow_timeout.is_zero() {
+        if patience == Patience::AsConfigured
+            && self.pools.settings().connection_borrow_timeout.is_zero()
+        {
+            self.open_one(worker);
             return Err(BorrowError::Timeout {
                 waited: Duration::ZERO,
                 cause: "no server is idle and connection_borrow_timeout is 0",
             });
         }
         seat.wait();
-        self.pools.core.lock().enqueue(self.id, worker, Arc::clone(seat), now);
-        self.pools.grow(worker);
-        Ok(None)
+        let fingerprint = settings.fingerprint();
+        let waiter = || Arc::clone(seat);
+        let idle = {
+            let mut core = self.pools.core.lock();
+            core.borrow_or_enqueue(self.id, worker, fingerprint, waiter, now)
+        };
+        if idle.is_some() {
+            // Nobody else knew that the client waited.
+            drop(seat.stop_waiting());
+        } else {
+            self.pools.grow(worker);
+        }
+        Ok(idle)
+    }
+
+    /// Opens a server for nobody in particular, if there is room and none is on its way.
+    fn open_one(self: &Arc<Self>, worker: usize) {
+        let wanted = {
+            let mut core = self.pools.core.lock();
+            let counts = core.counts(self.id);
+            let limits = core.limits();
+            let wanted = core.open() < limits.budget && counts.opening < limits.opening_max;
+            if wanted {
+                core.reserve(self.id);
+            }
+            wanted
+        };
+        if wanted {
+            self.open(worker);
+        }
     }
 
     /// Makes a server of this pool one of the thread `worker`.

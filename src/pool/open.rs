@@ -261,8 +261,10 @@ impl Opening {
         let credential =
             pool.pools.credentials.lookup(&pool.user).ok_or(ConnectError::NoCredential)?;
         let mut opened = connect(&pool.pools.endpoint(), &pool.database, &credential).await;
-        if let Ok((server, _)) = &mut opened {
-            pool.examine(server).await;
+        if let Ok((server, _)) = &mut opened
+            && pool.examine(server).await.is_err()
+        {
+            opened = Err(ConnectError::Protocol);
         }
         shard.time.database_connection_setup.observe(clock::now().saturating_duration_since(begun));
         if let Err(error) = &opened

@@ -9,10 +9,11 @@
 //! Source: <https://www.postgresql.org/docs/current/catalog-pg-proc.html>
 
 use super::{Pool, Pools};
+use crate::server::query::QueryError;
 use crate::server::{CloseReason, Server};
 use crate::telemetry::clock;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long what was found is believed.
@@ -31,7 +32,7 @@ const HIDDEN_CODE_QUERY: &str = r"SELECT EXISTS (
   WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
   AND CASE
     WHEN l.lanname IN ('sql', 'plpgsql') THEN
-      coalesce(p.prosrc, '') ~* '\m(set_config|setseed|listen|unlisten|load|discard|prepare|deallocate|temp|temporary|pg_temp|execute|dblink\w*|role|authorization|pg_(try_)?advisory_lock\w*|pg_advisory_unlock\w*|with\s+hold)\M'
+      coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc, '') ~* '\m(set_config|setseed|listen|unlisten|load|discard|prepare|deallocate|temp|temporary|pg_temp|execute|dblink\w*|role|authorization|pg_(try_)?advisory_lock\w*|pg_advisory_unlock\w*|with\s+hold)\M'
       OR coalesce(p.prosrc, '') ~* '(^|;|\m(begin|then|else|loop)\M)\s*(re)?set\s'
     WHEN l.lanname IN ('c', 'internal') THEN
       p.proname ~* '^(dblink|set_limit)'
@@ -42,7 +43,14 @@ const HIDDEN_CODE_QUERY: &str = r"SELECT EXISTS (
 ) OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
-  AND pg_catalog.pg_get_ruledef(r.oid) ~* '\m(set_config|setseed|pg_(try_)?advisory_lock\w*|dblink\w*)\M')";
+  AND pg_catalog.pg_get_ruledef(r.oid) ~* '\m(set_config|setseed|pg_(try_)?advisory_lock\w*|dblink\w*|query_to_xml\w*)\M')
+OR EXISTS (SELECT FROM pg_catalog.pg_policy WHERE coalesce(pg_catalog.pg_get_expr(polqual, polrelid), '')
+  || coalesce(pg_catalog.pg_get_expr(polwithcheck, polrelid), '')
+  ~* '\m(set_config|setseed|pg_(try_)?advisory_lock\w*|dblink\w*|query_to_xml\w*)\M')
+OR EXISTS (SELECT FROM pg_catalog.pg_attrdef WHERE pg_catalog.pg_get_expr(adbin, adrelid)
+  ~* '\m(set_config|setseed|pg_(try_)?advisory_lock\w*|dblink\w*|query_to_xml\w*)\M')
+OR EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'c' AND pg_catalog.pg_get_constraintdef(oid)
+  ~* '\m(set_config|setseed|pg_(try_)?advisory_lock\w*|dblink\w*|query_to_xml\w*)\M')";
 
 /// What is known of a database's code.
 #[derive(Default)]
@@ -50,6 +58,7 @@ pub(super) struct Profile {
     /// Nobody has said that there is none.
     clear: AtomicBool,
     reads_sequences: AtomicBool,
+    ddl_seen: AtomicU64,
     asked: parking_lot::Mutex<Option<Instant>>,
 }
 
@@ -77,6 +86,12 @@ impl Pool {
         self.profile.reads_sequences.load(Ordering::Relaxed)
     }
 
+    /// How often clients of this pool ran DDL.
+    #[must_use]
+    pub fn ddl_seen(&self) -> u64 {
+        self.profile.ddl_seen.load(Ordering::Relaxed)
+    }
+
     /// A client has asked for a sequence's value.
     pub fn note_sequence_read(&self) {
         self.profile.reads_sequences.store(true, Ordering::Relaxed);
@@ -85,19 +100,25 @@ impl Pool {
     /// A client ran DDL: what is known of the database's code is void.
     pub fn note_ddl(&self) {
         self.profile.clear.store(false, Ordering::Relaxed);
+        self.profile.ddl_seen.fetch_add(1, Ordering::Relaxed);
         *self.profile.asked.lock() = None;
     }
 
     /// Asks a server that owes nothing, if it is time to.
-    pub(super) async fn examine(&self, server: &mut Server) {
+    ///
+    /// # Errors
+    /// [`CloseReason`]: the server may still owe its answer, and must be closed.
+    pub(super) async fn examine(&self, server: &mut Server) -> Result<(), CloseReason> {
         let now = clock::now();
         if !self.profile.is_due(now) {
-            return;
+            return Ok(());
         }
         let asked = tokio::time::timeout(ASK_TIMEOUT, server.query(HIDDEN_CODE_QUERY)).await;
         let hidden = match asked {
             Ok(Ok(rows)) => rows.first().and_then(|row| row.first()?.as_deref()) != Some("f"),
-            Ok(Err(_)) | Err(_) => true,
+            Ok(Err(QueryError::Refused { .. })) => true,
+            Ok(Err(QueryError::Io(_))) => return Err(CloseReason::ClosedByServer),
+            Err(_) => return Err(CloseReason::NotClean),
         };
         if hidden {
             tracing::info!(
@@ -106,6 +127,7 @@ impl Pool {
             );
         }
         self.profile.note(hidden, now);
+        Ok(())
     }
 }
 
@@ -123,9 +145,12 @@ impl Pools {
             let mut server = idle.server;
             let Some(runtime) = self.runtime(server.worker) else { continue };
             runtime.spawn(async move {
-                match server.check_idle() {
+                let examined = match server.check_idle() {
                     Ok(()) => pool.examine(&mut server).await,
-                    Err(reason) => return pool.close(server, reason),
+                    Err(reason) => Err(reason),
+                };
+                if let Err(reason) = examined {
+                    return pool.close(server, reason);
                 }
                 if server.is_clean() {
                     pool.give_back(server, clock::now());

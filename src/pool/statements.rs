@@ -86,7 +86,20 @@ impl Table {
     }
 }
 
+impl Statements {
+    /// A statement that nobody shares.
+    pub fn apart(&self, tail: &[u8], effects: Effects) -> Arc<Prepared> {
+        let mut table = self.table.lock();
+        table.next_id += 1;
+        Arc::new(Prepared { id: table.next_id, tail: tail.into(), settings: 0, effects })
+    }
+}
+
 impl Intern for &Statements {
+    fn apart(&mut self, tail: &[u8], effects: Effects) -> Arc<Prepared> {
+        Statements::apart(self, tail, effects)
+    }
+
     fn intern(&mut self, tail: &[u8], effects: Effects, settings: &Settings) -> Arc<Prepared> {
         Statements::intern(self, tail, effects, settings)
     }

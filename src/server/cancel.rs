@@ -17,6 +17,8 @@ pub struct CancelTarget {
     process_id: u32,
     secret: Box<[u8]>,
     in_flight: AtomicU32,
+    /// A cancel was sent and its arrival never confirmed: it may come at any time.
+    lost: AtomicU32,
     landed: Notify,
 }
 
@@ -46,6 +48,7 @@ impl CancelTarget {
             process_id,
             secret: secret.into(),
             in_flight: AtomicU32::new(0),
+            lost: AtomicU32::new(0),
             landed: Notify::new(),
         })
     }
@@ -66,6 +69,12 @@ impl CancelTarget {
     #[must_use]
     pub fn is_fenced(&self) -> bool {
         self.in_flight.load(Ordering::Acquire) > 0
+    }
+
+    /// True if a cancel may still come although nobody waits for it: the server is closed.
+    #[must_use]
+    pub fn may_strike(&self) -> bool {
+        self.lost.load(Ordering::Acquire) > 0
     }
 
     /// Returns when no cancel is on its way any more.
@@ -95,11 +104,14 @@ where
         let mut stream = connect.await?;
         let mut bytes = Vec::with_capacity(16);
         encode::cancel_request(&mut bytes, fence.0.process_id, &fence.0.secret);
+        // From here on it may arrive, unless PostgreSQL is seen to be done with it.
+        fence.0.lost.fetch_add(1, Ordering::AcqRel);
         stream.write_all(&bytes).await?;
         let mut sink = Vec::new();
         while stream.read_append(&mut sink).await? > 0 {
             sink.clear();
         }
+        fence.0.lost.fetch_sub(1, Ordering::AcqRel);
         std::io::Result::Ok(())
     };
     // A cancel that cannot be delivered is no error of anybody's: the statement just goes on.

@@ -127,6 +127,7 @@ impl Server {
             && self.passing == Passing::Nothing
             && self.held.is_empty()
             && !self.cancel.is_fenced()
+            && !self.cancel.may_strike()
     }
 
     /// Takes in what an idle server said by itself. Costs no system call when it said nothing.
@@ -213,7 +214,9 @@ impl Server {
     /// proof that the slot is free. `patience` bounds the wait.
     pub async fn close(mut self, patience: Duration) {
         let farewell = async {
+            // Where it waits for the rest of a message, only the end of the stream tells it.
             self.stream.write_all(&encode::TERMINATE).await?;
+            self.stream.shutdown().await?;
             let mut sink = Vec::new();
             while self.stream.read_append(&mut sink).await? > 0 {
                 sink.clear();

@@ -44,6 +44,9 @@ impl Server {
 
     async fn clean_now(&mut self, cleaning: Cleaning) -> Result<(), CloseReason> {
         self.cancel.wait_until_landed().await;
+        if self.cancel.may_strike() {
+            return Err(CloseReason::NotClean);
+        }
         if self.side.pipeline.status() != TransactionStatus::Idle {
             self.ask("ROLLBACK").await?;
         }

@@ -28,6 +28,7 @@ const KEEP_ALL: Limits = Limits {
     statements_max: usize::MAX,
     server_statements_max: usize::MAX,
     hidden_code: false,
+    ddl_seen: 0,
     discard_sequences: false,
 };
 
@@ -42,11 +43,13 @@ impl Server {
     pub async fn reapply(&mut self, wanted: &Arc<Settings>) -> Result<Reported, ApplyError> {
         // From nothing, so that each setting is reported that differs from the default.
         let mut out = Vec::new();
-        encode::query(&mut out, "RESET ALL");
-        self.side.applied = Arc::default();
+        let had = std::mem::take(&mut self.side.applied);
+        if !had.is_empty() {
+            encode::query(&mut out, &had.reset_text());
+        }
         prelude::write(&mut self.side, wanted, &KEEP_ALL, &mut out);
         self.stream.write_all(&out).await?;
-        let batches = 1 + usize::from(!wanted.is_empty());
+        let batches = usize::from(!had.is_empty()) + usize::from(!wanted.is_empty());
         let mut settings = Reported::new();
         let mut ready = 0;
         while ready < batches {

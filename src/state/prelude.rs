@@ -22,14 +22,17 @@ pub fn write(server: &mut ServerSide, wanted: &Arc<Settings>, limits: &Limits, o
         discard_sequences(server, true, out);
     }
     let same = Arc::ptr_eq(&server.applied, wanted) || server.applied == *wanted;
+    let stale = server.ddl_seen != limits.ddl_seen;
+    let statements_max = if stale { 0 } else { statements_max };
+    server.ddl_seen = limits.ddl_seen;
     if same && server.statements.len() <= statements_max {
         return;
     }
     if !same {
         let applied = Arc::clone(&server.applied);
         let change = wanted.change_from(&applied);
-        if change.reset {
-            statement(server, "RESET ALL", &[], out);
+        for name in &change.reset {
+            statement(server, &format!("RESET {name}"), &[], out);
         }
         if !change.set.is_empty() {
             let (text, values) = set_config(&change.set);
@@ -111,6 +114,7 @@ mod tests {
         statements_max: 10,
         server_statements_max: 10,
         hidden_code: false,
+        ddl_seen: 0,
         discard_sequences: false,
     };
 

@@ -4,8 +4,7 @@ use super::*;
 use crate::state::prelude;
 use crate::state::session::ServerUnnamed;
 use crate::state::test_support::{
-    LIMITS,
-    World, answer, backend, backend_words, client, frontend, settings, sort as sort_whole,
+    LIMITS, World, answer, backend, backend_words, client, frontend, settings, sort as sort_whole,
 };
 use crate::wire::encode;
 use proptest::prelude::*;

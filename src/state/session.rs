@@ -31,6 +31,9 @@ const STATEMENTS_SLACK: usize = 4;
 pub trait Intern {
     /// The statement whose `Parse` message has `tail`, as parsed under `settings`.
     fn intern(&mut self, tail: &[u8], effects: Effects, settings: &Settings) -> Arc<Prepared>;
+
+    /// A statement that nobody shares, as it was parsed under settings of the moment.
+    fn apart(&mut self, tail: &[u8], effects: Effects) -> Arc<Prepared>;
 }
 
 /// What a client may have, by configuration.
@@ -45,6 +48,8 @@ pub struct Limits {
     /// The database has functions, triggers and the like of which it is not known that they leave
     /// nothing behind: whoever may run them is pinned.
     pub hidden_code: bool,
+    /// How often DDL was seen: a server that has statements from before parses them anew.
+    pub ddl_seen: u64,
     /// Clients of this pool ask for values of sequences: nobody may meet another's.
     pub discard_sequences: bool,
 }
@@ -62,6 +67,9 @@ pub struct Session {
     unnamed: Option<Box<Unnamed>>,
     unnamed_count: u64,
     seen: Effects,
+    /// It has changed settings since it got its server: what it parses is for itself alone.
+    settings_touched: bool,
+    options: Options,
     /// What is left of a message that is streamed.
     streaming: Streaming,
     discarding: Discarding,
@@ -107,6 +115,8 @@ pub struct ServerSide {
     pub applied: Arc<Settings>,
     /// Whose sequence values it may know.
     pub sequences: Sequences,
+    /// [`Limits::ddl_seen`] as of its last transaction's begin.
+    pub ddl_seen: u64,
 }
 
 /// Whose values `currval` and `lastval` could tell on a server.
@@ -133,6 +143,7 @@ impl Default for ServerSide {
             unnamed: ServerUnnamed::Nothing,
             applied: Arc::default(),
             sequences: Sequences::default(),
+            ddl_seen: 0,
         }
     }
 }
@@ -202,8 +213,39 @@ impl Session {
             unnamed: None,
             unnamed_count: 0,
             seen: Effects::NONE,
+            settings_touched: false,
+            options: Options::default(),
             streaming: Streaming::No,
             discarding: Discarding::No,
+        }
+    }
+
+    /// How the server reads this client's texts, from what it reported to it.
+    pub fn learn_of_server<'a>(&mut self, reported: impl IntoIterator<Item = (&'a str, &'a str)>) {
+        const UNSAFE_ENCODINGS: [&str; 8] =
+            ["SJIS", "SHIFT_JIS_2004", "BIG5", "GBK", "UHC", "GB18030", "JOHAB", "EUC_JIS_2004"];
+        for (name, value) in reported {
+            match name {
+                "standard_conforming_strings" => {
+                    self.options.standard_conforming_strings = value != "off";
+                }
+                "client_encoding" => {
+                    self.options.ascii_safe_encoding = !UNSAFE_ENCODINGS.contains(&value);
+                }
+                _ => {}
+            }
+        }
+        let temporary = |value: &str| value.to_ascii_lowercase().contains("pg_temp");
+        if self.settings.get("search_path").is_some_and(temporary) {
+            self.pin(PinReason::TemporaryObject);
+        }
+    }
+
+    /// The client has given its server back.
+    pub fn released(&mut self) {
+        self.settings_touched = false;
+        if let Streaming::Forward(left) = self.streaming {
+            self.streaming = Streaming::Discard(left);
         }
     }
 
@@ -515,6 +557,7 @@ impl Session {
             }
             FrontendTag::PARSE => return self.begin_large_parse(server, header, rest, out),
             FrontendTag::FUNCTION_CALL => {
+                self.observe_function_call(rest.get(HEADER_LEN..).unwrap_or_default());
                 server.pipeline.push(Expected::FunctionCall, Fate::Forward, Undo::Nothing);
                 requests.simple += 1;
             }
@@ -614,7 +657,7 @@ impl Session {
         match tag {
             FrontendTag::QUERY => {
                 let text = query_text(frame.body()).ok_or(malformed)?;
-                let effects = statement::effects(text, Options::default());
+                let effects = statement::effects(text, self.options);
                 self.observe(effects, to.server, to.limits, Moment::BetweenBatches, to.out)?;
                 if discards(effects) {
                     self.discarding = Discarding::Waits;
@@ -655,6 +698,7 @@ impl Session {
                 to.out.extend_from_slice(frame.bytes);
             }
             FrontendTag::FUNCTION_CALL => {
+                self.observe_function_call(frame.body());
                 requests.simple += 1;
                 to.forward(frame, Expected::FunctionCall, Undo::Nothing);
             }
@@ -673,7 +717,7 @@ impl Session {
         parse: &Parse<'_>,
         to: &mut Destination<'_>,
     ) -> Result<(), ClientFault> {
-        let effects = statement::effects(parse.query, Options::default());
+        let effects = statement::effects(parse.query, self.options);
         if parse.name.is_empty() {
             let undo = self.replace_unnamed(to.server, Some(parse.tail.into()), effects);
             to.forward(frame, Expected::ParseComplete, undo);
@@ -689,7 +733,11 @@ impl Session {
         if self.statements.len() >= to.limits.statements_max {
             return Err(ClientFault::TooManyStatements);
         }
-        let statement = to.intern.intern(parse.tail, effects, &self.settings);
+        let statement = if self.settings_touched {
+            to.intern.apart(parse.tail, effects)
+        } else {
+            to.intern.intern(parse.tail, effects, &self.settings)
+        };
         let name: Box<[u8]> = parse.name.into();
         self.statements.insert(name.clone(), Arc::clone(&statement));
         let id = statement.id;
@@ -838,6 +886,11 @@ impl Session {
             }
             super::prelude::discard_sequences(server, moment == Moment::BetweenBatches, out);
         }
+        if effects.intersects(Effects::RESET_ALL) {
+            // The settings of its startup are gone too, on this server.
+            server.applied = Arc::default();
+        }
+        self.settings_touched |= effects.intersects(Effects::SETTINGS);
         let uses = Effects::WRITE | Effects::CODE | Effects::SEQUENCE_NEXT | Effects::DDL;
         server.sequences.own |= effects.intersects(uses);
         if let Some(reason) = PinReason::of(effects) {
@@ -849,6 +902,14 @@ impl Session {
         }
         self.seen = self.seen | effects;
         Ok(())
+    }
+
+    /// A function called by number is one of those for large objects, or may be anything.
+    fn observe_function_call(&mut self, body: &[u8]) {
+        let oid = body.first_chunk::<4>().map(|oid| u32::from_be_bytes(*oid));
+        if !oid.is_some_and(|oid| LARGE_OBJECT_FUNCTIONS.contains(&oid)) {
+            self.pin(PinReason::Uncertain);
+        }
     }
 
     /// What all statements since the last call did, taken together.
@@ -940,6 +1001,12 @@ impl std::ops::Deref for Name<'_> {
         }
     }
 }
+
+/// `lo_create`, `lo_open` and so on: what drivers call by number. They leave nothing behind.
+///
+/// Source: <https://github.com/postgres/postgres/blob/master/src/include/catalog/pg_proc.dat>
+const LARGE_OBJECT_FUNCTIONS: [u32; 14] =
+    [715, 764, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170, 3171, 3172];
 
 /// Where in a client's stream a statement begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

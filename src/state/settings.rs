@@ -83,12 +83,22 @@ impl Settings {
         self.entries.iter().map(|(name, value)| (&**name, &**value))
     }
 
+    /// The names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.iter().map(|(name, _)| name)
+    }
+
+    /// The statements that put all of these back to what a fresh connection has.
+    #[must_use]
+    pub fn reset_text(&self) -> String {
+        self.names().map(|name| format!("RESET {};", quoted(name))).collect()
+    }
+
     /// What takes a server from `applied` to these settings.
     #[must_use]
     pub fn change_from<'a>(&'a self, applied: &'a Self) -> Change<'a> {
-        let reset = applied.iter().any(|(name, _)| self.get(name).is_none());
-        let set =
-            self.iter().filter(|(name, value)| reset || applied.get(name) != Some(value)).collect();
+        let reset = applied.names().filter(|name| self.get(name).is_none()).map(quoted).collect();
+        let set = self.iter().filter(|(name, value)| applied.get(name) != Some(value)).collect();
         Change { reset, set }
     }
 }
@@ -96,8 +106,8 @@ impl Settings {
 /// What a server must be told.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Change<'a> {
-    /// First put everything back to what a fresh connection has.
-    pub reset: bool,
+    /// First put these back to what a fresh connection has; as identifiers, quoted.
+    pub reset: Vec<String>,
     /// Then set these.
     pub set: Vec<(&'a str, &'a str)>,
 }
@@ -106,8 +116,14 @@ impl Change<'_> {
     /// True if the server already is as wanted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.reset && self.set.is_empty()
+        self.reset.is_empty() && self.set.is_empty()
     }
+}
+
+/// A name as SQL wants it. A name holds no quotes: [`is_name`] has seen to that.
+fn quoted(name: &str) -> String {
+    let parts: Vec<String> = name.split('.').map(|part| format!("\"{part}\"")).collect();
+    parts.join(".")
 }
 
 fn is_name(name: &str) -> bool {
@@ -142,16 +158,17 @@ mod tests {
         let wanted = settings(&[("a", "1"), ("b", "3"), ("c", "4")]);
         assert_eq!(
             wanted.change_from(&applied),
-            Change { reset: false, set: vec![("b", "3"), ("c", "4")] }
+            Change { reset: vec![], set: vec![("b", "3"), ("c", "4")] }
         );
         assert!(applied.change_from(&applied).is_empty());
     }
 
     #[test]
     fn a_setting_nobody_wants_any_more_is_reset() {
-        let applied = settings(&[("a", "1"), ("b", "2")]);
+        let applied = settings(&[("my.a", "1"), ("b", "2")]);
         let wanted = settings(&[("b", "2")]);
-        assert_eq!(wanted.change_from(&applied), Change { reset: true, set: vec![("b", "2")] });
+        let reset = vec!["\"my\".\"a\"".to_owned()];
+        assert_eq!(wanted.change_from(&applied), Change { reset, set: vec![] });
     }
 
     #[test]

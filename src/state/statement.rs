@@ -142,6 +142,17 @@ impl Effects {
         Self(Self::DO.0 | Self::CALL.0 | Self::EXECUTE.0 | Self::USER_FUNCTION.0);
     /// Code of the user may run without being named: triggers, event triggers, defaults.
     pub const HIDDEN_CODE: Self = Self(Self::WRITE.0 | Self::DDL.0);
+    /// Settings may change, if only for the transaction.
+    pub const SETTINGS: Self = Self(
+        Self::SET_SESSION.0
+            | Self::SET_LOCAL.0
+            | Self::SET_CONFIG.0
+            | Self::RESET_ALL.0
+            | Self::SET_ROLE.0
+            | Self::SET_SESSION_AUTHORIZATION.0
+            | Self::DISCARD_ALL.0
+            | Self::UNCERTAIN.0,
+    );
     /// What has no part in the state of a session, now or later.
     const HARMLESS: Self = Self(
         Self::SET_LOCAL.0

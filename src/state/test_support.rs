@@ -9,17 +9,26 @@ use crate::wire::frame::{self, Frame, take_cstr};
 use crate::wire::{BackendTag, FrontendTag, encode};
 use std::sync::Arc;
 
-pub const LIMITS: Limits =
-    Limits { message_max: 1 << 30, statements_max: 100, server_statements_max: 50,
-        hidden_code: false,
-        discard_sequences: false,
-    };
+pub const LIMITS: Limits = Limits {
+    message_max: 1 << 30,
+    statements_max: 100,
+    server_statements_max: 50,
+    hidden_code: false,
+    ddl_seen: 0,
+    discard_sequences: false,
+};
 
 /// Statements by their text, numbered from 1.
 #[derive(Default)]
 pub struct Table(Vec<Arc<Prepared>>);
 
 impl Intern for Table {
+    fn apart(&mut self, tail: &[u8], effects: Effects) -> Arc<Prepared> {
+        // A number that no shared statement has.
+        let id = 1_000_000 + tail.len() as u64;
+        Arc::new(Prepared { id, tail: tail.into(), settings: 0, effects })
+    }
+
     fn intern(&mut self, tail: &[u8], effects: Effects, settings: &Settings) -> Arc<Prepared> {
         let known = self
             .0

@@ -210,8 +210,7 @@ fn anything_but_a_password_is_refused_where_one_is_due() {
 #[test]
 fn unknown_users_and_wrong_passwords_get_identical_answers() {
     for method in ["POSTGRES_SCRAM_SHA_256", "POSTGRES_MD5"] {
-        let pgweir =
-            Setup::before_port(shared().port()).user_by(USER, PASSWORD, method).start();
+        let pgweir = Setup::before_port(shared().port()).user_by(USER, PASSWORD, method).start();
         // Names of the same length, so that what names them has the same length too.
         let known = guess(&pgweir, USER);
         let unknown = guess(&pgweir, "apq");

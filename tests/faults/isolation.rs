@@ -115,7 +115,5 @@ fn a_vanished_holder_of_a_session_lock_frees_it() {
     let mut other = pgweir.client();
     assert_eq!(other.value("SELECT pg_try_advisory_xact_lock(815)"), "f");
     drop(holder);
-    eventually("the lock is free", || {
-        other.value("SELECT pg_try_advisory_xact_lock(815)") == "t"
-    });
+    eventually("the lock is free", || other.value("SELECT pg_try_advisory_xact_lock(815)") == "t");
 }

@@ -31,7 +31,8 @@ fn lengths_that_cannot_be_end_the_connection() {
         for length in [0_u32, 3, 0x8000_0000, u32::MAX] {
             let bytes = [&[tag], length.to_be_bytes().as_slice()].concat();
             let too_large = length > 4;
-            let expected = if too_large { "ErrorResponse FATAL 54000" } else { "ErrorResponse FATAL 08P01" };
+            let expected =
+                if too_large { "ErrorResponse FATAL 54000" } else { "ErrorResponse FATAL 08P01" };
             refused(&pgweir, &bytes, expected);
         }
     }
@@ -105,7 +106,9 @@ fn copy_messages_outside_of_a_copy_are_ignored() {
 fn anything_but_copy_data_inside_a_copy_fails_it_as_postgresql_does() {
     let pgweir = start();
     shared().client().execute("DROP TABLE IF EXISTS copy_state; CREATE TABLE copy_state (id int)");
-    for wrong in [frontend::query("SELECT 1"), frontend::bind("", "", &[]), frontend::parse("", "SELECT 1")] {
+    for wrong in
+        [frontend::query("SELECT 1"), frontend::bind("", "", &[]), frontend::parse("", "SELECT 1")]
+    {
         let (mut pooled, mut direct) = (pgweir.client(), shared().client());
         let mut answers = Vec::new();
         for client in [&mut pooled, &mut direct] {
@@ -136,7 +139,14 @@ fn half_a_message_and_silence_free_the_server() {
         ("", [frontend::parse("", "SELECT $1::text"), large[..500_000].to_vec()].concat()),
         ("", [frontend::parse("", "SELECT 1"), frontend::flush()].concat()),
         ("", frontend::query(&"-".repeat(2_000_000))[..1_500_000].to_vec()),
-        ("", [frontend::query("COPY copy_half FROM STDIN"), frontend::copy_data(&[b'1'; 100_000])[..50_000].to_vec()].concat()),
+        (
+            "",
+            [
+                frontend::query("COPY copy_half FROM STDIN"),
+                frontend::copy_data(&[b'1'; 100_000])[..50_000].to_vec(),
+            ]
+            .concat(),
+        ),
         ("BEGIN", frontend::query("SELECT 1")[..9].to_vec()),
         ("BEGIN", large[..500_000].to_vec()),
     ];

@@ -18,13 +18,15 @@ pub fn next_client_finds_a_clean_server(pgweir: &Pgweir) {
     assert_eq!(next.value("SHOW work_mem"), "4MB");
     assert_eq!(next.value("SELECT current_user"), "app");
     assert_eq!(next.value("SELECT count(*) FROM pg_class WHERE relpersistence = 't' AND relnamespace = pg_my_temp_schema()"), "0");
-    assert_eq!(next.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"), "0");
-    assert_eq!(next.value("SELECT count(*) FROM pg_listening_channels()"), "0");
-    assert_eq!(next.value("SELECT count(*) FROM pg_cursors WHERE is_holdable"), "0");
     assert_eq!(
-        next.value("SELECT count(*) FROM pg_prepared_statements WHERE from_sql"),
+        next.value(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+        ),
         "0"
     );
+    assert_eq!(next.value("SELECT count(*) FROM pg_listening_channels()"), "0");
+    assert_eq!(next.value("SELECT count(*) FROM pg_cursors WHERE is_holdable"), "0");
+    assert_eq!(next.value("SELECT count(*) FROM pg_prepared_statements WHERE from_sql"), "0");
     // No write of the vanished one was committed, and nobody's transaction is still open.
     eventually("no transaction is left open", || {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in trans%' AND datname = 'app' AND query LIKE '%vanish%'";
@@ -69,7 +71,9 @@ fn a_client_vanishing_inside_a_transaction_is_rolled_back_and_its_server_is_used
     let pgweir = start();
     shared().client().execute("DROP TABLE IF EXISTS vanish_in; CREATE TABLE vanish_in (id int)");
     let backend = pgweir.client().value("SELECT pg_backend_pid()");
-    for statement in ["INSERT INTO vanish_in VALUES (1)", "SELECT 1/0", "SET LOCAL work_mem = '9MB'"] {
+    for statement in
+        ["INSERT INTO vanish_in VALUES (1)", "SELECT 1/0", "SET LOCAL work_mem = '9MB'"]
+    {
         let mut client = pgweir.client();
         client.execute("BEGIN");
         client.query(statement);

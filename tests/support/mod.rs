@@ -55,10 +55,7 @@ pub fn free_port() -> u16 {
             return port;
         }
     }
-    panic!(
-        "no free TCP port between {FIRST_PORT} and {}",
-        FIRST_PORT + PORTS
-    );
+    panic!("no free TCP port between {FIRST_PORT} and {}", FIRST_PORT + PORTS);
 }
 
 /// Where `tests/run` puts what it installs: the virtual environment, the node modules and the newest
@@ -94,10 +91,7 @@ pub fn absent(what: &str) {
     let _ = std::io::stderr().lock().write_all(message.as_bytes());
     // `tests/run` repeats these at the end.
     if let Some(list) = std::env::var_os("TEST_NOT_TESTED") {
-        let file = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(list);
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(list);
         writeln!(file.unwrap(), "{what}").unwrap();
     }
 }
@@ -154,10 +148,7 @@ fn read_aside(mut stream: impl Read + Send + 'static) -> JoinHandle<String> {
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
-        assert!(
-            begun.elapsed() < PATIENCE,
-            "{what}: not within {PATIENCE:?}"
-        );
+        assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
