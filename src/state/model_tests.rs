@@ -105,7 +105,13 @@ impl Model {
             }
             FrontendTag::EXECUTE => match self.portal.clone() {
                 None => self.error("34000", true),
-                Some(text) => self.run(&text, true),
+                Some(text) => {
+                    if !text.starts_with("SELECT") {
+                        // It cannot be run again.
+                        self.portal = None;
+                    }
+                    self.run(&text, true);
+                }
             },
             FrontendTag::QUERY => {
                 let text = query_text(frame.body()).expect("a text");
@@ -177,8 +183,6 @@ impl Model {
         }
         if text.starts_with("COPY") {
             self.copy_in = Some(extended);
-            // It cannot be run again.
-            self.portal = None;
             return self.say(BackendTag::COPY_IN_RESPONSE, b"\0\0\0");
         }
         match text {

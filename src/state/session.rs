@@ -381,7 +381,7 @@ impl Session {
 
     /// True if no `DISCARD` or `DEALLOCATE` of the client is under way: what it leaves is not known.
     fn may_go_on(&mut self, server: &ServerSide) -> bool {
-        if self.discarding == Discarding::Waits && server.pipeline.owes_nothing() {
+        if self.discarding == Discarding::Waits && server.pipeline.waits_for_client() {
             self.discarding = Discarding::No;
         }
         self.discarding != Discarding::Waits
@@ -678,6 +678,7 @@ impl Session {
     }
 
     fn bind(&mut self, frame: Frame<'_>, bind: &Bind<'_>, to: &mut Destination<'_>) {
+        self.discarding = Discarding::No;
         let name = self.resolve(to.server, bind.statement, to.out);
         if let Name::Verbatim(_) = name {
             return to.forward(frame, Expected::BindComplete, Undo::Nothing);
