@@ -1,6 +1,8 @@
 //! Layer 2, pure. What a stream of messages means: the ledger of replies, a client's virtual
 //! session, prepared statements, settings, and the reasons for which a client keeps its server.
 
+#[cfg(test)]
+mod model_tests;
 pub mod pin;
 pub mod pipeline;
 pub mod prelude;

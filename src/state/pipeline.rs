@@ -34,6 +34,13 @@ pub enum Expected {
     FunctionCall,
 }
 
+impl Expected {
+    /// True if a `ReadyForQuery` comes with it, and the end of an implicit transaction.
+    fn ends_batch(self) -> bool {
+        matches!(self, Self::ReadyForQuery | Self::Query | Self::FunctionCall)
+    }
+}
+
 /// What is done with a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -81,6 +88,23 @@ pub enum Undo {
 }
 
 impl Undo {
+    /// True if it is about the client's statement `name`, or the server's of number `id`.
+    #[must_use]
+    pub fn is_about(&self, wanted: &[u8], number: Option<u64>) -> bool {
+        match self {
+            Self::Parsed { name, id } | Self::Named { name, id } => {
+                **name == *wanted || Some(*id) == number
+            }
+            Self::Closed { name, .. } => **name == *wanted,
+            Self::Injected(id) | Self::Evicted(id) => Some(*id) == number,
+            Self::Nothing | Self::Unnamed(_) | Self::ServerUnnamed => false,
+        }
+    }
+
+    fn is_about_named(&self) -> bool {
+        !matches!(self, Self::Nothing | Self::Unnamed(_) | Self::ServerUnnamed)
+    }
+
     /// Bytes that are held for it.
     fn size(&self) -> usize {
         match self {
@@ -123,6 +147,10 @@ impl Due {
         }
     }
 
+    fn ends_batch(&self) -> bool {
+        matches!(self, Self::Reply { expected, .. } if expected.ends_batch())
+    }
+
     fn is_sync(&self) -> bool {
         matches!(self, Self::Reply { expected: Expected::ReadyForQuery, .. })
     }
@@ -153,6 +181,8 @@ pub struct Pipeline {
     due: VecDeque<Due>,
     /// Bytes held in `due`.
     held: usize,
+    /// How many in `due` are about named statements.
+    assumed: usize,
     status: TransactionStatus,
     /// The server skips everything up to the next `Sync`.
     skipping: bool,
@@ -160,6 +190,8 @@ pub struct Pipeline {
     copy_in: bool,
     /// `Sync`s that were, or were not, eaten by a copy that failed.
     stray_syncs: u32,
+    /// A batch was begun, and its `Sync` was not sent: its implicit transaction is open.
+    unsynced: bool,
 }
 
 /// Most replies that may be due: a client further ahead waits.
@@ -173,10 +205,12 @@ impl Default for Pipeline {
         Self {
             due: VecDeque::new(),
             held: 0,
+            assumed: 0,
             status: TransactionStatus::Idle,
             skipping: false,
             copy_in: false,
             stray_syncs: 0,
+            unsynced: false,
         }
     }
 }
@@ -189,13 +223,18 @@ impl Pipeline {
             && self.status == TransactionStatus::Idle
             && !self.skipping
             && !self.copy_in
+            && !self.unsynced
             && self.stray_syncs == 0
     }
 
-    /// True if nothing is due and no message is half way: the server waits for a command.
+    /// True if nothing is due and no message or batch is half way: the server waits for a command.
     #[must_use]
     pub fn is_answered(&self) -> bool {
-        self.due.is_empty() && !self.skipping && !self.copy_in && self.stray_syncs == 0
+        self.due.is_empty()
+            && !self.skipping
+            && !self.copy_in
+            && !self.unsynced
+            && self.stray_syncs == 0
     }
 
     /// True if the client has what it asked for, but the server may yet say something: a copy
@@ -206,6 +245,7 @@ impl Pipeline {
             && self.status == TransactionStatus::Idle
             && !self.skipping
             && !self.copy_in
+            && !self.unsynced
             && self.stray_syncs > 0
     }
 
@@ -245,22 +285,51 @@ impl Pipeline {
         matches!(self.due.back(), Some(Due::Synthesize { .. }))
     }
 
+    /// True if nothing that is due can change which named statements there are.
+    #[must_use]
+    pub fn assumes_nothing(&self) -> bool {
+        self.assumed == 0
+    }
+
     /// True if an assumption that `concerns` the next message depends on the outcome of a batch
     /// whose `Sync` was sent: what comes behind that is not skipped with it.
     ///
     /// The first message of a batch cannot be skipped; it counts only if `may_fail`.
     #[must_use]
     pub fn is_in_doubt(&self, concerns: impl Fn(&Undo) -> bool, may_fail: bool) -> bool {
+        if self.assumes_nothing() {
+            return false;
+        }
         let mut ended = false;
         for (at, due) in self.due.iter().enumerate().rev() {
             if due.is_sync() {
                 ended = true;
-            } else if due.undo().is_some_and(&concerns) {
-                let before = at.checked_sub(1).and_then(|before| self.due.get(before));
-                return ended && (may_fail || before.is_some_and(|due| !due.is_sync()));
+            } else if ended
+                && due.undo().is_some_and(&concerns)
+                && (may_fail || !self.begins_batch(at))
+            {
+                return true;
             }
         }
         false
+    }
+
+    /// The same for the unnamed statement, of which only the last change counts.
+    #[must_use]
+    pub fn is_unnamed_in_doubt(&self) -> bool {
+        let mut ended = false;
+        for (at, due) in self.due.iter().enumerate().rev() {
+            if due.is_sync() {
+                ended = true;
+            } else if let Some(Undo::Unnamed(_) | Undo::ServerUnnamed) = due.undo() {
+                return ended && !self.begins_batch(at);
+            }
+        }
+        false
+    }
+
+    fn begins_batch(&self, at: usize) -> bool {
+        at.checked_sub(1).is_none_or(|before| self.due.get(before).is_some_and(Due::is_sync))
     }
 
     /// What the first of the messages still due found as the client's unnamed statement, if one of
@@ -274,12 +343,15 @@ impl Pipeline {
 
     fn push_due(&mut self, due: Due) {
         self.held += due.undo().map_or(0, Undo::size);
+        self.assumed += usize::from(due.undo().is_some_and(Undo::is_about_named));
         self.due.push_back(due);
     }
 
     fn pop_due(&mut self) -> Option<Due> {
         let due = self.due.pop_front()?;
         self.held = self.held.saturating_sub(due.undo().map_or(0, Undo::size));
+        let assumed = usize::from(due.undo().is_some_and(Undo::is_about_named));
+        self.assumed = self.assumed.saturating_sub(assumed);
         Some(due)
     }
 
@@ -292,11 +364,14 @@ impl Pipeline {
             }
             self.skipping = false;
         }
+        self.unsynced =
+            !matches!(expected, Expected::ReadyForQuery | Expected::Query | Expected::FunctionCall);
         self.push_due(Due::Reply { expected, fate, undo });
     }
 
     /// A message was not sent, but answered by `bytes` when its turn comes.
     pub fn push_synthesized(&mut self, bytes: &'static [u8], undo: Undo) {
+        self.unsynced = true;
         self.push_due(Due::Synthesize { bytes, undo });
     }
 
@@ -371,23 +446,27 @@ impl Pipeline {
         Ok(fate)
     }
 
+    /// What the client sent behind the command is read by the copy, up to its end.
     fn begin_copy_in(&mut self) {
-        // What the client sent behind the command is read by the copy, up to its end.
+        self.copy_in = true;
         let mut at = 1;
         while let Some(due) = self.due.get(at) {
-            match due {
-                Due::CopyEnd => {
-                    self.due.remove(at);
-                    return;
-                }
-                Due::Reply { expected: Expected::ReadyForQuery, .. } => {
-                    self.due.remove(at);
-                    self.stray_syncs += 1;
-                }
-                Due::Reply { .. } | Due::Synthesize { .. } => at += 1,
+            if let Due::CopyEnd = due {
+                self.due.remove(at);
+                self.copy_in = false;
+                break;
+            }
+            if due.is_sync() {
+                self.due.remove(at);
+                self.stray_syncs = self.stray_syncs.saturating_add(1);
+            } else {
+                at += 1;
             }
         }
-        self.copy_in = true;
+        if self.stray_syncs > 0 {
+            let last = self.due.iter().rev().find(|due| !matches!(due, Due::CopyEnd));
+            self.unsynced = last.is_some_and(|due| !due.ends_batch());
+        }
     }
 
     /// A command ended well: if it was a copy, it has eaten what was sent behind it.
@@ -410,7 +489,7 @@ impl Pipeline {
             return Err(Surprise::Prelude);
         }
         // A Query, a FunctionCall and a Sync are still followed by their ReadyForQuery.
-        if !matches!(expected, Expected::Query | Expected::FunctionCall | Expected::ReadyForQuery) {
+        if !expected.ends_batch() {
             self.skip_to_sync(&mut undo);
         }
         Ok(Fate::Forward)
@@ -457,6 +536,7 @@ impl Pipeline {
                 // A Sync that a failed copy did not eat after all.
                 self.stray_syncs -= 1;
                 self.skipping = false;
+                self.unsynced = false;
                 self.status = status;
                 Ok(Fate::Forward)
             }

@@ -295,6 +295,29 @@ fn an_open_block_keeps_the_server_until_it_ends() {
 }
 
 #[test]
+fn a_batch_without_its_sync_is_not_over_though_all_of_it_is_answered() {
+    // The implicit transaction of the batch ends with the Sync.
+    let copied = "F Bind, F Execute, F Sync, B BindComplete, B CopyInResponse, F CopyDone, \
+                  B CommandComplete";
+    for script in [
+        "F Parse, F Describe, B ParseComplete, B NoData",
+        "F Query, F Bind, F Execute, B CommandComplete, B ReadyForQuery I, B BindComplete, \
+         B CommandComplete",
+        "F Sync, S Close, B ReadyForQuery I",
+        copied,
+    ] {
+        let player = play(script);
+        assert!(player.pipeline.owes_nothing(), "{script}");
+        assert!(!player.pipeline.is_settled() && !player.pipeline.is_answered(), "{script}");
+        assert!(!player.pipeline.is_tainted() && player.pipeline.waits_for_client(), "{script}");
+        let player = play(&format!("{script}, F Sync, B ReadyForQuery I"));
+        assert!(player.pipeline.is_settled(), "{script}");
+    }
+    let ended = "F Parse, B ParseComplete, F Query, B CommandComplete, B ReadyForQuery I";
+    assert!(play(ended).pipeline.is_settled());
+}
+
+#[test]
 fn a_function_call_is_answered_once() {
     settles(
         "F FunctionCall, B FunctionCallResponse, B ReadyForQuery I",

@@ -79,9 +79,9 @@ pub struct Session {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Discarding {
     No,
-    /// It is in the batch under way.
-    Begun,
-    /// Nothing can be said for certain until it is answered.
+    /// It is bound, and may be executed next.
+    Bound,
+    /// What statements there are is not known until it is answered.
     Waits,
 }
 
@@ -423,7 +423,7 @@ impl Session {
                         rest = front;
                         break;
                     }
-                    if self.is_in_doubt(frame, server) {
+                    if self.is_in_doubt(frame, server, intern) {
                         rest = front;
                         break;
                     }
@@ -452,66 +452,59 @@ impl Session {
 
     /// True if no `DISCARD` or `DEALLOCATE` of the client is under way: what it leaves is not known.
     fn may_go_on(&mut self, server: &ServerSide) -> bool {
-        if self.discarding == Discarding::Waits && server.pipeline.owes_nothing() {
+        if self.discarding == Discarding::Waits && server.pipeline.waits_for_client() {
             self.discarding = Discarding::No;
         }
         self.discarding != Discarding::Waits
     }
 
     /// True if what `frame` means depends on a batch whose outcome is not known yet.
-    fn is_in_doubt(&self, frame: Frame<'_>, server: &ServerSide) -> bool {
-        let pipeline = &server.pipeline;
-        if pipeline.owes_nothing() {
+    fn is_in_doubt(&self, frame: Frame<'_>, server: &ServerSide, intern: &mut dyn Intern) -> bool {
+        let body = frame.body();
+        match FrontendTag(frame.tag) {
+            FrontendTag::PARSE => Parse::read(body)
+                .is_some_and(|parse| self.parse_in_doubt(&parse, &server.pipeline, intern)),
+            FrontendTag::BIND => Bind::read(body)
+                .is_some_and(|bind| self.name_in_doubt(bind.statement, &server.pipeline)),
+            FrontendTag::DESCRIBE => match Object::read(body) {
+                Some(Object::Statement(name)) => self.name_in_doubt(name, &server.pipeline),
+                _ => false,
+            },
+            FrontendTag::CLOSE => match Object::read(body) {
+                Some(Object::Statement(name)) if !name.is_empty() => {
+                    server.pipeline.is_in_doubt(|undo| undo.is_about(name, None), true)
+                }
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    fn parse_in_doubt(
+        &self,
+        parse: &Parse<'_>,
+        pipeline: &Pipeline,
+        intern: &mut dyn Intern,
+    ) -> bool {
+        if parse.name.is_empty() || pipeline.assumes_nothing() {
             return false;
         }
-        let body = frame.body();
-        let object = |body| match Object::read(body) {
-            Some(Object::Statement(name)) => Some(name),
-            _ => None,
-        };
-        let name = match FrontendTag(frame.tag) {
-            FrontendTag::PARSE => match Parse::read(body) {
-                Some(parse) if !parse.name.is_empty() => {
-                    return self.parse_in_doubt(&parse, server);
-                }
-                _ => None,
+        let id = self.statements.get(parse.name).map_or_else(
+            || {
+                let effects = statement::effects(parse.query, Options::default());
+                intern.intern(parse.tail, effects, &self.settings).id
             },
-            FrontendTag::BIND => Bind::read(body).map(|bind| bind.statement),
-            FrontendTag::DESCRIBE => object(body),
-            FrontendTag::CLOSE => object(body).filter(|name| !name.is_empty()),
-            _ => None,
-        };
-        match name {
-            Some(name) => self.name_in_doubt(name, server),
-            None => false,
-        }
+            |known| known.id,
+        );
+        pipeline.is_in_doubt(|undo| undo.is_about(parse.name, Some(id)), true)
     }
 
-    fn parse_in_doubt(&self, parse: &Parse<'_>, server: &ServerSide) -> bool {
-        let known = self.statements.get(parse.name);
-        self.name_in_doubt(parse.name, server)
-            || known.is_some()
-                && server.pipeline.is_in_doubt(
-                    |undo| matches!(undo, Undo::Parsed { name, .. } if **name == *parse.name),
-                    true,
-                )
-    }
-
-    fn name_in_doubt(&self, wanted: &[u8], server: &ServerSide) -> bool {
-        if wanted.is_empty() {
-            let concerns = |undo: &Undo| matches!(undo, Undo::Unnamed(_) | Undo::ServerUnnamed);
-            return server.pipeline.is_in_doubt(concerns, false);
+    fn name_in_doubt(&self, name: &[u8], pipeline: &Pipeline) -> bool {
+        if name.is_empty() {
+            return pipeline.is_unnamed_in_doubt();
         }
-        let number = self.statements.get(wanted).map(|statement| statement.id);
-        let concerns = |undo: &Undo| match undo {
-            Undo::Parsed { name, id } | Undo::Named { name, id } => {
-                **name == *wanted || Some(*id) == number
-            }
-            Undo::Closed { name, .. } => **name == *wanted,
-            Undo::Injected(id) | Undo::Evicted(id) => Some(*id) == number,
-            Undo::Nothing | Undo::Unnamed(_) | Undo::ServerUnnamed => false,
-        };
-        server.pipeline.is_in_doubt(concerns, false)
+        let id = self.statements.get(name).map(|statement| statement.id);
+        pipeline.is_in_doubt(|undo| undo.is_about(name, id), false)
     }
 
     fn stream(&mut self, rest: &mut &[u8], out: &mut Vec<u8>) {
@@ -583,7 +576,7 @@ impl Session {
         let Some(name) = frame::take_cstr(&mut text) else {
             return if body.len() > NAMES_MAX { Err(malformed) } else { Ok(false) };
         };
-        if self.name_in_doubt(name, server) && !name.is_empty() {
+        if !name.is_empty() && self.name_in_doubt(name, &server.pipeline) {
             return Ok(false);
         }
         self.pin(PinReason::LargeStatement);
@@ -624,7 +617,7 @@ impl Session {
         let bind = Bind::read(body).ok_or(malformed)?;
         let names = body.len() - bind.rest.len();
         let values = header.body_len().checked_sub(names).ok_or(malformed)?;
-        if self.name_in_doubt(bind.statement, server) {
+        if self.name_in_doubt(bind.statement, &server.pipeline) {
             return Ok(false);
         }
         self.observe(self.effects_of(bind.statement), server, limits, Moment::InBatch, out)?;
@@ -686,13 +679,12 @@ impl Session {
             FrontendTag::EXECUTE => {
                 requests.extended += 1;
                 to.forward(frame, Expected::Execution, Undo::Nothing);
-            }
-            FrontendTag::SYNC => {
-                if self.discarding == Discarding::Begun {
+                if self.discarding == Discarding::Bound {
+                    encode::flush(to.out);
                     self.discarding = Discarding::Waits;
                 }
-                to.forward(frame, Expected::ReadyForQuery, Undo::Nothing);
             }
+            FrontendTag::SYNC => to.forward(frame, Expected::ReadyForQuery, Undo::Nothing),
             FrontendTag::FLUSH => {
                 nudge(to.server, to.out);
                 to.out.extend_from_slice(frame.bytes);
@@ -770,6 +762,7 @@ impl Session {
         bind: &Bind<'_>,
         to: &mut Destination<'_>,
     ) -> Result<(), ClientFault> {
+        self.discarding = Discarding::No;
         let effects = self.effects_of(bind.statement);
         self.observe(effects, to.server, to.limits, Moment::InBatch, to.out)?;
         let name = self.resolve(to.server, bind.statement, to.out);
@@ -878,7 +871,7 @@ impl Session {
             return Ok(());
         }
         if discards(effects) && self.discarding == Discarding::No {
-            self.discarding = Discarding::Begun;
+            self.discarding = Discarding::Bound;
         }
         if effects.intersects(Effects::SEQUENCE_READ) && server.sequences.foreign {
             if server.sequences.own {

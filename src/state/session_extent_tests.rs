@@ -189,3 +189,13 @@ fn a_pipeline_of_statements_is_sent_without_waiting() {
     let (done, _) = world.translate(&mut client, &mut server, &input);
     assert_eq!(done.consumed, input.len());
 }
+
+#[test]
+fn a_copy_is_not_waited_for_because_of_a_discard_that_was_only_bound() {
+    let (mut world, mut client, mut server) = (World::default(), client(1), ServerSide::default());
+    let words = "Parse =DEALLOCATE ALL, Bind, Sync, Parse =COPY t FROM STDIN, Bind, Execute, \
+                 CopyDone, Sync";
+    let input = frontend(words);
+    let (done, _) = world.translate(&mut client, &mut server, &input);
+    assert_eq!(done.consumed, input.len());
+}
