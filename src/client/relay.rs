@@ -8,6 +8,7 @@ use super::backlog::{Backlog, give_buffer, take_buffer};
 use super::registry::Activity;
 use super::serve::{Attachment, Client, End, PIECE_MAX};
 use crate::net::buffer::Chunk;
+use crate::pool::Lease;
 use crate::server::{CloseReason, Server};
 use crate::state::PinReason;
 use crate::state::pipeline::Surprise;
@@ -46,6 +47,11 @@ impl Client {
                 self.worker.shard.count.client_bytes_sent.add(written as u64);
                 Poll::Ready(Ok(()))
             }
+            // Nobody reads any more, but what was sent is still carried out.
+            Poll::Ready(Err(_)) if self.leaving => {
+                self.to_client = Backlog::Empty;
+                Poll::Ready(Ok(()))
+            }
             Poll::Ready(Err(_)) => Poll::Ready(Err(End::Gone)),
             Poll::Pending => {
                 self.mark_not_reading();
@@ -67,7 +73,6 @@ impl Client {
             moved = true;
         }
         if !self.to_client.is_empty() && self.poll_to_client(cx)?.is_ready() {
-            self.mark(Activity::Busy, clock::now());
             moved = true;
         }
         if self.to_server.is_empty() {
@@ -86,12 +91,44 @@ impl Client {
         {
             moved = true;
         }
+        let Attachment::Attached(lease) = &self.attachment else { return Poll::Ready(Ok(())) };
+        if self.leaving
+            && self.to_server.is_empty()
+            && self.to_client.is_empty()
+            && lease.server.side.pipeline.waits_for_client()
+        {
+            return Poll::Ready(Err(End::Terminated));
+        }
+        let activity = if moved { Activity::Busy } else { self.activity(lease) };
+        if !self.entered.does(activity) {
+            self.mark(activity, clock::now());
+        }
         if moved { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// What is waited for while nothing moves.
+    fn activity(&self, lease: &Lease) -> Activity {
+        let pipeline = &lease.server.side.pipeline;
+        if !self.to_client.is_empty() {
+            Activity::DoesNotRead
+        } else if self.session.is_streaming() && self.to_server.is_empty() {
+            // Whatever is due, the server cannot come to it.
+            Activity::Unfinished
+        } else if !self.to_server.is_empty() || !pipeline.waits_for_client() {
+            Activity::Busy
+        } else if !self.inbound.is_empty() {
+            Activity::Unfinished
+        } else if pipeline.is_settled() && self.session.pin.is_some() {
+            Activity::Idle
+        } else {
+            Activity::HoldsServer
+        }
     }
 
     fn may_read_client(&self) -> bool {
         let Attachment::Attached(lease) = &self.attachment else { return false };
         self.to_server.is_empty()
+            && !self.leaving
             && self.inbound.len() <= STATEMENT_MAX + PIECE_MAX
             && lease.server.side.pipeline.has_room()
     }
@@ -123,7 +160,11 @@ impl Client {
         };
         match self.session.extent(bytes, PIECE_MAX, &limits).map_err(End::Fault)? {
             Extent::Incomplete => return Ok(0),
-            Extent::Terminate => return Err(End::Terminated),
+            Extent::Terminate => {
+                // PostgreSQL, too, comes to it after what was sent before.
+                self.leaving = true;
+                return Ok(bytes.len());
+            }
             Extent::Batch(_) | Extent::Piece(_) => {}
         }
         let Attachment::Attached(lease) = &mut self.attachment else { return Ok(0) };
@@ -164,10 +205,8 @@ impl Client {
             self.to_server = Backlog::Bytes(out, 0);
         }
         self.pin_if_due();
-        if done.terminate {
-            return Err(End::Terminated);
-        }
-        Ok(done.consumed)
+        self.leaving |= done.terminate;
+        Ok(if done.terminate { bytes.len() } else { done.consumed })
     }
 
     fn pin_if_due(&mut self) {
@@ -301,9 +340,6 @@ impl Client {
         let side = &lease.server.side;
         if side.pipeline.is_settled() {
             self.worker.shard.count.transactions.one();
-        }
-        if side.pipeline.waits_for_client() {
-            self.mark(Activity::HoldsServer, now);
         }
         let tainted = side.pipeline.is_tainted();
         if !tainted && (!side.pipeline.is_settled() || self.session.pin.is_some()) {

@@ -47,6 +47,8 @@ pub enum End {
     IdleInTransaction,
     /// It did not read.
     Stalled,
+    /// It did not finish its message.
+    Unfinished,
     /// pgweir stops.
     Shutdown,
 }
@@ -63,7 +65,8 @@ impl End {
             Self::ServerFatal => "ended by the server",
             Self::IdleTimeout => "idle_client_timeout or max_client_lifetime",
             Self::IdleInTransaction => "idle_in_transaction_timeout",
-            Self::Stalled => "client_stall_timeout",
+            Self::Stalled => "client_stall_timeout, not reading",
+            Self::Unfinished => "client_stall_timeout, message unfinished",
             Self::Shutdown => "shutting down",
         }
     }
@@ -93,6 +96,10 @@ impl End {
             Self::IdleInTransaction => (
                 SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
                 "terminating connection due to idle-in-transaction timeout",
+            ),
+            Self::Unfinished => (
+                SqlState::PROTOCOL_VIOLATION,
+                "terminating connection because its message was not finished in time",
             ),
             Self::Shutdown => {
                 (SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
@@ -129,6 +136,8 @@ pub struct Client {
     pub(super) asked: Option<Instant>,
     /// Skip up to the next `Sync`: the batch before it was refused.
     skipping: bool,
+    /// It said good-bye, and what it sent before is still being carried out.
+    pub(super) leaving: bool,
     process_id: u32,
     _gauge: GaugeGuard,
 }
@@ -165,6 +174,7 @@ impl Client {
             pinned: None,
             asked: None,
             skipping: false,
+            leaving: false,
             process_id,
             _gauge: gauge,
         }
@@ -217,18 +227,33 @@ impl Client {
         if kicks.has(Kick::STOP) {
             return Some(End::Shutdown);
         }
+        // What it was told of may have ended since.
         if kicks.has(Kick::STALLED) {
-            return Some(End::Stalled);
+            if self.entered.does(Activity::DoesNotRead) {
+                return Some(End::Stalled);
+            }
+            if self.entered.does(Activity::Unfinished) {
+                return Some(End::Unfinished);
+            }
+            seat.clear(Kick::STALLED);
         }
-        match self.attachment {
+        if kicks.has(Kick::HOLDING) {
+            if self.entered.does(Activity::HoldsServer) {
+                return Some(End::IdleInTransaction);
+            }
+            seat.clear(Kick::HOLDING);
+        }
+        if kicks.has(Kick::IDLE) {
+            if self.entered.does(Activity::Idle) {
+                return Some(End::IdleTimeout);
+            }
+            seat.clear(Kick::IDLE);
+        }
+        match &self.attachment {
             Attachment::Detached => {
                 seat.clear(Kick::CANCEL);
-                seat.clear(Kick::HOLDING);
                 if kicks.has(Kick::DRAIN) && self.inbound.is_empty() {
                     return Some(End::Shutdown);
-                }
-                if kicks.has(Kick::IDLE) {
-                    return Some(End::IdleTimeout);
                 }
             }
             Attachment::Waiting { .. } if kicks.has(Kick::CANCEL) => {
@@ -236,11 +261,11 @@ impl Client {
                 self.give_up_waiting(&BorrowError::Cancelled);
             }
             Attachment::Waiting { .. } => {}
-            Attachment::Attached(_) => {
-                seat.clear(Kick::IDLE);
+            Attachment::Attached(lease) => {
                 seat.clear(Kick::CANCEL);
-                if kicks.has(Kick::HOLDING) {
-                    return Some(End::IdleInTransaction);
+                let between = lease.server.side.pipeline.is_settled() && self.to_server.is_empty();
+                if kicks.has(Kick::DRAIN) && between && self.inbound.is_empty() {
+                    return Some(End::Shutdown);
                 }
             }
         }
@@ -250,6 +275,13 @@ impl Client {
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         if !self.to_client.is_empty() {
             ready!(self.poll_to_client(cx))?;
+            // It read late, with nobody waiting for it.
+            if self.entered.does(Activity::DoesNotRead) {
+                self.mark(Activity::Idle, clock::now());
+            }
+        }
+        if self.leaving {
+            return Poll::Ready(Err(End::Terminated));
         }
         if !self.inbound.is_empty() && self.begin()? {
             return Poll::Ready(Ok(()));

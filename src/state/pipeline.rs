@@ -122,6 +122,18 @@ pub struct Pipeline {
     copy_in: bool,
     /// `Sync`s that were, or were not, eaten by a copy that failed.
     stray_syncs: u32,
+    batch: Batch,
+}
+
+/// How far a batch of the extended protocol has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Batch {
+    /// None has begun since the last `Sync`.
+    None,
+    /// It has begun, and nothing makes the server answer yet.
+    Silent,
+    /// The server was asked to answer by a `Flush`. Its transaction is still open.
+    Flushed,
 }
 
 /// Most replies that may be due: a client further ahead waits.
@@ -135,6 +147,7 @@ impl Default for Pipeline {
             skipping: false,
             copy_in: false,
             stray_syncs: 0,
+            batch: Batch::None,
         }
     }
 }
@@ -148,6 +161,7 @@ impl Pipeline {
             && !self.skipping
             && !self.copy_in
             && self.stray_syncs == 0
+            && self.batch == Batch::None
     }
 
     /// True if nothing is due and no message is half way: the server waits for a command.
@@ -170,7 +184,14 @@ impl Pipeline {
     /// True if no reply is due and no copy runs: whoever waits, waits for the client.
     #[must_use]
     pub fn waits_for_client(&self) -> bool {
-        self.due.is_empty() || self.copy_in
+        self.due.is_empty() || self.copy_in || self.batch == Batch::Silent
+    }
+
+    /// The client sent `Flush`.
+    pub fn note_flush(&mut self) {
+        if self.batch == Batch::Silent {
+            self.batch = Batch::Flushed;
+        }
     }
 
     /// State of the transaction block as of the last `ReadyForQuery`.
@@ -200,6 +221,15 @@ impl Pipeline {
             }
             self.skipping = false;
         }
+        self.batch = match expected {
+            // A transaction that a batch began implicitly ends with these.
+            Expected::ReadyForQuery | Expected::Query | Expected::FunctionCall => Batch::None,
+            Expected::ParseComplete
+            | Expected::BindComplete
+            | Expected::Description
+            | Expected::Execution
+            | Expected::CloseComplete => Batch::Silent,
+        };
         self.due.push_back(Due::Reply { expected, fate, undo });
     }
 

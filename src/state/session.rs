@@ -516,6 +516,10 @@ impl Session {
                 to.out.extend_from_slice(frame.bytes);
                 to.server.pipeline.push_copy_end();
             }
+            FrontendTag::FLUSH => {
+                to.out.extend_from_slice(frame.bytes);
+                to.server.pipeline.note_flush();
+            }
             _ => to.out.extend_from_slice(frame.bytes),
         }
         Ok(())
