@@ -13,6 +13,7 @@ use crate::pool::seat::Kick;
 use crate::pool::{BorrowError, Lease, Pool};
 use crate::server::CloseReason;
 use crate::server::reset::Cleaning;
+use crate::state::reply::Passing;
 use crate::state::session::{ClientFault, Extent, STATEMENT_MAX, Session};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::GaugeGuard;
@@ -138,6 +139,8 @@ pub struct Client {
     skipping: bool,
     /// It said good-bye, and what it sent before is still being carried out.
     pub(super) leaving: bool,
+    /// It has got the beginning of a message: nothing can be said to it any more.
+    cut_short: bool,
     process_id: u32,
     _gauge: GaugeGuard,
 }
@@ -175,6 +178,7 @@ impl Client {
             asked: None,
             skipping: false,
             leaving: false,
+            cut_short: false,
             process_id,
             _gauge: gauge,
         }
@@ -468,6 +472,7 @@ impl Client {
     }
 
     fn release_server(&mut self, lease: Lease, end: End) {
+        self.cut_short = matches!(lease.server.passing, Passing::Forward(_));
         let pipeline = &lease.server.side.pipeline;
         let answered =
             pipeline.is_answered() && self.to_server.is_empty() && !self.session.is_streaming();
@@ -487,7 +492,9 @@ impl Client {
         let bytes = words.to_bytes();
         let farewell = async {
             std::future::poll_fn(|cx| self.to_client.poll_write(cx, &mut self.stream)).await?;
-            self.stream.write_all(&bytes).await?;
+            if !self.cut_short {
+                self.stream.write_all(&bytes).await?;
+            }
             self.stream.shutdown().await?;
             io::Result::Ok(())
         };

@@ -36,7 +36,7 @@ fn faulty(
 /// What a client reads to the end of its connection; another then finds a server that works.
 fn told(pgweir: &Pgweir) -> Vec<String> {
     let mut client = pgweir.client();
-    client.send(&frontend::query("fault"));
+    client.send(&frontend::query("SELECT 'fault'"));
     let said = client.until_closed();
     let transcript = pgweir.client().query("SELECT 1");
     assert_eq!(transcript, ["CommandComplete SELECT 0", "ReadyForQuery I"]);
@@ -75,7 +75,7 @@ fn a_server_that_dies_before_inside_and_after_its_reply() {
     let mut client = pgweir.client();
     for _ in 0..3 {
         // The client is not bound to the server that died behind its back.
-        assert_eq!(client.query("fault"), ["CommandComplete SELECT 0", "ReadyForQuery I"]);
+        assert_eq!(client.query("SELECT 'fault'"), ["CommandComplete SELECT 0", "ReadyForQuery I"]);
     }
 }
 
@@ -96,7 +96,7 @@ fn a_server_that_dies_inside_a_transaction_takes_its_client_along() {
         Err(io::ErrorKind::ConnectionAborted.into())
     });
     let mut client = pgweir.client();
-    assert_eq!(client.query("fault"), ["CommandComplete BEGIN", "ReadyForQuery T"]);
+    assert_eq!(client.query("SELECT 'fault'"), ["CommandComplete BEGIN", "ReadyForQuery T"]);
     assert_eq!(client.until_closed(), [LOST]);
     assert_eq!(pgweir.client().query("SELECT 1").len(), 2);
 }
@@ -121,7 +121,7 @@ fn nonsense_from_a_server_closes_it_and_reaches_nobody_else() {
             connection.hang()
         });
         let mut client = pgweir.client();
-        client.send(&frontend::query("fault"));
+        client.send(&frontend::query("SELECT 'fault'"));
         let said = client.until_ready_or_closed();
         assert!(!said.iter().any(|line| line.starts_with("DataRow")), "{bytes:?}: {said:?}");
         let mut next = pgweir.client();
@@ -139,18 +139,20 @@ fn what_an_idle_server_says_reaches_no_client() {
         backend::error("FATAL", "57P01", "terminating connection"),
         frame(b'A', &[b"\0\0\0\x01channel\0payload\0"]),
     ] {
-        let said = Arc::new(AtomicBool::new(false));
-        let speak = Arc::clone(&said);
+        let (may, said) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (speak, spoken) = (Arc::clone(&may), Arc::clone(&said));
         let (server, pgweir) = faulty(move |connection| {
             connection.send(&[backend::command_complete("X"), backend::ready_for_query(b'I')].concat())?;
             eventually("the server may speak", || speak.load(Ordering::Acquire));
             connection.send(&unasked)?;
+            spoken.store(true, Ordering::Release);
             connection.behave()
         });
         let mut client = pgweir.client();
-        assert_eq!(client.query("fault"), ["CommandComplete X", "ReadyForQuery I"]);
+        assert_eq!(client.query("SELECT 'fault'"), ["CommandComplete X", "ReadyForQuery I"]);
         let opened = server.connections();
-        said.store(true, Ordering::Release);
+        may.store(true, Ordering::Release);
+        eventually("the server has spoken", || said.load(Ordering::Acquire));
         // Noticed by itself, or when it is lent.
         eventually("another server is used", || {
             assert_eq!(client.query("SELECT 1"), ["CommandComplete SELECT 0", "ReadyForQuery I"]);
@@ -172,7 +174,7 @@ fn a_batch_that_was_flushed_keeps_its_server() {
             backend::ready_for_query(b'I'),
             backend::parse_complete(),
             backend::bind_complete(),
-            backend::command_complete("INSERT 0 1"),
+            backend::command_complete("SELECT 1"),
         ];
         for _ in 0..4 {
             connection.read_message()?;
@@ -188,19 +190,19 @@ fn a_batch_that_was_flushed_keeps_its_server() {
     let pgweir = before(&server).start();
     let mut client = pgweir.client();
     let batch = [
-        frontend::query("first"),
-        frontend::parse("", "INSERT"),
+        frontend::query("SELECT 'first'"),
+        frontend::parse("", "SELECT 2"),
         frontend::bind("", "", &[]),
         frontend::execute("", 0),
         frontend::flush(),
     ];
     client.send(&batch.concat());
     client.until_ready();
-    for expected in ["ParseComplete", "BindComplete", "CommandComplete INSERT 0 1"] {
+    for expected in ["ParseComplete", "BindComplete", "CommandComplete SELECT 1"] {
         assert_eq!(client.read_message().line(), expected);
     }
     let mut other = pgweir.client();
-    other.send(&frontend::query("other"));
+    other.send(&frontend::query("SELECT 'other'"));
     eventually("the other one waits", || pgweir.metric("pgweir_waiting_clients", "") >= 1.0);
     client.send(&frontend::sync());
     assert_eq!(client.until_ready(), ["ReadyForQuery I"]);
