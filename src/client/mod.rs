@@ -30,7 +30,7 @@ use registry::Registry;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
@@ -228,15 +228,15 @@ pub async fn run(
     let visit = Visit { peer, _place: place, _gauge: gauge };
     let begun = clock::now();
     // Boxed: freed once it is done, so that an idle client does not carry its size along.
-    let arrival = Box::pin(arrive(Stream::Plain(tcp), &worker));
-    let timeout = worker.shared.live().client_login_timeout;
-    let outcome = tokio::time::timeout(timeout, arrival).await;
+    let arrived = Box::pin(arrive(Stream::Plain(tcp), &worker, begun)).await;
     drop(login);
-    let client = match outcome {
-        Ok(Ok(Some(client))) => client,
-        Ok(Ok(None)) => return,
-        Ok(Err(rejection)) => return reject(&worker, peer, rejection),
-        Err(_) => return reject(&worker, peer, Rejection::Timeout),
+    let client = match arrived {
+        Ok(Some(client)) => client,
+        Ok(None) => {
+            shard.count.client_connections_closed.one();
+            return;
+        }
+        Err(rejection) => return reject(&worker, peer, rejection),
     };
     shard.count.client_connections_setup_succeeded.one();
     shard.time.client_connection_setup.observe(clock::now().saturating_duration_since(begun));
@@ -286,11 +286,20 @@ fn reject(worker: &Worker, peer: SocketAddr, rejection: Rejection) {
 async fn arrive(
     stream: Stream,
     worker: &Arc<Worker>,
+    begun: Instant,
 ) -> Result<Option<Box<serve::Client>>, Rejection> {
     let in_setup = worker.shard.enter(GaugeKind::ClientConnectionsInSetup);
-    let Some(mut greeted) = handshake::greet(stream, worker).await? else { return Ok(None) };
-    let pending = authenticate::authenticate(&mut greeted, worker).await?;
-    let client = welcome::welcome(greeted, pending, worker).await?;
+    let deadline =
+        tokio::time::Instant::from_std(begun + worker.shared.live().client_login_timeout);
+    let proven = tokio::time::timeout_at(deadline, async {
+        let Some(mut greeted) = handshake::greet(stream, worker).await? else { return Ok(None) };
+        let pending = authenticate::authenticate(&mut greeted, worker).await?;
+        Ok(Some((greeted, pending)))
+    });
+    let Some((greeted, pending)) = proven.await.map_err(|_| Rejection::Timeout)?? else {
+        return Ok(None);
+    };
+    let client = welcome::welcome(greeted, pending, worker, begun, deadline).await?;
     drop(in_setup);
     Ok(Some(client))
 }

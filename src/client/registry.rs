@@ -27,6 +27,8 @@ pub enum Activity {
     HoldsServer = 2,
     /// It does not read what it asked for.
     DoesNotRead = 3,
+    /// It has a server, and has sent the beginning of a message only.
+    Unfinished = 4,
 }
 
 /// A client's entry.
@@ -200,7 +202,8 @@ impl Registry {
                 && over(since, live.idle_in_transaction_timeout)
             {
                 Kick::HOLDING
-            } else if activity == Activity::DoesNotRead as u8
+            } else if (activity == Activity::DoesNotRead as u8
+                || activity == Activity::Unfinished as u8)
                 && over(since, live.client_stall_timeout)
             {
                 Kick::STALLED

@@ -8,6 +8,7 @@ use super::backlog::{Backlog, give_buffer, take_buffer};
 use super::registry::Activity;
 use super::serve::{Attachment, Client, End, PIECE_MAX};
 use crate::net::buffer::Chunk;
+use crate::pool::Lease;
 use crate::server::{CloseReason, Server};
 use crate::state::PinReason;
 use crate::state::pipeline::Surprise;
@@ -46,6 +47,11 @@ impl Client {
                 self.worker.shard.count.client_bytes_sent.add(written as u64);
                 Poll::Ready(Ok(()))
             }
+            // Nobody reads any more, but what was sent is still carried out.
+            Poll::Ready(Err(_)) if self.leaving => {
+                self.to_client = Backlog::Empty;
+                Poll::Ready(Ok(()))
+            }
             Poll::Ready(Err(_)) => Poll::Ready(Err(End::Gone)),
             Poll::Pending => {
                 self.mark_not_reading();
@@ -62,15 +68,11 @@ impl Client {
     }
 
     pub(super) fn poll_attached(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        if self.leaving && self.is_served() {
-            return Poll::Ready(Err(End::Terminated));
-        }
         let mut moved = false;
         if !self.to_server.is_empty() && self.poll_to_server(cx)?.is_ready() {
             moved = true;
         }
         if !self.to_client.is_empty() && self.poll_to_client(cx)?.is_ready() {
-            self.mark(Activity::Busy, clock::now());
             moved = true;
         }
         if self.to_server.is_empty() {
@@ -89,19 +91,44 @@ impl Client {
         {
             moved = true;
         }
+        let Attachment::Attached(lease) = &self.attachment else { return Poll::Ready(Ok(())) };
+        if self.leaving
+            && self.to_server.is_empty()
+            && self.to_client.is_empty()
+            && lease.server.side.pipeline.waits_for_client()
+        {
+            return Poll::Ready(Err(End::Terminated));
+        }
+        let activity = if moved { Activity::Busy } else { self.activity(lease) };
+        if !self.entered.does(activity) {
+            self.mark(activity, clock::now());
+        }
         if moved { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    /// True if everything that was asked is answered.
-    fn is_served(&self) -> bool {
-        let Attachment::Attached(lease) = &self.attachment else { return true };
-        self.to_server.is_empty() && lease.server.side.pipeline.waits_for_client()
+    /// What is waited for while nothing moves.
+    fn activity(&self, lease: &Lease) -> Activity {
+        let pipeline = &lease.server.side.pipeline;
+        if !self.to_client.is_empty() {
+            Activity::DoesNotRead
+        } else if self.session.is_streaming() && self.to_server.is_empty() {
+            // Whatever is due, the server cannot come to it.
+            Activity::Unfinished
+        } else if !self.to_server.is_empty() || !pipeline.waits_for_client() {
+            Activity::Busy
+        } else if !self.inbound.is_empty() {
+            Activity::Unfinished
+        } else if pipeline.is_settled() && self.session.pin.is_some() {
+            Activity::Idle
+        } else {
+            Activity::HoldsServer
+        }
     }
 
     fn may_read_client(&self) -> bool {
         let Attachment::Attached(lease) = &self.attachment else { return false };
-        !self.leaving
-            && self.to_server.is_empty()
+        self.to_server.is_empty()
+            && !self.leaving
             && self.inbound.len() <= STATEMENT_MAX + PIECE_MAX
             && lease.server.side.pipeline.has_room()
     }
@@ -135,6 +162,7 @@ impl Client {
         match self.session.extent(bytes, PIECE_MAX, &limits).map_err(End::Fault)? {
             Extent::Incomplete => return Ok(0),
             Extent::Terminate => {
+                // PostgreSQL, too, comes to it after what was sent before.
                 self.leaving = true;
                 return Ok(bytes.len());
             }
@@ -178,10 +206,6 @@ impl Client {
             self.to_server = Backlog::Bytes(out, 0);
         }
         self.pin_if_due();
-        if self.entered.does(Activity::HoldsServer) {
-            self.mark(Activity::Busy, clock::now());
-        }
-        // PostgreSQL would finish what was asked before the good-bye.
         self.leaving |= done.terminate;
         Ok(if done.terminate { bytes.len() } else { done.consumed })
     }
@@ -324,13 +348,8 @@ impl Client {
         if side.pipeline.is_settled() {
             self.worker.shard.count.transactions.one();
         }
-        let idle = side.pipeline.is_settled();
         let tainted = side.pipeline.is_tainted();
-        if !tainted && (!idle || self.session.pin.is_some()) {
-            if idle {
-                // Pinned, and between transactions: idle like any other client.
-                self.mark(Activity::Idle, now);
-            }
+        if !tainted && (!side.pipeline.is_settled() || self.session.pin.is_some()) {
             return;
         }
         let clean = lease.server.passing == Passing::Nothing

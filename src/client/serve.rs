@@ -13,6 +13,7 @@ use crate::pool::seat::Kick;
 use crate::pool::{BorrowError, Lease, Patience, Pool};
 use crate::server::CloseReason;
 use crate::server::reset::Cleaning;
+use crate::state::reply::Passing;
 use crate::state::session::{ClientFault, Extent, Limits, STATEMENT_MAX, Session};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::GaugeGuard;
@@ -48,6 +49,8 @@ pub enum End {
     IdleInTransaction,
     /// It did not read.
     Stalled,
+    /// It did not finish its message.
+    Unfinished,
     /// pgweir stops.
     Shutdown,
     /// Not at all: it goes on, on another thread.
@@ -66,7 +69,8 @@ impl End {
             Self::ServerFatal => "ended by the server",
             Self::IdleTimeout => "idle_client_timeout or max_client_lifetime",
             Self::IdleInTransaction => "idle_in_transaction_timeout",
-            Self::Stalled => "client_stall_timeout",
+            Self::Stalled => "client_stall_timeout, not reading",
+            Self::Unfinished => "client_stall_timeout, message unfinished",
             Self::Shutdown => "shutting down",
             Self::Moves => "moved to another thread",
         }
@@ -99,6 +103,10 @@ impl End {
             Self::IdleInTransaction => (
                 SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
                 "terminating connection due to idle-in-transaction timeout",
+            ),
+            Self::Unfinished => (
+                SqlState::PROTOCOL_VIOLATION,
+                "terminating connection because its message was not finished in time",
             ),
             Self::Shutdown => {
                 (SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
@@ -133,10 +141,12 @@ pub struct Client {
     pub(super) pinned: Option<Box<super::relay::PinnedSince>>,
     /// When the batch under way came.
     pub(super) asked: Option<Instant>,
-    /// It has said good-bye, and what it asked before is still answered.
-    pub(super) leaving: bool,
     /// Skip up to the next `Sync`: the batch before it was refused.
     skipping: bool,
+    /// It said good-bye, and what it sent before is still being carried out.
+    pub(super) leaving: bool,
+    /// It has got the beginning of a message: nothing can be said to it any more.
+    cut_short: bool,
     process_id: u32,
     limits: Limits,
     /// The revision of the configuration that `limits` is of.
@@ -174,8 +184,9 @@ impl Client {
             entered,
             pinned: None,
             asked: None,
-            leaving: false,
             skipping: false,
+            leaving: false,
+            cut_short: false,
             process_id,
             limits: worker.shared.live().limits,
             limits_of: None,
@@ -245,21 +256,33 @@ impl Client {
         if kicks.has(Kick::STOP) {
             return Some(End::Shutdown);
         }
+        // What it was told of may have ended since.
         if kicks.has(Kick::STALLED) {
-            seat.clear(Kick::STALLED);
             if self.entered.does(Activity::DoesNotRead) {
                 return Some(End::Stalled);
             }
+            if self.entered.does(Activity::Unfinished) {
+                return Some(End::Unfinished);
+            }
+            seat.clear(Kick::STALLED);
         }
-        match self.attachment {
+        if kicks.has(Kick::HOLDING) {
+            if self.entered.does(Activity::HoldsServer) {
+                return Some(End::IdleInTransaction);
+            }
+            seat.clear(Kick::HOLDING);
+        }
+        if kicks.has(Kick::IDLE) {
+            if self.entered.does(Activity::Idle) {
+                return Some(End::IdleTimeout);
+            }
+            seat.clear(Kick::IDLE);
+        }
+        match &self.attachment {
             Attachment::Detached => {
                 seat.clear(Kick::CANCEL);
-                seat.clear(Kick::HOLDING);
                 if kicks.has(Kick::DRAIN) && self.inbound.is_empty() {
                     return Some(End::Shutdown);
-                }
-                if kicks.has(Kick::IDLE) {
-                    return Some(End::IdleTimeout);
                 }
                 if kicks.has(Kick::MOVE) {
                     seat.clear(Kick::MOVE);
@@ -274,19 +297,11 @@ impl Client {
                 self.give_up_waiting(&BorrowError::Cancelled);
             }
             Attachment::Waiting { .. } => {}
-            Attachment::Attached(_) => {
+            Attachment::Attached(lease) => {
                 seat.clear(Kick::CANCEL);
-                if kicks.has(Kick::IDLE) || kicks.has(Kick::DRAIN) {
-                    seat.clear(Kick::IDLE);
-                    // Pinned, and between transactions: it is told like any idle client.
-                    if self.entered.does(Activity::Idle) && self.inbound.is_empty() {
-                        let drain = kicks.has(Kick::DRAIN);
-                        return Some(if drain { End::Shutdown } else { End::IdleTimeout });
-                    }
-                }
-                seat.clear(Kick::HOLDING);
-                if kicks.has(Kick::HOLDING) && self.entered.does(Activity::HoldsServer) {
-                    return Some(End::IdleInTransaction);
+                let between = lease.server.side.pipeline.is_settled() && self.to_server.is_empty();
+                if kicks.has(Kick::DRAIN) && between && self.inbound.is_empty() {
+                    return Some(End::Shutdown);
                 }
             }
         }
@@ -296,7 +311,10 @@ impl Client {
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         if !self.to_client.is_empty() {
             ready!(self.poll_to_client(cx))?;
-            self.mark(Activity::Idle, clock::now());
+            // It read late, with nobody waiting for it.
+            if self.entered.does(Activity::DoesNotRead) {
+                self.mark(Activity::Idle, clock::now());
+            }
         }
         if self.leaving {
             return Poll::Ready(Err(End::Terminated));
@@ -487,6 +505,7 @@ impl Client {
     }
 
     fn release_server(&mut self, lease: Lease, end: End) {
+        self.cut_short = matches!(lease.server.passing, Passing::Forward(_));
         let pipeline = &lease.server.side.pipeline;
         let answered =
             pipeline.is_answered() && self.to_server.is_empty() && !self.session.is_streaming();
@@ -506,7 +525,9 @@ impl Client {
         let bytes = words.to_bytes();
         let farewell = async {
             std::future::poll_fn(|cx| self.to_client.poll_write(cx, &mut self.stream)).await?;
-            self.stream.write_all(&bytes).await?;
+            if !self.cut_short {
+                self.stream.write_all(&bytes).await?;
+            }
             self.stream.shutdown().await?;
             io::Result::Ok(())
         };

@@ -13,11 +13,12 @@ use crate::telemetry::clock;
 use crate::telemetry::metrics::GaugeKind;
 use crate::wire::{SqlState, encode};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Longest `application_name` that PostgreSQL keeps whole.
 const NAME_MAX: usize = 63;
 
-/// Welcomes the client. `owed` goes out in the same write.
+/// Welcomes the client, who has been coming in since `begun`. `owed` goes out in the same write.
 ///
 /// # Errors
 /// [`Rejection`]; the client was told why.
@@ -25,8 +26,17 @@ pub async fn welcome(
     mut greeted: Greeted,
     mut owed: Vec<u8>,
     worker: &Arc<Worker>,
+    begun: Instant,
+    deadline: tokio::time::Instant,
 ) -> Result<Box<Client>, Rejection> {
-    let (pool, reported) = match prepare(&greeted, worker).await {
+    let prepared = tokio::time::timeout_at(deadline, prepare(&greeted, worker)).await;
+    let prepared = prepared.unwrap_or_else(|_| {
+        Err(BorrowError::Timeout {
+            waited: clock::now().saturating_duration_since(begun),
+            cause: "client_login_timeout was over",
+        })
+    });
+    let (pool, reported) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             owed.extend_from_slice(&fatal(&error.to_message()));
@@ -54,7 +64,8 @@ pub async fn welcome(
     let mut client = Box::new(client);
     let values = reported.iter().map(|(name, value)| (&**name, &**value));
     client.learn_of_server(values);
-    client.stream.write_all(&owed).await.map_err(|_| Rejection::Malformed)?;
+    let told = tokio::time::timeout_at(deadline, client.stream.write_all(&owed)).await;
+    told.map_err(|_| Rejection::Timeout)?.map_err(|_| Rejection::Malformed)?;
     Ok(client)
 }
 

@@ -17,7 +17,7 @@ use crate::wire::{BackendTag, backend, encode};
 use cancel::CancelTarget;
 use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 /// Largest message waited for outside of the data path.
@@ -208,21 +208,38 @@ impl Server {
         Ok(self)
     }
 
+    /// Terminate and the end of the stream. The latter counts where a client left half a message
+    /// behind: PostgreSQL would take the former for a part of it and wait for the rest.
+    fn poll_say_goodbye(
+        &mut self,
+        cx: &mut Context<'_>,
+        words: &mut &[u8],
+    ) -> Poll<io::Result<()>> {
+        while !words.is_empty() {
+            let written = ready!(self.stream.poll_write(cx, words))?;
+            *words = words.get(written..).unwrap_or_default();
+        }
+        ready!(self.stream.poll_flush(cx))?;
+        self.stream.poll_shutdown(cx)
+    }
+
     /// Says good-bye and waits until PostgreSQL has let go of the connection's slot.
     ///
     /// The backend closes its socket as the last thing it does, so the end of the stream is the
     /// proof that the slot is free. `patience` bounds the wait.
     pub async fn close(mut self, patience: Duration) {
-        let farewell = async {
-            // Where it waits for the rest of a message, only the end of the stream tells it.
-            self.stream.write_all(&encode::TERMINATE).await?;
-            self.stream.shutdown().await?;
-            let mut sink = Vec::new();
-            while self.stream.read_append(&mut sink).await? > 0 {
-                sink.clear();
+        let mut words = encode::TERMINATE.as_slice();
+        let mut sink = [0_u8; 4096];
+        // Reading and writing at the same time: a backend that still sends does not read.
+        let farewell = std::future::poll_fn(|cx| {
+            let _ = self.poll_say_goodbye(cx, &mut words);
+            loop {
+                match ready!(self.stream.poll_read(cx, &mut sink)) {
+                    Ok(0) | Err(_) => return Poll::Ready(()),
+                    Ok(_) => {}
+                }
             }
-            io::Result::Ok(())
-        };
+        });
         // Whether it answered or not: after this the connection is dropped.
         let _ = tokio::time::timeout(patience, farewell).await;
     }

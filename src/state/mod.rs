@@ -1,8 +1,11 @@
 //! Layer 2, pure. What a stream of messages means: the ledger of replies, a client's virtual
 //! session, prepared statements, settings, and the reasons for which a client keeps its server.
 
+mod batch;
+pub mod due;
 #[cfg(test)]
 mod model_tests;
+mod naming;
 pub mod pin;
 pub mod pipeline;
 pub mod prelude;
@@ -12,6 +15,7 @@ pub mod session;
 pub mod settings;
 pub mod sql;
 pub mod statement;
+mod streaming;
 #[cfg(test)]
 mod test_support;
 pub mod transaction;

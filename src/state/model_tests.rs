@@ -7,7 +7,7 @@
 use super::pipeline::Surprise;
 use super::prelude;
 use super::reply::{self, Event, Outgoing, Passing};
-use super::session::{Extent, ServerSide, Session};
+use super::session::{Extent, Limits, ServerSide, Session};
 use super::test_support::{LIMITS, Table, frontend, settings};
 use crate::wire::frame::{self, Frame};
 use crate::wire::frontend::{Bind, Object, Parse, query_text};
@@ -318,7 +318,8 @@ impl Proxy {
         let server = &mut self.servers[client.server.expect("a server")];
         let mut out = Vec::new();
         if server.side.pipeline.is_settled() {
-            prelude::write(&mut server.side, &client.session.settings, 3, &mut out);
+            let limits = Limits { server_statements_max: 3, ..LIMITS };
+            prelude::write(&mut server.side, &client.session.settings, &limits, &mut out);
         }
         let done = client
             .session

@@ -7,123 +7,11 @@
 //! Sources: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-EXT-QUERY>,
 //! <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY>
 
-use super::prepared::{Prepared, Unnamed};
+pub use super::due::{Expected, Fate, Miscarriage, Surprise, Undo};
+use super::prepared::Unnamed;
 use super::transaction::TransactionStatus;
 use crate::wire::BackendTag;
 use std::collections::VecDeque;
-use std::sync::Arc;
-
-/// What answers a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expected {
-    /// `ParseComplete`, for `Parse`.
-    ParseComplete,
-    /// `BindComplete`, for `Bind`.
-    BindComplete,
-    /// `RowDescription` or `NoData`, perhaps after `ParameterDescription`, for `Describe`.
-    Description,
-    /// Rows or a copy, then the end of the command, for `Execute`.
-    Execution,
-    /// `CloseComplete`, for `Close`.
-    CloseComplete,
-    /// `ReadyForQuery`, for `Sync`.
-    ReadyForQuery,
-    /// Anything up to `ReadyForQuery`, for `Query`.
-    Query,
-    /// `FunctionCallResponse` and `ReadyForQuery`, for `FunctionCall`.
-    FunctionCall,
-}
-
-impl Expected {
-    /// True if a `ReadyForQuery` comes with it, and the end of an implicit transaction.
-    fn ends_batch(self) -> bool {
-        matches!(self, Self::ReadyForQuery | Self::Query | Self::FunctionCall)
-    }
-}
-
-/// What is done with a reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It is the client's.
-    Forward,
-    /// It answers what pgweir put between the client's messages; an error in it is the client's.
-    Swallow,
-    /// It answers what pgweir sent ahead; an error in it means the server is not as wanted.
-    Prelude,
-}
-
-/// How to take back what was assumed when a message was sent, should it fail or be skipped.
-pub enum Undo {
-    /// Nothing was assumed.
-    Nothing,
-    /// The client has no statement of this name, and the server none of this number.
-    Parsed {
-        /// The client's name for it.
-        name: Box<[u8]>,
-        /// Its number.
-        id: u64,
-    },
-    /// The client has no statement of this name; that of the server was there before.
-    Named {
-        /// The client's name for it.
-        name: Box<[u8]>,
-        /// Its number.
-        id: u64,
-    },
-    /// The server has no statement of this number.
-    Injected(u64),
-    /// The server still has the statement of this number.
-    Evicted(u64),
-    /// The client still has the statement.
-    Closed {
-        /// The client's name for it.
-        name: Box<[u8]>,
-        /// What it means.
-        statement: Arc<Prepared>,
-    },
-    /// The client's unnamed statement is what it was, unless replacing it failed halfway.
-    Unnamed(Option<Box<Unnamed>>),
-    /// Nobody knows which unnamed statement the server has.
-    ServerUnnamed,
-}
-
-impl Undo {
-    /// True if it is about the client's statement `name`, or the server's of number `id`.
-    #[must_use]
-    pub fn is_about(&self, wanted: &[u8], number: Option<u64>) -> bool {
-        match self {
-            Self::Parsed { name, id } | Self::Named { name, id } => {
-                **name == *wanted || Some(*id) == number
-            }
-            Self::Closed { name, .. } => **name == *wanted,
-            Self::Injected(id) | Self::Evicted(id) => Some(*id) == number,
-            Self::Nothing | Self::Unnamed(_) | Self::ServerUnnamed => false,
-        }
-    }
-
-    fn is_about_named(&self) -> bool {
-        !matches!(self, Self::Nothing | Self::Unnamed(_) | Self::ServerUnnamed)
-    }
-
-    /// Bytes that are held for it.
-    fn size(&self) -> usize {
-        match self {
-            Self::Unnamed(Some(unnamed)) => unnamed.tail.as_ref().map_or(0, |tail| tail.len()),
-            Self::Parsed { name, .. } | Self::Named { name, .. } => name.len(),
-            Self::Closed { name, statement } => name.len() + statement.tail.len(),
-            _ => 0,
-        }
-    }
-}
-
-/// How a message came to nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Miscarriage {
-    /// The server refused it.
-    Failed,
-    /// The server skipped it, because one before it failed.
-    Skipped,
-}
 
 enum Due {
     Reply {
@@ -156,26 +44,6 @@ impl Due {
     }
 }
 
-/// A message that nothing on the ledger explains. The server is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Surprise {
-    /// A reply of a kind that was not due.
-    #[error("server sent a message of type {tag:#04x} that nobody asked for")]
-    NotDue {
-        /// Its type.
-        tag: u8,
-    },
-    /// A message that cannot be read.
-    #[error("server sent a malformed message of type {tag:#04x}")]
-    Malformed {
-        /// Its type.
-        tag: u8,
-    },
-    /// What was sent ahead of the client's message was refused.
-    #[error("server refused the client's settings")]
-    Prelude,
-}
-
 /// Replies due from one server.
 pub struct Pipeline {
     due: VecDeque<Due>,
@@ -192,6 +60,8 @@ pub struct Pipeline {
     stray_syncs: u32,
     /// A batch was begun, and its `Sync` was not sent: its implicit transaction is open.
     unsynced: bool,
+    /// Nothing yet makes the server answer what was sent: it waits for more.
+    silent: bool,
 }
 
 /// Most replies that may be due: a client further ahead waits.
@@ -211,6 +81,7 @@ impl Default for Pipeline {
             copy_in: false,
             stray_syncs: 0,
             unsynced: false,
+            silent: false,
         }
     }
 }
@@ -252,7 +123,7 @@ impl Pipeline {
     /// True if no reply is due and no copy runs: whoever waits, waits for the client.
     #[must_use]
     pub fn waits_for_client(&self) -> bool {
-        self.due.is_empty() || self.copy_in
+        self.due.is_empty() || self.copy_in || self.silent
     }
 
     /// State of the transaction block as of the last `ReadyForQuery`.
@@ -366,7 +237,13 @@ impl Pipeline {
         }
         self.unsynced =
             !matches!(expected, Expected::ReadyForQuery | Expected::Query | Expected::FunctionCall);
+        self.silent = self.unsynced;
         self.push_due(Due::Reply { expected, fate, undo });
+    }
+
+    /// The client asked the server to send what it has.
+    pub fn note_flush(&mut self) {
+        self.silent = false;
     }
 
     /// A message was not sent, but answered by `bytes` when its turn comes.

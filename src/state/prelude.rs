@@ -6,8 +6,9 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-SET>
 
+use super::naming::evict;
 use super::pipeline::{Expected, Fate, Undo};
-use super::session::{Limits, ServerSide, ServerUnnamed, evict};
+use super::session::{Limits, ServerSide, ServerUnnamed};
 use super::settings::Settings;
 use super::transaction::TransactionStatus;
 use crate::wire::{FrontendTag, encode};

@@ -241,7 +241,7 @@ fn look_at(
             if let Some(discarded) = discarded {
                 server.statements.clear();
                 server.unnamed = super::session::ServerUnnamed::Unknown;
-                client.deallocated_all();
+                client.deallocated_all(discarded == Discarded::All);
                 seen(Event::Discarded(discarded));
             }
             Ok(fate)

@@ -5,16 +5,16 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-flow.html>
 
+use super::batch::check_frontend_tag;
+use super::naming::{Destination, nudge};
 use super::pin::PinReason;
-use super::pipeline::{Expected, Fate, Miscarriage, Pipeline, Undo};
-use super::prepared::{
-    ClientStatements, Prepared, SERVER_NAME_PREFIX, ServerName, ServerStatements, Token, Unnamed,
-};
+use super::pipeline::{Expected, Miscarriage, Pipeline, Undo};
+use super::prepared::{ClientStatements, Prepared, ServerStatements, Token, Unnamed};
 use super::settings::Settings;
 use super::statement::{self, Effects, Options};
 use crate::wire::frame::{self, Frame};
 use crate::wire::frontend::{Bind, Object, Parse, query_text};
-use crate::wire::{FrameError, FrontendTag, HEADER_LEN, Header, encode};
+use crate::wire::{FrameError, FrontendTag, encode};
 use std::sync::Arc;
 
 /// Largest statement text (in bytes, with its frame) that is looked at or kept: a larger one is
@@ -23,9 +23,6 @@ pub const STATEMENT_MAX: usize = 1 << 20;
 
 /// Most bytes produced for a server in one go: what an expansion can make us buffer.
 const OUT_MAX: usize = 1 << 20;
-
-/// A statement beyond what a server keeps is closed at once when this many are over the limit.
-const STATEMENTS_SLACK: usize = 4;
 
 /// Where statements with the same text become one; behind a lock in the proxy.
 pub trait Intern {
@@ -64,20 +61,20 @@ pub struct Session {
     pub pin: Option<PinReason>,
     /// Its named statements.
     pub statements: ClientStatements,
-    unnamed: Option<Box<Unnamed>>,
-    unnamed_count: u64,
-    seen: Effects,
+    pub(super) unnamed: Option<Box<Unnamed>>,
+    pub(super) unnamed_count: u64,
+    pub(super) seen: Effects,
     /// It has changed settings since it got its server: what it parses is for itself alone.
-    settings_touched: bool,
-    options: Options,
+    pub(super) settings_touched: bool,
+    pub(super) options: Options,
     /// What is left of a message that is streamed.
-    streaming: Streaming,
-    discarding: Discarding,
+    pub(super) streaming: Streaming,
+    pub(super) discarding: Discarding,
 }
 
 /// How far a `DISCARD` or `DEALLOCATE` is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Discarding {
+pub(super) enum Discarding {
     No,
     /// It is bound, and may be executed next.
     Bound,
@@ -86,7 +83,7 @@ enum Discarding {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Streaming {
+pub(super) enum Streaming {
     No,
     Forward(usize),
     Discard(usize),
@@ -255,136 +252,6 @@ impl Session {
         self.streaming != Streaming::No
     }
 
-    /// How much of `input` should be sent together. Whole batches are, so that a client which
-    /// vanishes leaves no half of one on a server; `piece_max` bounds what is gathered for it.
-    ///
-    /// # Errors
-    /// [`ClientFault`] for what can be no client's message.
-    pub fn extent(
-        &self,
-        input: &[u8],
-        piece_max: usize,
-        limits: &Limits,
-    ) -> Result<Extent, ClientFault> {
-        if self.is_streaming() {
-            return Ok(if input.is_empty() {
-                Extent::Incomplete
-            } else {
-                Extent::Piece(input.len())
-            });
-        }
-        let mut rest = input;
-        let mut batch = 0;
-        while let Some(header) = read_header(rest, limits)? {
-            let tag = FrontendTag(header.tag);
-            if header.frame_len > rest.len() {
-                let at = input.len() - rest.len();
-                if streams(tag, header.frame_len, rest) {
-                    return Ok(Extent::Piece(input.len()));
-                }
-                return Ok(match (batch, at) {
-                    (0, at) if at >= piece_max => Extent::Piece(at),
-                    (0, _) => Extent::Incomplete,
-                    (batch, _) => Extent::Batch(batch),
-                });
-            }
-            if tag == FrontendTag::TERMINATE && rest.len() == input.len() {
-                return Ok(Extent::Terminate);
-            }
-            rest = rest.get(header.frame_len..).unwrap_or_default();
-            if ends_batch(tag) {
-                batch = input.len() - rest.len();
-            }
-        }
-        let whole = input.len() - rest.len();
-        Ok(match batch {
-            0 if whole >= piece_max => Extent::Piece(whole),
-            0 => Extent::Incomplete,
-            batch => Extent::Batch(batch),
-        })
-    }
-
-    /// Drops the copy messages that a client without a server sends late, after its copy failed.
-    ///
-    /// PostgreSQL ignores them too. Returns the bytes done with.
-    pub fn discard_late_copy(
-        &mut self,
-        input: &[u8],
-        limits: &Limits,
-    ) -> Result<usize, ClientFault> {
-        let mut rest = input;
-        // What was begun on a server that is gone goes the same way.
-        if let Streaming::Discard(left) | Streaming::Forward(left) = self.streaming {
-            let take = left.min(rest.len());
-            rest = rest.get(take..).unwrap_or_default();
-            self.streaming =
-                if take < left { Streaming::Discard(left - take) } else { Streaming::No };
-        }
-        while let Some(header) = read_header(rest, limits)? {
-            if !is_copy(FrontendTag(header.tag)) {
-                break;
-            }
-            let take = header.frame_len.min(rest.len());
-            rest = rest.get(take..).unwrap_or_default();
-            if take < header.frame_len {
-                self.streaming = Streaming::Discard(header.frame_len - take);
-            }
-        }
-        Ok(input.len() - rest.len())
-    }
-
-    /// Drops the messages of a batch that was refused, up to and with the one that ends it.
-    ///
-    /// Returns the bytes done with, and whether the end was among them: then a `ReadyForQuery`
-    /// is owed.
-    ///
-    /// # Errors
-    /// [`ClientFault`] for what can be no client's message.
-    pub fn skip_batch(
-        &mut self,
-        input: &[u8],
-        limits: &Limits,
-    ) -> Result<(usize, bool), ClientFault> {
-        let mut rest = input;
-        loop {
-            if let Streaming::Discard(left) | Streaming::Forward(left) = self.streaming {
-                let take = left.min(rest.len());
-                rest = rest.get(take..).unwrap_or_default();
-                self.streaming =
-                    if take < left { Streaming::Discard(left - take) } else { Streaming::No };
-                if rest.is_empty() {
-                    return Ok((input.len(), false));
-                }
-            }
-            let Some(header) = read_header(rest, limits)? else {
-                return Ok((input.len() - rest.len(), false));
-            };
-            let tag = FrontendTag(header.tag);
-            let take = header.frame_len.min(rest.len());
-            let ends =
-                matches!(tag, FrontendTag::SYNC | FrontendTag::QUERY | FrontendTag::FUNCTION_CALL);
-            if take < header.frame_len {
-                if ends {
-                    // Its end must be seen to answer in its place.
-                    if !streams(tag, header.frame_len, rest) {
-                        return Ok((input.len() - rest.len(), false));
-                    }
-                    self.streaming = Streaming::Discard(header.frame_len - take);
-                    return Ok((input.len(), true));
-                }
-                self.streaming = Streaming::Discard(header.frame_len - take);
-                return Ok((input.len(), false));
-            }
-            if tag == FrontendTag::TERMINATE {
-                return Ok((input.len() - rest.len(), true));
-            }
-            rest = rest.get(take..).unwrap_or_default();
-            if ends {
-                return Ok((input.len() - rest.len(), true));
-            }
-        }
-    }
-
     /// Turns the front of the client's stream into what the server is sent.
     ///
     /// Stops at the end of the whole messages, or when enough is in `out`.
@@ -458,182 +325,6 @@ impl Session {
         self.discarding != Discarding::Waits
     }
 
-    /// True if what `frame` means depends on a batch whose outcome is not known yet.
-    fn is_in_doubt(&self, frame: Frame<'_>, server: &ServerSide, intern: &mut dyn Intern) -> bool {
-        let body = frame.body();
-        match FrontendTag(frame.tag) {
-            FrontendTag::PARSE => Parse::read(body)
-                .is_some_and(|parse| self.parse_in_doubt(&parse, &server.pipeline, intern)),
-            FrontendTag::BIND => Bind::read(body)
-                .is_some_and(|bind| self.name_in_doubt(bind.statement, &server.pipeline)),
-            FrontendTag::DESCRIBE => match Object::read(body) {
-                Some(Object::Statement(name)) => self.name_in_doubt(name, &server.pipeline),
-                _ => false,
-            },
-            FrontendTag::CLOSE => match Object::read(body) {
-                Some(Object::Statement(name)) if !name.is_empty() => {
-                    server.pipeline.is_in_doubt(|undo| undo.is_about(name, None), true)
-                }
-                _ => false,
-            },
-            _ => false,
-        }
-    }
-
-    fn parse_in_doubt(
-        &self,
-        parse: &Parse<'_>,
-        pipeline: &Pipeline,
-        intern: &mut dyn Intern,
-    ) -> bool {
-        if parse.name.is_empty() || pipeline.assumes_nothing() {
-            return false;
-        }
-        let id = self.statements.get(parse.name).map_or_else(
-            || {
-                let effects = statement::effects(parse.query, Options::default());
-                intern.intern(parse.tail, effects, &self.settings).id
-            },
-            |known| known.id,
-        );
-        pipeline.is_in_doubt(|undo| undo.is_about(parse.name, Some(id)), true)
-    }
-
-    fn name_in_doubt(&self, name: &[u8], pipeline: &Pipeline) -> bool {
-        if name.is_empty() {
-            return pipeline.is_unnamed_in_doubt();
-        }
-        let id = self.statements.get(name).map(|statement| statement.id);
-        pipeline.is_in_doubt(|undo| undo.is_about(name, id), false)
-    }
-
-    fn stream(&mut self, rest: &mut &[u8], out: &mut Vec<u8>) {
-        let (Streaming::Forward(left) | Streaming::Discard(left)) = self.streaming else { return };
-        let (piece, behind) = rest.split_at(left.min(rest.len()));
-        *rest = behind;
-        let left = left - piece.len();
-        if let Streaming::Forward(_) = self.streaming {
-            out.extend_from_slice(piece);
-            self.streaming = if left > 0 { Streaming::Forward(left) } else { Streaming::No };
-        } else {
-            self.streaming = if left > 0 { Streaming::Discard(left) } else { Streaming::No };
-        }
-    }
-
-    /// Begins a message that is too large to wait for. False if it should be waited for.
-    fn begin_stream(
-        &mut self,
-        server: &mut ServerSide,
-        limits: &Limits,
-        rest: &mut &[u8],
-        out: &mut Vec<u8>,
-        requests: &mut Requests,
-    ) -> Result<bool, ClientFault> {
-        let Some(header) = read_header(rest, limits)? else {
-            return Ok(false);
-        };
-        let tag = FrontendTag(header.tag);
-        if !streams(tag, header.frame_len, rest) {
-            return Ok(false);
-        }
-        if server.pipeline.is_skipping() {
-            self.streaming = Streaming::Discard(header.frame_len);
-            return Ok(true);
-        }
-        match tag {
-            FrontendTag::QUERY => {
-                self.pin(PinReason::LargeStatement);
-                let previous = self.unnamed.take();
-                server.unnamed = ServerUnnamed::Unknown;
-                server.pipeline.push(Expected::Query, Fate::Forward, Undo::Unnamed(previous));
-                requests.simple += 1;
-            }
-            FrontendTag::PARSE => return self.begin_large_parse(server, header, rest, out),
-            FrontendTag::FUNCTION_CALL => {
-                self.observe_function_call(rest.get(HEADER_LEN..).unwrap_or_default());
-                server.pipeline.push(Expected::FunctionCall, Fate::Forward, Undo::Nothing);
-                requests.simple += 1;
-            }
-            FrontendTag::BIND => return self.begin_large_bind(server, header, limits, rest, out),
-            _ => {}
-        }
-        self.streaming = Streaming::Forward(header.frame_len);
-        Ok(true)
-    }
-
-    /// A `Parse` that is too large to be kept. It keeps the client's name for it: the server is the
-    /// client's own from here.
-    fn begin_large_parse(
-        &mut self,
-        server: &mut ServerSide,
-        header: Header,
-        rest: &mut &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<bool, ClientFault> {
-        let malformed = ClientFault::Frame(FrameError::Malformed { tag: header.tag });
-        let body = rest.get(HEADER_LEN..).unwrap_or_default();
-        let mut text = body;
-        let Some(name) = frame::take_cstr(&mut text) else {
-            return if body.len() > NAMES_MAX { Err(malformed) } else { Ok(false) };
-        };
-        if !name.is_empty() && self.name_in_doubt(name, &server.pipeline) {
-            return Ok(false);
-        }
-        self.pin(PinReason::LargeStatement);
-        let left = header.body_len().checked_sub(body.len() - text.len()).ok_or(malformed)?;
-        let known = self.statements.get(name).map(Arc::clone);
-        let (name, undo) = match known {
-            _ if name.is_empty() => {
-                (Name::Verbatim(name), self.replace_unnamed(server, None, Effects::NONE))
-            }
-            // The server refuses the second one of a name.
-            Some(known) => {
-                ensure(server, &known, out);
-                (Name::Ours(ServerName::new(known.id)), Undo::Nothing)
-            }
-            None => (Name::of_client(name), Undo::Nothing),
-        };
-        let length = u32::try_from(4 + name.len() + 1 + left).map_err(|_| malformed)?;
-        out.push(FrontendTag::PARSE.0);
-        out.extend_from_slice(&length.to_be_bytes());
-        encode::cstr(out, &name);
-        server.pipeline.push(Expected::ParseComplete, Fate::Forward, undo);
-        *rest = text;
-        self.streaming = if left > 0 { Streaming::Forward(left) } else { Streaming::No };
-        Ok(true)
-    }
-
-    /// A `Bind` whose values do not fit a buffer: its names are at hand, the rest is streamed.
-    fn begin_large_bind(
-        &mut self,
-        server: &mut ServerSide,
-        header: Header,
-        limits: &Limits,
-        rest: &mut &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<bool, ClientFault> {
-        let malformed = ClientFault::Frame(FrameError::Malformed { tag: header.tag });
-        let body = rest.get(HEADER_LEN..).unwrap_or_default();
-        let bind = Bind::read(body).ok_or(malformed)?;
-        let names = body.len() - bind.rest.len();
-        let values = header.body_len().checked_sub(names).ok_or(malformed)?;
-        if self.name_in_doubt(bind.statement, &server.pipeline) {
-            return Ok(false);
-        }
-        self.observe(self.effects_of(bind.statement), server, limits, Moment::InBatch, out)?;
-        let name = self.resolve(server, bind.statement, out);
-        let length = u32::try_from(4 + bind.portal.len() + 1 + name.len() + 1 + values)
-            .map_err(|_| malformed)?;
-        out.push(FrontendTag::BIND.0);
-        out.extend_from_slice(&length.to_be_bytes());
-        encode::cstr(out, bind.portal);
-        encode::cstr(out, &name);
-        server.pipeline.push(Expected::BindComplete, Fate::Forward, Undo::Nothing);
-        *rest = bind.rest;
-        self.streaming = if values > 0 { Streaming::Forward(values) } else { Streaming::No };
-        Ok(true)
-    }
-
     fn message(
         &mut self,
         frame: Frame<'_>,
@@ -681,12 +372,14 @@ impl Session {
                 to.forward(frame, Expected::Execution, Undo::Nothing);
                 if self.discarding == Discarding::Bound {
                     encode::flush(to.out);
+                    to.server.pipeline.note_flush();
                     self.discarding = Discarding::Waits;
                 }
             }
             FrontendTag::SYNC => to.forward(frame, Expected::ReadyForQuery, Undo::Nothing),
             FrontendTag::FLUSH => {
                 nudge(to.server, to.out);
+                to.server.pipeline.note_flush();
                 to.out.extend_from_slice(frame.bytes);
             }
             FrontendTag::FUNCTION_CALL => {
@@ -703,163 +396,8 @@ impl Session {
         Ok(())
     }
 
-    fn parse(
-        &mut self,
-        frame: Frame<'_>,
-        parse: &Parse<'_>,
-        to: &mut Destination<'_>,
-    ) -> Result<(), ClientFault> {
-        let effects = statement::effects(parse.query, self.options);
-        if parse.name.is_empty() {
-            let undo = self.replace_unnamed(to.server, Some(parse.tail.into()), effects);
-            to.forward(frame, Expected::ParseComplete, undo);
-            return Ok(());
-        }
-        if let Some(existing) = self.statements.get(parse.name) {
-            // The server refuses the second one of a name, if it has the first one.
-            let existing = Arc::clone(existing);
-            to.ensure(&existing);
-            to.parse_as(&existing, parse.tail, Fate::Forward, Undo::Nothing);
-            return Ok(());
-        }
-        if self.statements.len() >= to.limits.statements_max {
-            return Err(ClientFault::TooManyStatements);
-        }
-        let statement = if self.settings_touched {
-            to.intern.apart(parse.tail, effects)
-        } else {
-            to.intern.intern(parse.tail, effects, &self.settings)
-        };
-        let name: Box<[u8]> = parse.name.into();
-        self.statements.insert(name.clone(), Arc::clone(&statement));
-        let id = statement.id;
-        if to.server.statements.touch(id) {
-            let undo = Undo::Named { name, id };
-            to.server.pipeline.push_synthesized(&encode::PARSE_COMPLETE, undo);
-        } else {
-            to.make_room();
-            to.server.statements.insert(id);
-            to.parse_as(&statement, parse.tail, Fate::Forward, Undo::Parsed { name, id });
-        }
-        Ok(())
-    }
-
-    fn replace_unnamed(
-        &mut self,
-        server: &mut ServerSide,
-        tail: Option<Box<[u8]>>,
-        effects: Effects,
-    ) -> Undo {
-        self.unnamed_count += 1;
-        let token = Token { client: self.id, count: self.unnamed_count };
-        server.unnamed = ServerUnnamed::Is(token);
-        Undo::Unnamed(self.unnamed.replace(Box::new(Unnamed { token, tail, effects })))
-    }
-
-    fn bind(
-        &mut self,
-        frame: Frame<'_>,
-        bind: &Bind<'_>,
-        to: &mut Destination<'_>,
-    ) -> Result<(), ClientFault> {
-        self.discarding = Discarding::No;
-        let effects = self.effects_of(bind.statement);
-        self.observe(effects, to.server, to.limits, Moment::InBatch, to.out)?;
-        let name = self.resolve(to.server, bind.statement, to.out);
-        if let Name::Verbatim(_) = name {
-            to.forward(frame, Expected::BindComplete, Undo::Nothing);
-            return Ok(());
-        }
-        encode::message(to.out, FrontendTag::BIND.0, |out| {
-            encode::cstr(out, bind.portal);
-            encode::cstr(out, &name);
-            out.extend_from_slice(bind.rest);
-        });
-        to.server.pipeline.push(Expected::BindComplete, Fate::Forward, Undo::Nothing);
-        Ok(())
-    }
-
-    /// What running the client's statement `name` does.
-    fn effects_of(&self, name: &[u8]) -> Effects {
-        if name.is_empty() {
-            return self.unnamed.as_ref().map_or(Effects::NONE, |unnamed| unnamed.effects);
-        }
-        self.statements.get(name).map_or(Effects::NONE, |statement| statement.effects)
-    }
-
-    fn describe(&mut self, frame: Frame<'_>, name: &[u8], to: &mut Destination<'_>) {
-        let server_name = self.resolve(to.server, name, to.out);
-        if let Name::Verbatim(_) = server_name {
-            return to.forward(frame, Expected::Description, Undo::Nothing);
-        }
-        encode::message(to.out, FrontendTag::DESCRIBE.0, |out| {
-            out.push(b'S');
-            encode::cstr(out, &server_name);
-        });
-        to.server.pipeline.push(Expected::Description, Fate::Forward, Undo::Nothing);
-    }
-
-    fn close(&mut self, frame: Frame<'_>, name: &[u8], to: &mut Destination<'_>) {
-        if name.is_empty() {
-            let previous = self.unnamed.take();
-            to.server.unnamed = ServerUnnamed::Nothing;
-            return to.forward(frame, Expected::CloseComplete, Undo::Unnamed(previous));
-        }
-        match self.statements.remove(name) {
-            // The server keeps it, for whoever prepares the same text next.
-            Some(statement) => to.server.pipeline.push_synthesized(
-                &encode::CLOSE_COMPLETE,
-                Undo::Closed { name: name.into(), statement },
-            ),
-            None => {
-                encode::close_statement(to.out, &Name::of_client(name));
-                to.server.pipeline.push(Expected::CloseComplete, Fate::Forward, Undo::Nothing);
-            }
-        }
-    }
-
-    /// The name by which the server knows the client's statement `name`; sees to it that it does.
-    fn resolve<'a>(
-        &mut self,
-        server: &mut ServerSide,
-        name: &'a [u8],
-        out: &mut Vec<u8>,
-    ) -> Name<'a> {
-        if name.is_empty() {
-            self.ensure_unnamed(server, out);
-            return Name::Verbatim(name);
-        }
-        let Some(statement) = self.statements.get(name) else {
-            // The server has no statement of any client's name, and says so in its own words.
-            return Name::of_client(name);
-        };
-        let statement = Arc::clone(statement);
-        ensure(server, &statement, out);
-        Name::Ours(ServerName::new(statement.id))
-    }
-
-    fn ensure_unnamed(&mut self, server: &mut ServerSide, out: &mut Vec<u8>) {
-        let Some(unnamed) = &self.unnamed else {
-            if server.unnamed != ServerUnnamed::Nothing {
-                encode::close_statement(out, b"");
-                let undo = Undo::ServerUnnamed;
-                server.pipeline.push(Expected::CloseComplete, Fate::Swallow, undo);
-                server.unnamed = ServerUnnamed::Nothing;
-            }
-            return;
-        };
-        if server.unnamed != ServerUnnamed::Is(unnamed.token)
-            && let Some(tail) = &unnamed.tail
-        {
-            encode::parse(out, b"", tail);
-            let undo = Undo::ServerUnnamed;
-            server.pipeline.push(Expected::ParseComplete, Fate::Swallow, undo);
-            server.unnamed = ServerUnnamed::Is(unnamed.token);
-        }
-    }
-
     /// Takes note of what a statement with these effects, which is about to run, means.
-    fn observe(
+    pub(super) fn observe(
         &mut self,
         effects: Effects,
         server: &mut ServerSide,
@@ -898,7 +436,7 @@ impl Session {
     }
 
     /// A function called by number is one of those for large objects, or may be anything.
-    fn observe_function_call(&mut self, body: &[u8]) {
+    pub(super) fn observe_function_call(&mut self, body: &[u8]) {
         let oid = body.first_chunk::<4>().map(|oid| u32::from_be_bytes(*oid));
         if !oid.is_some_and(|oid| LARGE_OBJECT_FUNCTIONS.contains(&oid)) {
             self.pin(PinReason::Uncertain);
@@ -910,7 +448,7 @@ impl Session {
         std::mem::take(&mut self.seen)
     }
 
-    fn pin(&mut self, reason: PinReason) {
+    pub(super) fn pin(&mut self, reason: PinReason) {
         // A server that must be closed in the end stays so, whatever else comes.
         if self.pin.is_none_or(|current| reason.survives_discard_all() && current != reason) {
             self.pin = Some(reason);
@@ -951,48 +489,15 @@ impl Session {
     }
 
     /// The client's `DISCARD ALL` or `DEALLOCATE ALL` succeeded.
-    pub fn deallocated_all(&mut self) {
+    pub fn deallocated_all(&mut self, settings_too: bool) {
         self.statements.clear();
+        self.settings_touched &= !settings_too;
     }
 }
 
 /// True if the server may forget statements of the client.
 fn discards(effects: Effects) -> bool {
     effects.intersects(Effects::DISCARD_ALL) || effects.intersects(Effects::DEALLOCATE)
-}
-
-/// A statement's name on a server.
-enum Name<'a> {
-    /// As the client sent it.
-    Verbatim(&'a [u8]),
-    /// As the client sent it, but so that it is none of ours.
-    Escaped(Vec<u8>),
-    /// One of ours.
-    Ours(ServerName),
-}
-
-impl<'a> Name<'a> {
-    /// The name of what only the client knows by it. Ours can be guessed, and lead to statements of
-    /// other clients.
-    fn of_client(name: &'a [u8]) -> Self {
-        match name.strip_prefix(SERVER_NAME_PREFIX) {
-            // No number begins like this.
-            Some(end) => Self::Escaped([SERVER_NAME_PREFIX, b"_", end].concat()),
-            None => Self::Verbatim(name),
-        }
-    }
-}
-
-impl std::ops::Deref for Name<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Verbatim(name) => name,
-            Self::Escaped(name) => name,
-            Self::Ours(name) => name.as_bytes(),
-        }
-    }
 }
 
 /// `lo_create`, `lo_open` and so on: what drivers call by number. They leave nothing behind.
@@ -1003,155 +508,11 @@ const LARGE_OBJECT_FUNCTIONS: [u32; 14] =
 
 /// Where in a client's stream a statement begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Moment {
+pub(super) enum Moment {
     /// A simple query: a batch of its own may go before it.
     BetweenBatches,
     /// A statement of the extended protocol: what goes before it is part of its batch.
     InBatch,
-}
-
-/// Where translated messages go.
-struct Destination<'a> {
-    server: &'a mut ServerSide,
-    intern: &'a mut dyn Intern,
-    limits: &'a Limits,
-    out: &'a mut Vec<u8>,
-}
-
-impl Destination<'_> {
-    fn forward(&mut self, frame: Frame<'_>, expected: Expected, undo: Undo) {
-        self.out.extend_from_slice(frame.bytes);
-        self.server.pipeline.push(expected, Fate::Forward, undo);
-    }
-
-    fn parse_as(&mut self, statement: &Prepared, tail: &[u8], fate: Fate, undo: Undo) {
-        parse_as(self.server, statement, tail, fate, undo, self.out);
-    }
-
-    fn ensure(&mut self, statement: &Prepared) {
-        ensure(self.server, statement, self.out);
-    }
-
-    /// Closes statements far beyond the limit, which a transaction without end could gather.
-    fn make_room(&mut self) {
-        let max = self.limits.server_statements_max;
-        if self.server.statements.len() >= max.saturating_mul(STATEMENTS_SLACK) {
-            evict(self.server, max, Fate::Swallow, self.out);
-        }
-    }
-}
-
-fn ensure(server: &mut ServerSide, statement: &Prepared, out: &mut Vec<u8>) {
-    if !server.statements.touch(statement.id) {
-        server.statements.insert(statement.id);
-        parse_as(
-            server,
-            statement,
-            &statement.tail,
-            Fate::Swallow,
-            Undo::Injected(statement.id),
-            out,
-        );
-    }
-}
-
-fn parse_as(
-    server: &mut ServerSide,
-    statement: &Prepared,
-    tail: &[u8],
-    fate: Fate,
-    undo: Undo,
-    out: &mut Vec<u8>,
-) {
-    encode::parse(out, ServerName::new(statement.id).as_bytes(), tail);
-    server.pipeline.push(Expected::ParseComplete, fate, undo);
-}
-
-/// Closes the statements that a server has beyond `max`, least recently used first.
-pub fn evict(server: &mut ServerSide, max: usize, fate: Fate, out: &mut Vec<u8>) {
-    for id in server.statements.evict(max) {
-        encode::close_statement(out, ServerName::new(id).as_bytes());
-        server.pipeline.push(Expected::CloseComplete, fate, Undo::Evicted(id));
-    }
-}
-
-/// Gives the server something to answer, where all that is due is answered here: replies of ours
-/// come in their turn with those of the server.
-fn nudge(server: &mut ServerSide, out: &mut Vec<u8>) {
-    if server.pipeline.ends_with_synthesized() {
-        encode::close_statement(out, SERVER_NAME_PREFIX);
-        server.pipeline.push(Expected::CloseComplete, Fate::Swallow, Undo::Nothing);
-    }
-}
-
-/// True if a message of this size is passed on in pieces instead of being waited for.
-fn streams(tag: FrontendTag, frame_len: usize, have: &[u8]) -> bool {
-    /// A message up to this size is waited for, whatever it is.
-    const WAIT_MAX: usize = 32 * 1024;
-    match tag {
-        FrontendTag::COPY_DATA => true,
-        FrontendTag::QUERY | FrontendTag::PARSE => frame_len > STATEMENT_MAX,
-        // The names must be at hand.
-        FrontendTag::BIND => frame_len > WAIT_MAX && have.len() >= WAIT_MAX / 2,
-        FrontendTag::FUNCTION_CALL => frame_len > WAIT_MAX,
-        _ => false,
-    }
-}
-
-/// The server answers, or the copy goes on: what came so far can be sent.
-fn ends_batch(tag: FrontendTag) -> bool {
-    matches!(
-        tag,
-        FrontendTag::SYNC
-            | FrontendTag::QUERY
-            | FrontendTag::FLUSH
-            | FrontendTag::FUNCTION_CALL
-            | FrontendTag::TERMINATE
-    ) || is_copy(tag)
-}
-
-fn is_copy(tag: FrontendTag) -> bool {
-    matches!(tag, FrontendTag::COPY_DATA | FrontendTag::COPY_DONE | FrontendTag::COPY_FAIL)
-}
-
-/// Reads a client's header: its type must be one that belongs here, its size one it may have.
-fn read_header(input: &[u8], limits: &Limits) -> Result<Option<Header>, ClientFault> {
-    let Some(header) = Header::read(input, limits.message_max)? else {
-        return Ok(None);
-    };
-    let tag = FrontendTag(header.tag);
-    check_frontend_tag(tag)?;
-    if waits(tag) && header.frame_len > NAMES_MAX {
-        return Err(FrameError::TooLarge { tag: header.tag, frame_len: header.frame_len }.into());
-    }
-    Ok(Some(header))
-}
-
-/// Largest message that holds nothing but names.
-const NAMES_MAX: usize = 32 * 1024;
-
-/// True for messages that are never streamed, however large.
-fn waits(tag: FrontendTag) -> bool {
-    !matches!(
-        tag,
-        FrontendTag::COPY_DATA
-            | FrontendTag::QUERY
-            | FrontendTag::PARSE
-            | FrontendTag::BIND
-            | FrontendTag::FUNCTION_CALL
-    )
-}
-
-fn check_frontend_tag(tag: FrontendTag) -> Result<(), ClientFault> {
-    match tag {
-        FrontendTag::PARSE
-        | FrontendTag::BIND
-        | FrontendTag::DESCRIBE
-        | FrontendTag::EXECUTE
-        | FrontendTag::CLOSE => Ok(()),
-        tag if ends_batch(tag) => Ok(()),
-        FrontendTag(tag) => Err(ClientFault::Unexpected { tag }),
-    }
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ fn a_batch_goes_to_the_message_that_the_server_answers() {
         assert_eq!(extent(&behind), Extent::Batch(whole.len()), "{behind}");
         for cut in 0..whole.len() {
             // A piece of copy data may go at once, all else waits for its end.
-            if words == "CopyData x" && cut >= HEADER_LEN {
+            if words == "CopyData x" && cut >= crate::wire::HEADER_LEN {
                 continue;
             }
             let end = client(1).extent(&whole[..cut], 1000, &LIMITS);

@@ -150,7 +150,6 @@ impl Effects {
             | Self::RESET_ALL.0
             | Self::SET_ROLE.0
             | Self::SET_SESSION_AUTHORIZATION.0
-            | Self::DISCARD_ALL.0
             | Self::UNCERTAIN.0,
     );
     /// What has no part in the state of a session, now or later.

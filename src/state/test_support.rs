@@ -24,9 +24,11 @@ pub struct Table(Vec<Arc<Prepared>>);
 
 impl Intern for Table {
     fn apart(&mut self, tail: &[u8], effects: Effects) -> Arc<Prepared> {
-        // A number that no shared statement has.
-        let id = 1_000_000 + tail.len() as u64;
-        Arc::new(Prepared { id, tail: tail.into(), settings: 0, effects })
+        let id = self.0.len() as u64 + 1;
+        // No settings have this fingerprint: nobody finds it.
+        let statement = Arc::new(Prepared { id, tail: tail.into(), settings: u64::MAX, effects });
+        self.0.push(Arc::clone(&statement));
+        statement
     }
 
     fn intern(&mut self, tail: &[u8], effects: Effects, settings: &Settings) -> Arc<Prepared> {

