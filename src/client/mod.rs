@@ -14,6 +14,7 @@ pub mod serve;
 pub mod welcome;
 
 mod backlog;
+pub mod end;
 mod relay;
 mod travel;
 

@@ -5,6 +5,7 @@
 
 use super::Worker;
 use super::backlog::Backlog;
+pub use super::end::End;
 use super::handshake::Greeted;
 use super::registry::{Activity, Entered};
 use crate::net::buffer::Chunk;
@@ -29,92 +30,6 @@ pub(super) const PIECE_MAX: usize = 64 * 1024;
 
 /// Longest time for the last words to a client.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How a client's connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// It said good-bye.
-    Terminated,
-    /// It vanished.
-    Gone,
-    /// It broke the protocol or a limit.
-    Fault(ClientFault),
-    /// Its server was lost.
-    ServerLost,
-    /// It was told of the end by the server.
-    ServerFatal,
-    /// Its time was up.
-    IdleTimeout,
-    /// It left a transaction open for too long.
-    IdleInTransaction,
-    /// It did not read.
-    Stalled,
-    /// It did not finish its message.
-    Unfinished,
-    /// pgweir stops.
-    Shutdown,
-    /// Not at all: it goes on, on another thread.
-    Moves,
-}
-
-impl End {
-    /// For the log.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Terminated => "terminated by the client",
-            Self::Gone => "the client vanished",
-            Self::Fault(_) => "protocol violation",
-            Self::ServerLost => "the server was lost",
-            Self::ServerFatal => "ended by the server",
-            Self::IdleTimeout => "idle_client_timeout or max_client_lifetime",
-            Self::IdleInTransaction => "idle_in_transaction_timeout",
-            Self::Stalled => "client_stall_timeout, not reading",
-            Self::Unfinished => "client_stall_timeout, message unfinished",
-            Self::Shutdown => "shutting down",
-            Self::Moves => "moved to another thread",
-        }
-    }
-
-    /// The last message to the client; `None` where nobody is there, or it was told already.
-    fn last_words(self) -> Option<ErrorResponse> {
-        let (sqlstate, message) = match self {
-            Self::Terminated | Self::Gone | Self::ServerFatal | Self::Stalled | Self::Moves => {
-                return None;
-            }
-            Self::Fault(ClientFault::TooManyStatements) => {
-                (SqlState::CONFIGURATION_LIMIT_EXCEEDED, "too many prepared statements")
-            }
-            Self::Fault(ClientFault::Frame(FrameError::TooLarge { .. })) => {
-                (SqlState::PROGRAM_LIMIT_EXCEEDED, "message is too large")
-            }
-            Self::Fault(ClientFault::Sequences) => (
-                SqlState::FEATURE_NOT_SUPPORTED,
-                "the sequence values of this session cannot be told; connect again and repeat",
-            ),
-            Self::Fault(_) => (SqlState::PROTOCOL_VIOLATION, "invalid frontend message"),
-            Self::ServerLost => {
-                (SqlState::CONNECTION_FAILURE, "server closed the connection unexpectedly")
-            }
-            Self::IdleTimeout => (
-                SqlState::IDLE_SESSION_TIMEOUT,
-                "terminating connection due to idle-session timeout",
-            ),
-            Self::IdleInTransaction => (
-                SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
-                "terminating connection due to idle-in-transaction timeout",
-            ),
-            Self::Unfinished => (
-                SqlState::PROTOCOL_VIOLATION,
-                "terminating connection because its message was not finished in time",
-            ),
-            Self::Shutdown => {
-                (SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
-            }
-        };
-        Some(ErrorResponse::fatal(sqlstate, message))
-    }
-}
 
 /// How a client holds a server.
 pub(super) enum Attachment {

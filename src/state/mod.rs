@@ -11,6 +11,7 @@ pub mod pipeline;
 pub mod prelude;
 pub mod prepared;
 pub mod reply;
+pub mod server_side;
 pub mod session;
 pub mod settings;
 pub mod sql;

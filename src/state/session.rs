@@ -10,6 +10,7 @@ use super::naming::{Destination, nudge};
 use super::pin::PinReason;
 use super::pipeline::{Expected, Miscarriage, Pipeline, Undo};
 use super::prepared::{ClientStatements, Prepared, ServerStatements, Token, Unnamed};
+pub use super::server_side::{Sequences, ServerSide, ServerUnnamed};
 use super::settings::Settings;
 use super::statement::{self, Effects, Options};
 use crate::wire::frame::{self, Frame};
@@ -87,62 +88,6 @@ pub(super) enum Streaming {
     No,
     Forward(usize),
     Discard(usize),
-}
-
-/// Which unnamed statement a server has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServerUnnamed {
-    /// None.
-    Nothing,
-    /// That of the client who made this token.
-    Is(Token),
-    /// An error came in between.
-    Unknown,
-}
-
-/// What is known of a server's session.
-pub struct ServerSide {
-    /// The replies it owes.
-    pub pipeline: Pipeline,
-    /// The statements it has.
-    pub statements: ServerStatements,
-    /// Its unnamed statement.
-    pub unnamed: ServerUnnamed,
-    /// The settings it was told.
-    pub applied: Arc<Settings>,
-    /// Whose sequence values it may know.
-    pub sequences: Sequences,
-    /// [`Limits::ddl_seen`] as of its last transaction's begin.
-    pub ddl_seen: u64,
-}
-
-/// Whose values `currval` and `lastval` could tell on a server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sequences {
-    /// Those of clients that had the server before.
-    pub foreign: bool,
-    /// Those of the client that has it.
-    pub own: bool,
-}
-
-impl Sequences {
-    /// The server goes to another client.
-    pub fn change_hands(&mut self) {
-        self.foreign |= std::mem::take(&mut self.own);
-    }
-}
-
-impl Default for ServerSide {
-    fn default() -> Self {
-        Self {
-            pipeline: Pipeline::default(),
-            statements: ServerStatements::default(),
-            unnamed: ServerUnnamed::Nothing,
-            applied: Arc::default(),
-            sequences: Sequences::default(),
-            ddl_seen: 0,
-        }
-    }
 }
 
 /// What came of a piece of a client's stream.

@@ -1,0 +1,62 @@
+//! What is known of a server's session.
+
+use super::pipeline::Pipeline;
+use super::prepared::{ServerStatements, Token};
+use super::settings::Settings;
+use std::sync::Arc;
+
+/// Which unnamed statement a server has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerUnnamed {
+    /// None.
+    Nothing,
+    /// That of the client who made this token.
+    Is(Token),
+    /// An error came in between.
+    Unknown,
+}
+
+/// What is known of a server's session.
+pub struct ServerSide {
+    /// The replies it owes.
+    pub pipeline: Pipeline,
+    /// The statements it has.
+    pub statements: ServerStatements,
+    /// Its unnamed statement.
+    pub unnamed: ServerUnnamed,
+    /// The settings it was told.
+    pub applied: Arc<Settings>,
+    /// Whose sequence values it may know.
+    pub sequences: Sequences,
+    /// [`Limits::ddl_seen`] as of its last transaction's begin.
+    pub ddl_seen: u64,
+}
+
+/// Whose values `currval` and `lastval` could tell on a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sequences {
+    /// Those of clients that had the server before.
+    pub foreign: bool,
+    /// Those of the client that has it.
+    pub own: bool,
+}
+
+impl Sequences {
+    /// The server goes to another client.
+    pub fn change_hands(&mut self) {
+        self.foreign |= std::mem::take(&mut self.own);
+    }
+}
+
+impl Default for ServerSide {
+    fn default() -> Self {
+        Self {
+            pipeline: Pipeline::default(),
+            statements: ServerStatements::default(),
+            unnamed: ServerUnnamed::Nothing,
+            applied: Arc::default(),
+            sequences: Sequences::default(),
+            ddl_seen: 0,
+        }
+    }
+}
