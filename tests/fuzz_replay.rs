@@ -1,5 +1,12 @@
 //! Replays the fuzz targets on stable: every input in `tests/fuzz/corpus`, and thousands of changed ones
 //! that are the same on each run.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
 
 #[path = "fuzz/src/lib.rs"]
 mod targets;

@@ -406,6 +406,7 @@ impl Pipeline {
     /// # Errors
     /// [`Surprise::NotDue`].
     #[inline]
+    #[expect(clippy::match_same_arms, reason = "the most frequent one comes first")]
     pub fn on_reply(&mut self, tag: BackendTag) -> Result<Fate, Surprise> {
         let surprise = Surprise::NotDue { tag: tag.0 };
         let Some(Due::Reply { expected, fate, .. }) = self.due.front() else {

@@ -10,6 +10,7 @@ use super::pipeline::{Expected, Fate, Undo};
 use super::session::{ServerSide, ServerUnnamed, evict};
 use super::settings::Settings;
 use crate::wire::encode;
+use std::fmt::Write;
 use std::sync::Arc;
 
 /// Brings `server` into the state that a client with these settings expects. Writes nothing if it
@@ -48,7 +49,8 @@ fn set_config<'a>(settings: &[(&'a str, &'a str)]) -> (String, Vec<&'a str>) {
     for (at, (name, value)) in settings.iter().enumerate() {
         let comma = if at == 0 { ' ' } else { ',' };
         let (first, second) = (at * 2 + 1, at * 2 + 2);
-        text.push_str(&format!("{comma}pg_catalog.set_config(${first},${second},false)"));
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{comma}pg_catalog.set_config(${first},${second},false)");
         values.extend([*name, *value]);
     }
     (text, values)

@@ -709,16 +709,13 @@ impl Session {
             to.server.unnamed = ServerUnnamed::Nothing;
             return to.forward(frame, Expected::CloseComplete, Undo::Unnamed(previous));
         }
-        match self.statements.remove(name) {
+        if let Some(statement) = self.statements.remove(name) {
             // The server keeps it, for whoever prepares the same text next.
-            Some(statement) => to.server.pipeline.push_synthesized(
-                &encode::CLOSE_COMPLETE,
-                Undo::Closed { name: name.into(), statement },
-            ),
-            None => {
-                encode::close_statement(to.out, &Name::of_client(name));
-                to.server.pipeline.push(Expected::CloseComplete, Fate::Forward, Undo::Nothing);
-            }
+            let undo = Undo::Closed { name: name.into(), statement };
+            to.server.pipeline.push_synthesized(&encode::CLOSE_COMPLETE, undo);
+        } else {
+            encode::close_statement(to.out, &Name::of_client(name));
+            to.server.pipeline.push(Expected::CloseComplete, Fate::Forward, Undo::Nothing);
         }
     }
 

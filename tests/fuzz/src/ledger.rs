@@ -58,23 +58,23 @@ pub fn ledger(input: &[u8]) {
     while let Some(([what, a, b], behind)) = rest.split_first_chunk() {
         rest = behind;
         match what % 8 {
-            0 | 1 => world.from_client(&frontend(*a, *b)),
-            2 | 3 => world.from_server(&backend(*a, *b)),
+            0 | 1 => world.client_says(&frontend(*a, *b)),
+            2 | 3 => world.server_says(&backend(*a, *b)),
             4 => {
                 let (raw, behind) = rest.split_at(usize::from(*a).min(rest.len()));
                 rest = behind;
-                world.from_client(raw);
+                world.client_says(raw);
             }
             5 => {
                 let (raw, behind) = rest.split_at(usize::from(*a).min(rest.len()));
                 rest = behind;
-                world.from_server(raw);
+                world.server_says(raw);
             }
             6 => world.change(usize::from(*a), usize::from(*b)),
             _ => {
                 // Half a message.
                 let message = frontend(*a, *b);
-                world.from_client(message.get(..message.len() / 2).unwrap_or_default());
+                world.client_says(message.get(..message.len() / 2).unwrap_or_default());
             }
         }
     }
@@ -107,7 +107,7 @@ impl Default for World {
 impl World {
     fn new_client(&mut self) -> Client {
         self.next_client += 1;
-        let settings = if self.next_client % 2 == 0 {
+        let settings = if self.next_client.is_multiple_of(2) {
             Settings::new([("a", "b")]).expect("valid names")
         } else {
             Settings::default()
@@ -140,7 +140,7 @@ impl World {
         *self.servers.get_mut(self.server).expect("a server") = Server::default();
     }
 
-    fn from_client(&mut self, bytes: &[u8]) {
+    fn client_says(&mut self, bytes: &[u8]) {
         let client = self.clients.get_mut(self.client).expect("a client");
         let server = self.servers.get_mut(self.server).expect("a server");
         client.inbound.extend_from_slice(bytes);
@@ -150,6 +150,7 @@ impl World {
             Ok(Extent::Terminate) | Err(_) => return self.lose_client(),
         }
         let mut out = Vec::new();
+        let streamed = client.session.is_streaming();
         if server.side.pipeline.is_settled() && !client.session.is_streaming() {
             prelude::write(
                 &mut server.side,
@@ -169,13 +170,14 @@ impl World {
         assert!(out.len() <= client.inbound.len() * 64 + 4096, "{} bytes for a server", out.len());
         assert!(client.session.statements.len() <= LIMITS.statements_max + 8);
         client.inbound.drain(..done.consumed);
-        self.names_are_ours(&out);
+        if !streamed {
+            self.names_are_ours(&out);
+        }
     }
 
     /// No name of ours is sent that is not a number of the table.
     fn names_are_ours(&self, out: &[u8]) {
         let mut rest = out;
-        // What is streamed has no frames.
         while let Ok(Some(frame)) = frame::take(&mut rest, 1 << 20) {
             if FrontendTag(frame.tag) != FrontendTag::BIND {
                 continue;
@@ -191,7 +193,7 @@ impl World {
         }
     }
 
-    fn from_server(&mut self, bytes: &[u8]) {
+    fn server_says(&mut self, bytes: &[u8]) {
         let client = self.clients.get_mut(self.client).expect("a client");
         let server = self.servers.get_mut(self.server).expect("a server");
         server.held.extend_from_slice(bytes);
