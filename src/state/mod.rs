@@ -15,6 +15,7 @@ pub mod statement;
 #[cfg(test)]
 mod test_support;
 pub mod transaction;
+pub mod undo;
 
 pub use pin::PinReason;
 pub use transaction::TransactionStatus;

@@ -7,11 +7,11 @@
 //! Sources: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-EXT-QUERY>,
 //! <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY>
 
-use super::prepared::{Prepared, Unnamed};
+use super::prepared::Unnamed;
 use super::transaction::TransactionStatus;
+pub use super::undo::{Miscarriage, Undo};
 use crate::wire::BackendTag;
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 /// What answers a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,79 +50,6 @@ pub enum Fate {
     Swallow,
     /// It answers what pgweir sent ahead; an error in it means the server is not as wanted.
     Prelude,
-}
-
-/// How to take back what was assumed when a message was sent, should it fail or be skipped.
-pub enum Undo {
-    /// Nothing was assumed.
-    Nothing,
-    /// The client has no statement of this name, and the server none of this number.
-    Parsed {
-        /// The client's name for it.
-        name: Box<[u8]>,
-        /// Its number.
-        id: u64,
-    },
-    /// The client has no statement of this name; that of the server was there before.
-    Named {
-        /// The client's name for it.
-        name: Box<[u8]>,
-        /// Its number.
-        id: u64,
-    },
-    /// The server has no statement of this number.
-    Injected(u64),
-    /// The server still has the statement of this number.
-    Evicted(u64),
-    /// The client still has the statement.
-    Closed {
-        /// The client's name for it.
-        name: Box<[u8]>,
-        /// What it means.
-        statement: Arc<Prepared>,
-    },
-    /// The client's unnamed statement is what it was, unless replacing it failed halfway.
-    Unnamed(Option<Box<Unnamed>>),
-    /// Nobody knows which unnamed statement the server has.
-    ServerUnnamed,
-}
-
-impl Undo {
-    /// True if it is about the client's statement `name`, or the server's of number `id`.
-    #[must_use]
-    pub fn is_about(&self, wanted: &[u8], number: Option<u64>) -> bool {
-        match self {
-            Self::Parsed { name, id } | Self::Named { name, id } => {
-                **name == *wanted || Some(*id) == number
-            }
-            Self::Closed { name, .. } => **name == *wanted,
-            Self::Injected(id) | Self::Evicted(id) => Some(*id) == number,
-            Self::Nothing | Self::Unnamed(_) | Self::ServerUnnamed => false,
-        }
-    }
-
-    fn is_about_named(&self) -> bool {
-        !matches!(self, Self::Nothing | Self::Unnamed(_) | Self::ServerUnnamed)
-    }
-
-    /// Bytes that are held for it.
-    fn size(&self) -> usize {
-        match self {
-            Self::Unnamed(Some(unnamed)) => unnamed.tail.as_ref().map_or(0, |tail| tail.len()),
-            Self::Parsed { name, .. } | Self::Named { name, .. } => name.len(),
-            Self::Closed { name, statement } => name.len() + statement.tail.len(),
-            _ => 0,
-        }
-    }
-}
-
-/// How a message came to nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Miscarriage {
-    /// The server refused it.
-    Failed,
-    /// The server skipped it, because one before it failed.
-    Skipped,
 }
 
 enum Due {

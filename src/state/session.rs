@@ -1007,3 +1007,7 @@ mod tests;
 #[cfg(test)]
 #[path = "session_extent_tests.rs"]
 mod extent_tests;
+
+#[cfg(test)]
+#[path = "session_limit_tests.rs"]
+mod limit_tests;
