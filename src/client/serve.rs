@@ -18,7 +18,7 @@ use crate::state::reply::Passing;
 use crate::state::session::{ClientFault, Extent, Limits, STATEMENT_MAX, Session};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::GaugeGuard;
-use crate::wire::{ErrorResponse, FrameError, SqlState, encode};
+use crate::wire::{FrameError, encode};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

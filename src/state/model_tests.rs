@@ -453,8 +453,8 @@ fn some_copy() -> impl Strategy<Value = String> {
     (begin, proptest::collection::vec(data, 0..3), end).prop_map(|(begin, data, end)| {
         // Nothing else may run the copy again, without data.
         let sync = if begin.starts_with("Sync") { ", Sync, Close, Sync" } else { "" };
-        let data: String = data.iter().map(|data| format!(", {data}")).collect();
-        format!("{begin}{data}, {end}{sync}")
+        let words = [&[begin][..], &data, &[end]].concat();
+        words.join(", ") + sync
     })
 }
 

@@ -12,6 +12,7 @@ use super::session::{Limits, ServerSide, ServerUnnamed};
 use super::settings::Settings;
 use super::transaction::TransactionStatus;
 use crate::wire::{FrontendTag, encode};
+use std::fmt::Write;
 use std::sync::Arc;
 
 /// Brings `server` into the state that a client with these settings expects. Writes nothing if it
@@ -88,7 +89,8 @@ fn set_config<'a>(settings: &[(&'a str, &'a str)]) -> (String, Vec<&'a str>) {
     for (at, (name, value)) in settings.iter().enumerate() {
         let comma = if at == 0 { ' ' } else { ',' };
         let (first, second) = (at * 2 + 1, at * 2 + 2);
-        text.push_str(&format!("{comma}pg_catalog.set_config(${first},${second},false)"));
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{comma}pg_catalog.set_config(${first},${second},false)");
         values.extend([*name, *value]);
     }
     (text, values)

@@ -86,11 +86,13 @@ pub struct Unnamed {
     pub effects: Effects,
 }
 
+type ByName = HashMap<Box<[u8]>, Arc<Prepared>>;
+
 /// A client's named statements.
 #[derive(Default)]
 pub struct ClientStatements {
     // Most clients have none: one word while idle.
-    named: Option<Box<HashMap<Box<[u8]>, Arc<Prepared>>>>,
+    named: Option<Box<ByName>>,
 }
 
 impl ClientStatements {

@@ -81,6 +81,7 @@ impl Outgoing {
     }
 
     /// The range of the input that goes to the client as it is, if nothing was put in between.
+    #[must_use]
     pub fn into_parts(self) -> (Range<usize>, Vec<u8>) {
         (self.range, self.spilled)
     }

@@ -215,7 +215,7 @@ fn a_discard_makes_the_server_forget_and_says_what_was_thrown_away() {
         let mut events = Vec::new();
         let input = backend(word);
         sort_whole(&mut client, &mut server, &input, |event| {
-            events.push(event == Event::Discarded(discarded))
+            events.push(event == Event::Discarded(discarded));
         });
         assert_eq!(events, [true]);
         assert!(server.statements.is_empty() && client.statements.is_empty());

@@ -8,8 +8,8 @@
 use super::batch::check_frontend_tag;
 use super::naming::{Destination, nudge};
 use super::pin::PinReason;
-use super::pipeline::{Expected, Miscarriage, Pipeline, Undo};
-use super::prepared::{ClientStatements, Prepared, ServerStatements, Token, Unnamed};
+use super::pipeline::{Expected, Miscarriage, Undo};
+use super::prepared::{ClientStatements, Prepared, Unnamed};
 pub use super::server_side::{Sequences, ServerSide, ServerUnnamed};
 use super::settings::Settings;
 use super::statement::{self, Effects, Options};
@@ -467,3 +467,7 @@ mod tests;
 #[cfg(test)]
 #[path = "session_extent_tests.rs"]
 mod extent_tests;
+
+#[cfg(test)]
+#[path = "session_limit_tests.rs"]
+mod limit_tests;

@@ -284,3 +284,12 @@ pub fn sort(
     assert_eq!(passing, Passing::Nothing);
     out.bytes(input).to_vec()
 }
+
+/// A frame of `tag` of which only the first bytes of the body are there.
+pub fn begun(tag: FrontendTag, body_len: usize, body: &[u8]) -> Vec<u8> {
+    let mut frame = vec![tag.0];
+    let length = u32::try_from(4 + body_len).expect("a length");
+    frame.extend_from_slice(&length.to_be_bytes());
+    frame.extend_from_slice(body);
+    frame
+}
