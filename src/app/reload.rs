@@ -37,7 +37,9 @@ pub(super) async fn reload(
     if let Err(error) = log.set_level(super::log_level(merged.log.level)) {
         tracing::warn!(error = &error as &dyn std::error::Error, "log level not changed");
     }
-    if merged.proxy.tls != current.proxy.tls {
+    if merged.proxy.tls == current.proxy.tls {
+        reload_certificate(shared);
+    } else {
         match super::acceptor(&merged) {
             Ok(acceptor) => *shared.tls.write() = acceptor,
             Err(error) => {
@@ -47,8 +49,6 @@ pub(super) async fn reload(
                 );
             }
         }
-    } else {
-        reload_certificate(shared);
     }
     if let Err(error) = shared.credentials.reload(&merged.proxy.auth).await {
         tracing::error!(error = &error as &dyn std::error::Error, "secrets not reloaded");

@@ -283,7 +283,7 @@ fn reject(worker: &Worker, peer: SocketAddr, rejection: Rejection) {
     tracing::info!(%peer, reason = rejection.as_label(), "client was not let in");
 }
 
-/// From the first byte to ReadyForQuery. `None`: it was a cancel request, or nobody.
+/// From the first byte to `ReadyForQuery`. `None`: it was a cancel request, or nobody.
 async fn arrive(
     stream: Stream,
     worker: &Arc<Worker>,

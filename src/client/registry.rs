@@ -99,6 +99,7 @@ impl Registry {
     }
 
     /// Enters a client under a process id of its own. `None` without randomness.
+    #[must_use]
     pub fn enter(
         &self,
         worker: usize,

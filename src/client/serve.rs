@@ -301,13 +301,13 @@ impl Client {
                 if let Attachment::Waiting { .. } = self.attachment {
                     return Ok(late);
                 }
-                if self.acquire()? { Ok(late + self.send_to_server(rest)?) } else { Ok(late) }
+                if self.acquire() { Ok(late + self.send_to_server(rest)?) } else { Ok(late) }
             }
         }
     }
 
     /// Gets a server at once, or a place in the queue.
-    fn acquire(&mut self) -> Result<bool, End> {
+    fn acquire(&mut self) -> bool {
         let now = clock::now();
         self.asked = Some(now);
         let shard = &self.worker.shard;
@@ -318,16 +318,16 @@ impl Client {
             Ok(Some(lease)) => {
                 shard.time.borrow.observe(Duration::ZERO);
                 self.attach(lease, now);
-                Ok(true)
+                true
             }
             Ok(None) => {
                 self.mark(Activity::Busy, now);
                 self.attachment = Attachment::Waiting { since: now };
-                Ok(false)
+                false
             }
             Err(error) => {
                 self.refuse_batch(&error);
-                Ok(false)
+                false
             }
         }
     }

@@ -51,10 +51,13 @@ const LEARNED_MAX: usize = 1000;
 /// Settings as a server reports them after it was told a client's startup settings.
 pub type Learned = Arc<Reported>;
 
+/// Names of a database and of a user.
+type PoolName = (Box<str>, Box<str>);
+
 /// Every pool of the target.
 pub struct Pools {
     core: Mutex<Core<Box<Server>, Arc<Seat>>>,
-    by_name: RwLock<HashMap<(Box<str>, Box<str>), Arc<Pool>>>,
+    by_name: RwLock<HashMap<PoolName, Arc<Pool>>>,
     /// Statements of all clients.
     pub statements: Statements,
     endpoint: RwLock<Arc<Endpoint>>,
@@ -299,7 +302,7 @@ impl Pool {
         if patience == Patience::AsConfigured
             && self.pools.settings().connection_borrow_timeout.is_zero()
         {
-            self.open_one(worker);
+            self.open_for_the_next(worker, now);
             return Err(BorrowError::Timeout {
                 waited: Duration::ZERO,
                 cause: "no server is idle and connection_borrow_timeout is 0",
@@ -319,23 +322,6 @@ impl Pool {
             self.pools.grow(worker);
         }
         Ok(idle)
-    }
-
-    /// Opens a server for nobody in particular, if there is room and none is on its way.
-    fn open_one(self: &Arc<Self>, worker: usize) {
-        let wanted = {
-            let mut core = self.pools.core.lock();
-            let counts = core.counts(self.id);
-            let limits = core.limits();
-            let wanted = core.open() < limits.budget && counts.opening < limits.opening_max;
-            if wanted {
-                core.reserve(self.id);
-            }
-            wanted
-        };
-        if wanted {
-            self.open(worker);
-        }
     }
 
     /// Makes a server of this pool one of the thread `worker`.

@@ -78,6 +78,20 @@ impl Pool {
         });
     }
 
+    /// Where nobody waits, nobody's waiting opens a server: this one is for those who come later.
+    pub(super) fn open_for_the_next(self: &Arc<Self>, worker: usize, now: Instant) {
+        {
+            let mut core = self.pools.core.lock();
+            let (limits, counts) = (core.limits(), core.counts(self.id));
+            let due = self.failure.lock().as_ref().is_none_or(|failure| failure.retry_at <= now);
+            if !due || counts.opening > 0 || core.open() >= limits.budget {
+                return;
+            }
+            core.reserve(self.id);
+        }
+        self.open(worker);
+    }
+
     /// Errors at once if the target has been refusing for so long that waiting is pointless.
     pub(super) fn must_not_fail_fast(
         self: &Arc<Self>,

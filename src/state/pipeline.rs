@@ -45,6 +45,7 @@ impl Due {
 }
 
 /// Replies due from one server.
+#[expect(clippy::struct_excessive_bools, reason = "facts that are true or not, each by itself")]
 pub struct Pipeline {
     due: VecDeque<Due>,
     /// Bytes held in `due`.

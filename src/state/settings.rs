@@ -91,7 +91,7 @@ impl Settings {
     /// The statements that put all of these back to what a fresh connection has.
     #[must_use]
     pub fn reset_text(&self) -> String {
-        self.names().map(|name| format!("RESET {};", quoted(name))).collect()
+        self.names().fold(String::new(), |text, name| text + "RESET " + &quoted(name) + ";")
     }
 
     /// What takes a server from `applied` to these settings.

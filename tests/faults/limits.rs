@@ -1,1 +1,219 @@
+//! Bounds: waiting, clients, file descriptors, and connections of the target.
 
+use crate::support::messages::frontend;
+use crate::support::pgweir::{Pgweir, Setup};
+use crate::support::postgres::{
+    DATABASE, OTHER_DATABASE, OTHER_USER, PASSWORD, Postgres, PostgresOptions, USER, shared,
+};
+use crate::support::raw::{RawClient, cancel};
+use crate::support::{eventually, run};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+#[test]
+fn waiting_for_a_server_ends_with_the_words_of_rds_proxy() {
+    let pgweir = Setup::before(shared())
+        .target("max_connections = 1")
+        .target("connection_borrow_timeout = \"500ms\"")
+        .start();
+    let mut holder = pgweir.client();
+    holder.execute("BEGIN");
+    let mut client = pgweir.client();
+    let begun = Instant::now();
+    client.send(&frontend::query("SELECT 1"));
+    let error = client.read_message();
+    let waited = begun.elapsed();
+    assert_eq!(error.line(), "ErrorResponse ERROR 08000");
+    assert_eq!(error.field('M'), "Timed-out waiting to acquire database connection.");
+    assert!(error.field('D').contains("all connections of the budget are in use"));
+    assert!(waited >= Duration::from_millis(500) && waited < Duration::from_secs(3), "{waited:?}");
+    assert_eq!(client.until_ready(), ["ReadyForQuery I"]);
+    // A batch is refused as a whole.
+    let transcript = client.batch(&[
+        frontend::parse("", "SELECT 1"),
+        frontend::bind("", "", &[]),
+        frontend::execute("", 0),
+        frontend::sync(),
+    ]);
+    assert_eq!(transcript, ["ErrorResponse ERROR 08000", "ReadyForQuery I"]);
+    holder.execute("COMMIT");
+    assert_eq!(client.value("SELECT 'alive'"), "alive");
+}
+
+#[test]
+fn a_borrow_timeout_of_zero_fails_at_once() {
+    let pgweir = Setup::before(shared())
+        .target("max_connections = 1")
+        .target("connection_borrow_timeout = \"0s\"")
+        .start();
+    let mut holder = loop {
+        // Before the first server is open there is none that could be idle.
+        let mut client = RawClient::connect(pgweir.port());
+        if client.try_log_in(USER, PASSWORD, &[("database", DATABASE)]).is_ok() {
+            break client;
+        }
+    };
+    holder.execute("BEGIN");
+    let mut client = pgweir.client();
+    let begun = Instant::now();
+    assert_eq!(client.query("SELECT 1"), ["ErrorResponse ERROR 08000", "ReadyForQuery I"]);
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    holder.execute("COMMIT");
+    assert_eq!(client.value("SELECT 'alive'"), "alive");
+}
+
+#[test]
+fn waiters_are_served_in_their_order() {
+    let pgweir = Setup::before(shared()).target("max_connections = 1").proxy("workers = 1").start();
+    let mut holder = pgweir.client();
+    holder.execute("CREATE TEMP TABLE hold (id int)");
+    let mut superuser = shared().superuser_in(DATABASE);
+    superuser.execute("DROP TABLE IF EXISTS arrivals; CREATE TABLE arrivals (at serial, who int); GRANT ALL ON arrivals, arrivals_at_seq TO app");
+    let mut waiting = Vec::new();
+    for who in 0..10 {
+        let mut client = pgweir.client();
+        client.send(&frontend::query(&format!("INSERT INTO arrivals (who) VALUES ({who})")));
+        eventually("it waits", || {
+            pgweir.metric("pgweir_waiting_clients", "") >= f64::from(who + 1)
+        });
+        waiting.push(client);
+    }
+    drop(holder);
+    for client in &mut waiting {
+        client.until_ready();
+        client.send(&frontend::terminate());
+    }
+    let order = superuser.value("SELECT string_agg(who::text, ' ' ORDER BY at) FROM arrivals");
+    assert_eq!(order, "0 1 2 3 4 5 6 7 8 9");
+}
+
+#[test]
+fn clients_beyond_the_maximum_are_told_and_cancel_requests_still_work() {
+    let pgweir = Setup::before(shared()).proxy("max_client_connections = 3").start();
+    let mut clients: Vec<_> = (0..3).map(|_| pgweir.client()).collect();
+    clients[0].send(&frontend::query("SELECT pg_sleep(60) /* beyond */"));
+    let mut superuser = shared().superuser();
+    eventually("the query runs", || {
+        superuser.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE '%/* beyond%'") == "1"
+    });
+    let mut fourth = RawClient::connect(pgweir.port());
+    let refusal = fourth.try_log_in(USER, PASSWORD, &[("database", DATABASE)]).unwrap_err();
+    assert_eq!(refusal.line(), "ErrorResponse FATAL 53300");
+    assert_eq!(fourth.until_closed(), Vec::<String>::new());
+    cancel(pgweir.port(), clients[0].process_id, &clients[0].key);
+    assert!(clients[0].until_ready().contains(&"ErrorResponse ERROR 57014".to_owned()));
+    clients.pop();
+    eventually("there is room again", || {
+        let mut client = RawClient::connect(pgweir.port());
+        client.try_log_in(USER, PASSWORD, &[("database", DATABASE)]).is_ok()
+    });
+}
+
+#[test]
+fn without_file_descriptors_accepting_pauses_and_goes_on() {
+    let pgweir = Setup::before(shared()).target("max_connections = 2").start();
+    let mut first = pgweir.client();
+    first.execute("SELECT 1");
+    let open = std::fs::read_dir(format!("/proc/{}/fd", pgweir.pid())).unwrap().count();
+    run(Command::new("prlimit").arg(format!("--pid={}", pgweir.pid())).arg(format!(
+        "--nofile={}:{}",
+        open + 5,
+        open + 5
+    )));
+    // More than fit: the rest waits in the kernel's queue.
+    let idle: Vec<_> = (0..20).map(|_| RawClient::connect(pgweir.port())).collect();
+    eventually("it is noticed", || pgweir.log().contains("cannot accept a client"));
+    assert_eq!(first.value("SELECT 'served'"), "served");
+    drop(idle);
+    assert_eq!(pgweir.client().value("SELECT 'accepted'"), "accepted");
+    let complaints = pgweir.log().matches("cannot accept a client").count();
+    assert!(complaints < 1000, "{complaints} lines in the log");
+}
+
+/// Counts the servers of pgweir's users while `work` runs.
+fn most_servers(postgres: &Postgres, work: impl FnOnce() + Send) -> u32 {
+    let (done, most) = (AtomicBool::new(false), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut superuser = postgres.superuser();
+            while !done.load(Ordering::Acquire) {
+                let sql = "SELECT count(*) FROM pg_stat_activity WHERE usename IN ('app', 'other')";
+                most.fetch_max(superuser.value(sql).parse().unwrap(), Ordering::AcqRel);
+            }
+        });
+        work();
+        done.store(true, Ordering::Release);
+    });
+    most.into_inner()
+}
+
+#[test]
+fn the_budget_holds_over_two_pools_and_neither_starves() {
+    const BUDGET: u32 = 4;
+    let postgres = Postgres::start_with(&PostgresOptions::default());
+    let pgweir = Setup::before(&postgres).target(&format!("max_connections = {BUDGET}")).start();
+    let most = most_servers(&postgres, || {
+        std::thread::scope(|scope| {
+            for number in 0..16 {
+                let pgweir = &pgweir;
+                scope.spawn(move || work(pgweir, number));
+            }
+        });
+    });
+    assert!((2..=BUDGET).contains(&most), "{most} servers of {BUDGET}");
+}
+
+/// Half of the clients work in one pool, half in the other; some vanish inside their transaction.
+fn work(pgweir: &Pgweir, number: u32) {
+    let (user, database) =
+        if number.is_multiple_of(2) { (USER, DATABASE) } else { (OTHER_USER, OTHER_DATABASE) };
+    for round in 0..10 {
+        let mut client = pgweir.client_as(user, database);
+        for _ in 0..5 {
+            assert_eq!(client.value("SELECT current_user"), user);
+        }
+        client.execute("BEGIN");
+        client.execute("SELECT pg_sleep(0.01)");
+        if (number + round) % 5 != 0 {
+            client.execute("COMMIT");
+        }
+    }
+}
+
+#[test]
+fn a_pool_that_starves_gets_a_server_of_a_busy_other() {
+    let postgres = Postgres::start_with(&PostgresOptions::default());
+    let pgweir = Setup::before(&postgres).target("max_connections = 2").start();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                let mut client = pgweir.client();
+                while !done.load(Ordering::Acquire) {
+                    client.execute("SELECT pg_sleep(0.005)");
+                }
+            });
+        }
+        eventually("the first pool is busy", || pgweir.metric("pgweir_waiting_clients", "") >= 3.0);
+        let begun = Instant::now();
+        let mut other = pgweir.client_as(OTHER_USER, OTHER_DATABASE);
+        let user = other.value("SELECT current_user");
+        let took = begun.elapsed();
+        done.store(true, Ordering::Release);
+        assert_eq!(user, OTHER_USER);
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    });
+}
+
+#[test]
+fn an_idle_server_of_one_pool_makes_room_for_another() {
+    let postgres = Postgres::start_with(&PostgresOptions::default());
+    let pgweir = Setup::before(&postgres).target("max_connections = 1").start();
+    for _ in 0..5 {
+        assert_eq!(pgweir.client().value("SELECT current_user"), USER);
+        let mut other = pgweir.client_as(OTHER_USER, OTHER_DATABASE);
+        assert_eq!(other.value("SELECT current_user"), OTHER_USER);
+    }
+    assert!(pgweir.metric("pgweir_database_connections_closed_total", "make_room") >= 5.0);
+}

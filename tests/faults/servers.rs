@@ -253,6 +253,10 @@ fn a_target_that_refuses_the_password_is_reported_and_tried_again() {
     let pgweir = Setup::before(&postgres).start();
     let mut client = pgweir.client();
     postgres.superuser().execute("ALTER ROLE app PASSWORD 'changed'; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'");
+    eventually("the server is gone", || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'";
+        postgres.superuser().value(sql) == "0"
+    });
     eventually("the client is told", || {
         client.query("SELECT 1").contains(&"ErrorResponse FATAL 28P01".to_owned())
     });

@@ -165,7 +165,7 @@ impl RawClient {
                 self.send(&frontend::password(&last));
             }
             12 => {
-                assert!(scram.server_is_genuine(&text()), "the server does not know the password")
+                assert!(scram.server_is_genuine(&text()), "the server does not know the password");
             }
             other => panic!("authentication request {other}"),
         }

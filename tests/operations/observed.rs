@@ -1,0 +1,150 @@
+//! Metrics, health and the log: what they have, and what they must never have.
+
+use crate::support::certificates::Authority;
+use crate::support::messages::frontend;
+use crate::support::pgweir::Setup;
+use crate::support::postgres::{DATABASE, PASSWORD, USER, shared};
+use crate::support::raw::RawClient;
+
+/// RDS Proxy's metrics, in snake case; a gauge by its name, a counter with `_total`.
+///
+/// Source: <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-proxy.monitoring.html>
+const RDS_PROXY_METRICS: [&str; 26] = [
+    "availability_percentage",
+    "client_connections",
+    "client_connections_closed",
+    "client_connections_no_tls",
+    "client_connections_received",
+    "client_connections_setup_failed_auth",
+    "client_connections_setup_succeeded",
+    "client_connections_tls",
+    "database_connection_requests",
+    "database_connection_requests_with_tls",
+    "database_connections",
+    "database_connections_borrow_latency",
+    "database_connections_currently_borrowed",
+    "database_connections_currently_in_transaction",
+    "database_connections_currently_session_pinned",
+    "database_connections_setup_failed",
+    "database_connections_setup_succeeded",
+    "database_connections_with_tls",
+    "max_database_connections_allowed",
+    "query_database_response_latency",
+    "query_requests",
+    "query_response_latency",
+    "database_connections_borrow_timeouts",
+    "session_pins",
+    "errors",
+    "client_logins_rejected",
+];
+
+#[test]
+fn the_metrics_have_the_names_of_rds_proxy() {
+    let authority = Authority::new();
+    let pgweir = Setup::before(shared()).tls(&authority.sign_loopback()).start();
+    let mut client = RawClient::connect_tls(pgweir.port(), &authority);
+    client.log_in(USER, PASSWORD, DATABASE);
+    client.execute("SELECT 1");
+    let metrics = pgweir.http_get("/metrics").unwrap();
+    let missing: Vec<&str> = RDS_PROXY_METRICS
+        .into_iter()
+        .filter(|name| !metrics.contains(&format!("# TYPE pgweir_{name}")))
+        .collect();
+    assert!(missing.is_empty(), "missing: {missing:?}\n{metrics}");
+}
+
+#[test]
+fn what_is_done_is_counted() {
+    let pgweir = Setup::before(shared()).target("max_connections = 1").start();
+    let mut client = pgweir.client();
+    client.execute("SELECT 1");
+    client.query("SELECT 1/0");
+    client.batch(&[
+        frontend::parse("", "SELECT 1"),
+        frontend::bind("", "", &[]),
+        frontend::execute("", 0),
+        frontend::sync(),
+    ]);
+    assert_eq!(pgweir.metric("pgweir_query_requests_total", "simple"), 2.0);
+    assert_eq!(pgweir.metric("pgweir_query_requests_total", "extended"), 1.0);
+    assert_eq!(pgweir.metric("pgweir_errors_total", "sqlstate_class=\"22\""), 1.0);
+    assert_eq!(pgweir.metric("pgweir_transactions_total", ""), 3.0);
+    assert_eq!(pgweir.metric("pgweir_client_connections", ""), 1.0);
+    assert_eq!(pgweir.metric("pgweir_database_connections_currently_session_pinned", ""), 0.0);
+    client.execute("CREATE TEMP TABLE pinning (id int)");
+    assert_eq!(
+        pgweir.metric("pgweir_database_connections_currently_session_pinned", "temporary_object"),
+        1.0
+    );
+    let mut wrong = RawClient::connect(pgweir.port());
+    assert!(wrong.try_log_in(USER, "guess", &[("database", DATABASE)]).is_err());
+    wrong.until_closed();
+    assert_eq!(pgweir.metric("pgweir_client_logins_rejected_total", "password"), 1.0);
+    drop(client);
+    crate::support::eventually("the client is counted out", || {
+        pgweir.metric("pgweir_client_connections", "") == 0.0
+            && pgweir.metric("pgweir_database_connections_currently_session_pinned", "") == 0.0
+    });
+}
+
+#[test]
+fn neither_log_nor_metrics_tell_what_clients_say() {
+    const MARKER: &str = "zebra7391";
+    for format in ["text", "json"] {
+        let pgweir = Setup::before(shared())
+            .target("max_connections = 1")
+            .target("connection_borrow_timeout = \"300ms\"")
+            .environment("PGWEIR_LOG_LEVEL", "trace")
+            .environment("PGWEIR_LOG_FORMAT", format)
+            .start();
+        let mut client = pgweir.client_with(&[("application_name", &format!("{MARKER}_name"))]);
+        client.query(&format!("SELECT '{MARKER}_text'"));
+        client.query(&format!("SELECT {MARKER}_error"));
+        client.query(&format!("DO $$ BEGIN RAISE NOTICE '{MARKER}_notice'; END $$"));
+        client.query(&format!("SET application_name = '{MARKER}_setting'"));
+        client.batch(&[
+            frontend::parse(&format!("{MARKER}_statement"), "SELECT $1::text"),
+            frontend::bind("", &format!("{MARKER}_statement"), &[Some(&format!("{MARKER}_value"))]),
+            frontend::execute("", 0),
+            frontend::sync(),
+        ]);
+        pgweir.client().query(&format!("SELECT '{MARKER}_refused'"));
+        let mut wrong = RawClient::connect(pgweir.port());
+        let guess = format!("{MARKER}_guess");
+        assert!(wrong.try_log_in(USER, &guess, &[("database", DATABASE)]).is_err());
+        client.send(&[&b"~\0\0\0\x20"[..], MARKER.as_bytes(), &[0; 32]].concat());
+        client.until_closed();
+        let metrics = pgweir.http_get("/metrics").unwrap();
+        let log = pgweir.log();
+        assert!(log.contains("client pinned") && log.contains("client was not let in"), "{log}");
+        for (what, text) in [("log", &log), ("metrics", &metrics)] {
+            assert!(!text.contains(MARKER), "the {what} tells what a client said:\n{text}");
+            assert!(!text.contains(PASSWORD), "the {what} tells a password:\n{text}");
+        }
+        if format == "json" {
+            for line in log.lines() {
+                assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_admin_endpoint_answers_what_it_has_and_nothing_else() {
+    let pgweir = Setup::before(shared()).start();
+    assert_eq!(pgweir.http_status("/healthz"), Some(200));
+    assert_eq!(pgweir.http_status("/readyz"), Some(200));
+    assert_eq!(pgweir.http_status("/metrics"), Some(200));
+    assert_eq!(pgweir.http_status("/"), Some(200));
+    assert_eq!(pgweir.http_status("/../../etc/passwd"), Some(404));
+    assert_eq!(pgweir.http_status("/metrics/x"), Some(404));
+    let long = format!("/{}", "x".repeat(100_000));
+    assert!(pgweir.http_status(&long).is_none_or(|status| status >= 400));
+    // Clients that say nothing harm nobody.
+    let silent: Vec<_> = (0..50)
+        .filter_map(|_| std::net::TcpStream::connect(("127.0.0.1", pgweir.admin_port())).ok())
+        .collect();
+    assert_eq!(pgweir.client().value("SELECT 1"), "1");
+    drop(silent);
+    crate::support::eventually("it answers again", || pgweir.http_status("/healthz") == Some(200));
+}
