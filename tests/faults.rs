@@ -4,7 +4,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "helpers of tests"
+    clippy::float_cmp,
+    reason = "helpers of tests; metrics that count hold whole numbers"
 )]
 
 mod support;

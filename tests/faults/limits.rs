@@ -175,7 +175,7 @@ fn work(pgweir: &Pgweir, number: u32) {
         }
         client.execute("BEGIN");
         client.execute("SELECT pg_sleep(0.01)");
-        if (number + round) % 5 != 0 {
+        if !(number + round).is_multiple_of(5) {
             client.execute("COMMIT");
         }
     }

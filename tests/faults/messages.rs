@@ -141,7 +141,7 @@ fn half_a_message_and_silence_free_the_server() {
             "",
             [
                 frontend::query("COPY copy_half FROM STDIN"),
-                frontend::copy_data(&[b'1'; 100_000])[..50_000].to_vec(),
+                frontend::copy_data(&vec![b'1'; 100_000])[..50_000].to_vec(),
             ]
             .concat(),
         ),

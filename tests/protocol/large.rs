@@ -55,7 +55,7 @@ fn a_single_row_of_100_mb_is_streamed_to_a_slow_reader() {
     assert_eq!(client.value("SELECT 1"), "1");
 }
 
-/// Bytes of all bodies up to ReadyForQuery, and the number of messages.
+/// Bytes of all bodies up to `ReadyForQuery`, and the number of messages.
 fn count_until_ready(client: &mut RawClient, mut each: impl FnMut()) -> (usize, usize) {
     let (mut bytes, mut messages) = (0, 0);
     loop {

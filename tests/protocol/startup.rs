@@ -101,7 +101,7 @@ fn a_newer_protocol_is_negotiated_down_and_its_options_are_named() {
     let mut client = RawClient::connect(pgweir.port());
     let parameters =
         [("user", USER), ("database", DATABASE), ("_pq_.shiny", "1"), ("_pq_.other", "2")];
-    client.send(&frontend::startup((3 << 16) | 9999, &parameters));
+    client.send(&frontend::startup((3 << 16) + 9999, &parameters));
     let negotiation = client.read_message();
     assert_eq!(negotiation.tag, b'v');
     assert!([2, PROTOCOL_3_2].contains(&negotiation.number_at(0)), "{negotiation:?}");
