@@ -9,6 +9,7 @@ use super::registry::Activity;
 use super::serve::{Attachment, Client, End, PIECE_MAX};
 use crate::net::buffer::Chunk;
 use crate::pool::Lease;
+use crate::pool::seat::Kick;
 use crate::server::{CloseReason, Server};
 use crate::state::PinReason;
 use crate::state::pipeline::Surprise;
@@ -67,23 +68,27 @@ impl Client {
         }
     }
 
+    /// Moves bytes both ways as far as that goes without waiting.
+    ///
+    /// Ready: look again. Pending: whatever can make a difference wakes the task, and each socket
+    /// was asked once and no more often than that.
     pub(super) fn poll_attached(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        let mut moved = false;
-        if !self.to_server.is_empty() && self.poll_to_server(cx)?.is_ready() {
-            moved = true;
-        }
-        if !self.to_client.is_empty() && self.poll_to_client(cx)?.is_ready() {
-            moved = true;
-        }
+        let (wrote, mut moved) = (self.poll_backlogs(cx)?, false);
+        let mut client_waits = false;
         if self.to_server.is_empty() {
             if !self.inbound.is_empty() {
                 let before = self.inbound.len();
                 self.take_in_held()?;
                 moved |= self.inbound.len() < before;
             }
-            if self.may_read_client() && self.poll_from_client(cx)?.is_ready() {
-                moved = true;
+            if self.may_read_client() {
+                client_waits = self.poll_from_client(cx)?.is_pending();
+                moved |= !client_waits;
             }
+        }
+        // What the client sent goes out before the server is asked.
+        if moved && !self.to_server.is_empty() {
+            let _ = self.poll_to_server(cx)?;
         }
         if self.to_client.is_empty()
             && matches!(self.attachment, Attachment::Attached(_))
@@ -91,7 +96,10 @@ impl Client {
         {
             moved = true;
         }
-        let Attachment::Attached(lease) = &self.attachment else { return Poll::Ready(Ok(())) };
+        let Attachment::Attached(lease) = &self.attachment else {
+            let at_rest = client_waits && self.is_at_rest();
+            return if at_rest { Poll::Pending } else { Poll::Ready(Ok(())) };
+        };
         if self.leaving
             && self.to_server.is_empty()
             && self.to_client.is_empty()
@@ -99,11 +107,28 @@ impl Client {
         {
             return Poll::Ready(Err(End::Terminated));
         }
-        let activity = if moved { Activity::Busy } else { self.activity(lease) };
+        let activity = if moved || wrote { Activity::Busy } else { self.activity(lease) };
         if !self.entered.does(activity) {
             self.mark(activity, clock::now());
         }
         if moved { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// Writes what is there to be written. Yields whether any of it is done with.
+    fn poll_backlogs(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut wrote = !self.to_server.is_empty() && done(self.poll_to_server(cx))?;
+        wrote |= !self.to_client.is_empty() && done(self.poll_to_client(cx))?;
+        Ok(wrote)
+    }
+
+    /// True if a client that has just let go of its server has nothing to do but wait for its
+    /// next message, and nobody has told it anything.
+    fn is_at_rest(&self) -> bool {
+        matches!(self.attachment, Attachment::Detached)
+            && self.inbound.is_empty()
+            && self.to_client.is_empty()
+            && !self.leaving
+            && self.entered.seat.kicks() == Kick::NONE
     }
 
     /// What is waited for while nothing moves.
@@ -365,6 +390,15 @@ impl Client {
         } else {
             lease.give_back(now);
         }
+    }
+}
+
+/// Whether it is ready, or the error it ended with.
+fn done(step: Poll<Result<(), End>>) -> Result<bool, End> {
+    match step {
+        Poll::Ready(Ok(())) => Ok(true),
+        Poll::Ready(Err(end)) => Err(end),
+        Poll::Pending => Ok(false),
     }
 }
 
