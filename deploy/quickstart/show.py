@@ -28,6 +28,8 @@ RESERVED = 3  # superuser_reserved_connections as it comes
 USER = "app"
 PASSWORD = "app"
 START_SECONDS = 30
+# PostgreSQL's, pgweir's and the metrics' port, as the README has them; another one where it is taken.
+PORTS = (5433, 6432, 9127)
 
 
 def main():
@@ -57,7 +59,8 @@ def parse_arguments():
 
 
 def show(arguments, directory, cleanup):
-    ports = free_ports(3)
+    # A run that ends by itself must not be in the way of another.
+    ports = free_ports([0] * len(PORTS) if arguments.once else PORTS)
     database = ("127.0.0.1", ports[0])
     proxy = ("127.0.0.1", ports[1])
     metrics = f"http://127.0.0.1:{ports[2]}"
@@ -77,10 +80,12 @@ def show(arguments, directory, cleanup):
     result = verdict(outcomes[-1][1])
     if arguments.once:
         return result
-    print("Both are running. To try it:")
+    print("Both are running. To try pgweir:")
     print(f"  PGPASSWORD={PASSWORD} psql -h 127.0.0.1 -p {ports[1]} -U {USER} {USER}")
-    print(f"  curl {metrics}/metrics")
-    print("Ctrl-C ends both.", flush=True)
+    print(f"Metrics:  {metrics}/metrics")
+    print(f"Health:   {metrics}/readyz")
+    print(f"Log:      {directory / 'pgweir.log'}")
+    print("Ctrl-C ends both and removes their files.", flush=True)
     signal.pause()
     return 0
 
@@ -211,12 +216,23 @@ def check_run(command):
         raise SystemExit(f"{command} failed:\n{done.stdout}{done.stderr}")
 
 
-def free_ports(count):
+def free_ports(wanted):
+    """Each of the ports, or one that the system gives, where it is taken; 0 is never taken."""
     with contextlib.ExitStack() as open_sockets:
-        sockets = [open_sockets.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
+        sockets = [open_sockets.enter_context(free_port(port)) for port in wanted]
         return [each.getsockname()[1] for each in sockets]
+
+
+def free_port(port):
+    """A socket bound to it, or to another."""
+    each = socket.socket()
+    # As the servers do: what is left of connections that ended takes no port.
+    each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        each.bind(("127.0.0.1", port))
+    except OSError:
+        each.bind(("127.0.0.1", 0))
+    return each
 
 
 def raise_file_limit():

@@ -116,20 +116,22 @@ def describe(error):
 
 
 def table(outcomes):
-    """The outcomes side by side, as text."""
+    """The outcomes side by side, as text, and below them which errors there were."""
     rows = [("", [name for name, _ in outcomes])]
     each = [outcome for _, outcome in outcomes]
     rows.append(("clients", [outcome.clients for outcome in each]))
     rows.append(("succeeded", [len(outcome.times) for outcome in each]))
     rows.append(("failed", [sum(outcome.errors.values()) for outcome in each]))
-    for error in sorted({error for outcome in each for error in outcome.errors}):
-        rows.append((f"  {error}"[:60], [outcome.errors[error] for outcome in each]))
     rows.append(("server connections at most", [outcome.most_servers for outcome in each]))
     for name, part in (("p50", 0.50), ("p99", 0.99)):
         times = [f"{quantile(outcome.times, part):.2f} s" for outcome in each]
         rows.append((f"connect to disconnect, {name}", times))
     width = max(len(name) for name, _ in rows)
     lines = [name.ljust(width) + "".join(f"{cell!s:>18}" for cell in cells) for name, cells in rows]
+    for name, outcome in outcomes:
+        if outcome.errors:
+            lines += ["", f"errors {name}"]
+        lines += [f"{count:>6} x {error}" for error, count in outcome.errors.most_common()]
     return "\n".join(lines) + "\n"
 
 
