@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use pgweir::app;
+use pgweir::app::check::Report;
 use pgweir::config::{Config, environment};
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -28,6 +29,12 @@ struct Arguments {
 enum Command {
     /// Validates the configuration, reads the secrets, logs in to the target, prints the budget.
     Check,
+    /// Asks the pgweir that runs here with this configuration whether it works; the exit code says it.
+    Health {
+        /// Also whether clients should be sent to it: its target answers and it is not stopping.
+        #[arg(long)]
+        ready: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -49,11 +56,12 @@ fn main() -> ExitCode {
     };
     let outcome = match arguments.command {
         None => runtime.block_on(app::run(config, arguments.config.as_deref())).map(|()| true),
-        Some(Command::Check) => runtime.block_on(app::check::check(&config)).map(|report| {
-            // Nobody may be reading; the exit code says it too.
-            let _ = std::io::stdout().write_all(report.text.as_bytes());
-            report.ok
-        }),
+        Some(Command::Check) => {
+            runtime.block_on(app::check::check(&config)).map(|report| say_report(&report))
+        }
+        Some(Command::Health { ready }) => {
+            app::ask::ask(&config, ready).map(|report| say_report(&report))
+        }
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -63,6 +71,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints it, and yields whether all is well.
+fn say_report(report: &Report) -> bool {
+    // Nobody may be reading; the exit code says it too.
+    let _ = std::io::stdout().write_all(report.text.as_bytes());
+    report.ok
 }
 
 fn say_error(text: &str) {

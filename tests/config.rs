@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use pgweir::config::{
     Admin, Auth, ByteSize, ClientPasswordAuthType, Config, ConfigErrors, Log, LogFormat, LogLevel,
-    MaxConnections, Proxy, Runtime, SecretSource, Target, TargetTls, TlsFiles,
+    MaxConnections, Pem, Proxy, Runtime, SecretSource, Target, TargetTls, TlsFiles,
 };
 
 const MINIMAL: &str = include_str!("../config/minimal.toml");
@@ -176,8 +176,8 @@ fn the_file_of_the_contract_is_read() {
     let expected = Config {
         proxy: Proxy {
             tls: Some(TlsFiles {
-                certificate: "/etc/pgweir/server.pem".into(),
-                private_key: "/etc/pgweir/server.key".into(),
+                certificate: Pem::File("/etc/pgweir/server.pem".into()),
+                private_key: Pem::File("/etc/pgweir/server.key".into()),
             }),
             auth: vec![scram(SecretSource::File("/etc/pgweir/app-user.json".into()))],
             ..expected.proxy
@@ -225,8 +225,8 @@ fn a_whole_configuration_needs_no_file() {
             listen: "[::]:6432".parse().expect("an address"),
             require_tls: true,
             tls: Some(TlsFiles {
-                certificate: "server.pem".into(),
-                private_key: "/run/secrets/server.key".into(),
+                certificate: Pem::File("server.pem".into()),
+                private_key: Pem::File("/run/secrets/server.key".into()),
             }),
             max_message_size: ByteSize(64 << 20),
             runtime: Runtime::WorkStealing,
@@ -296,12 +296,23 @@ fn relative_paths_start_from_the_file_and_in_variables_from_the_working_director
     };
     let config = parse("/etc/pgweir/main.toml");
     let tls = config.proxy.tls.expect("has files");
-    assert_eq!(tls.certificate, Path::new("/etc/pgweir/tls/server.pem"));
-    assert_eq!(tls.private_key, Path::new("server.key"));
+    assert_eq!(tls.certificate, Pem::File("/etc/pgweir/tls/server.pem".into()));
+    assert_eq!(tls.private_key, Pem::File("server.key".into()));
     assert_eq!(config.target.tls_ca.as_deref(), Some(Path::new("/ca.pem")));
     let config = parse("main.toml");
     let tls = config.proxy.tls.expect("has files");
-    assert_eq!(tls.certificate, Path::new("tls/server.pem"));
+    assert_eq!(tls.certificate, Pem::File("tls/server.pem".into()));
+}
+
+#[test]
+fn a_variable_may_hold_the_certificate_itself() {
+    let pem = "-----BEGIN SOMETHING-----\nhunter2\n-----END SOMETHING-----\n";
+    let variables = [("PGWEIR_PROXY_TLS_CERTIFICATE", pem), ("PGWEIR_PROXY_TLS_PRIVATE_KEY", pem)];
+    let config = parse_with(&file("", "", ""), &variables).expect("is right");
+    let tls = config.proxy.tls.as_ref().expect("has a certificate");
+    assert_eq!(tls.certificate, Pem::Text(pem.to_owned().into()));
+    assert_eq!(tls.private_key, Pem::Text(pem.to_owned().into()));
+    assert!(!format!("{config:?}").contains("hunter2"));
 }
 
 #[test]

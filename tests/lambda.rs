@@ -1,6 +1,7 @@
 //! What pgweir is for: a fleet of Lambda containers against a database of 87 connections.
 //!
-//! 100 containers by default, as many as `TEST_CONTAINERS` says on request.
+//! The handlers are those of `deploy/lambda`. 100 containers in 4 processes by default, as many as `TEST_CONTAINERS`
+//! and `TEST_PROCESSES` say on request; between two invocations they are frozen, in the end killed.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,12 +11,12 @@
 
 mod support;
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use support::certificates::Authority;
-use support::driver::{Endpoint, node};
+use support::driver::{Endpoint, node, python};
 use support::pgweir::Setup;
 use support::postgres::{PgVersion, Postgres, PostgresOptions, USER};
 
@@ -32,6 +33,8 @@ enum Style {
     ClientPerInvocation,
     /// `new Pool({max: 1})` outside the handler: the connection stays while the container lives.
     PoolOfOne,
+    /// psycopg, with its connection outside the handler; in one process that is not frozen.
+    Python,
 }
 
 /// What the fleet and the database saw.
@@ -57,6 +60,11 @@ fn a_client_per_invocation_gets_no_error_with_tls() {
 #[test]
 fn a_pool_of_one_in_each_container_gets_no_error() {
     holds(Style::PoolOfOne, false);
+}
+
+#[test]
+fn a_connection_of_psycopg_in_each_container_gets_no_error() {
+    holds(Style::Python, true);
 }
 
 /// Otherwise the tests above would show nothing.
@@ -94,8 +102,32 @@ fn holds(style: Style, tls: bool) {
 }
 
 fn containers() -> u32 {
-    let number = std::env::var("TEST_CONTAINERS").ok();
-    number.map_or(100, |number| number.parse().expect("TEST_CONTAINERS is a number"))
+    requested("TEST_CONTAINERS", 100)
+}
+
+fn requested(variable: &str, default: u32) -> u32 {
+    let number = std::env::var(variable).ok();
+    number.map_or(default, |number| number.parse().expect("it is a number"))
+}
+
+/// The command of a fleet in this style.
+fn command(style: Style, containers: u32) -> Option<Command> {
+    let lambda = support::repository().join("deploy/lambda");
+    let mut command = match style {
+        Style::Python => python(&lambda.join("invoke.py"))?,
+        Style::ClientPerInvocation | Style::PoolOfOne => node(&lambda.join("invoke.js"))?,
+    };
+    match style {
+        Style::Python => command.arg("--containers").arg(containers.to_string()),
+        Style::ClientPerInvocation => command.arg("client"),
+        Style::PoolOfOne => command.arg("pool"),
+    };
+    if !matches!(style, Style::Python) {
+        let processes = requested("TEST_PROCESSES", 4);
+        command.args(["--freeze", "--containers", &containers.to_string()]);
+        command.args(["--processes", &processes.to_string()]);
+    }
+    Some(command)
 }
 
 fn database() -> Postgres {
@@ -113,13 +145,8 @@ fn fleet(
     endpoint: &Endpoint,
     postgres: &Postgres,
 ) -> Option<Outcome> {
-    let mut command = node(&support::repository().join("tests/drivers/lambda.cjs"))?;
-    let style = match style {
-        Style::ClientPerInvocation => "client",
-        Style::PoolOfOne => "pool",
-    };
-    command.args([style, &containers.to_string()]).stdin(Stdio::null());
-    endpoint.describe_to(&mut command);
+    let mut command = command(style, containers)?;
+    endpoint.describe_to_lambda(command.stdin(Stdio::null()));
 
     // Before the fleet, which may take every slot but the reserved ones.
     let mut superuser = postgres.superuser();

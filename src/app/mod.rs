@@ -1,7 +1,9 @@
 //! Layer 9. Builds everything from the configuration, obeys signals, and takes it down in order.
 
+pub mod ask;
 pub mod check;
 mod health;
+mod notify;
 mod reload;
 mod run;
 mod workers;

@@ -1,6 +1,7 @@
 //! `pgweir --config FILE`: from start to stop.
 
 use super::health::Health;
+use super::notify::{State, notify};
 use super::workers::Workers;
 use super::{StartError, reload};
 use crate::admin;
@@ -57,6 +58,7 @@ pub async fn run(config: Config, path: Option<&Path>) -> Result<(), StartError> 
         version = env!("CARGO_PKG_VERSION"),
         "pgweir is ready for clients"
     );
+    notify(State::Ready);
     let timeout = obey(config, path, &shared, &health, &log).await?;
     drain(&shared, &mut tasks, timeout).await?;
     for task in tasks.all {
@@ -223,7 +225,9 @@ async fn obey(
     loop {
         tokio::select! {
             _ = hangup.recv() => {
+                notify(State::Reloading);
                 config = reload::reload(path, config, shared, health, log).await;
+                notify(State::Ready);
             }
             _ = terminate.recv() => return Ok(config.proxy.shutdown_timeout),
             _ = interrupt.recv() => return Ok(config.proxy.shutdown_timeout),
@@ -238,6 +242,7 @@ async fn drain(
     timeout: Duration,
 ) -> Result<(), StartError> {
     tracing::info!(clients = shared.registry.len(), timeout_s = timeout.as_secs(), "shutting down");
+    notify(State::Stopping);
     let mut terminate = listen_to(SignalKind::terminate())?;
     let mut interrupt = listen_to(SignalKind::interrupt())?;
     shared.draining.store(true, Ordering::Relaxed);

@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::errors::{Origin, Plain, Problem};
 use super::keys::{self, ENTRY_KEYS, KEYS, Key};
 use super::settings::{
-    Admin, Auth, ClientPasswordAuthType, Config, Log, LogFormat, LogLevel, MaxConnections, Proxy,
-    Runtime, SecretSource, Target, TargetTls, TlsFiles,
+    Admin, Auth, ClientPasswordAuthType, Config, Log, LogFormat, LogLevel, MaxConnections, Pem,
+    Proxy, Runtime, SecretSource, Target, TargetTls, TlsFiles,
 };
 use super::units::ByteSize;
 use super::value::{Given, Value};
@@ -22,8 +22,8 @@ use super::value::{Given, Value};
 pub(super) struct Draft {
     /// What needs no joining.
     pub config: Config,
-    pub tls_certificate: Option<PathBuf>,
-    pub tls_private_key: Option<PathBuf>,
+    pub tls_certificate: Option<Pem>,
+    pub tls_private_key: Option<Pem>,
     pub max_connections: Option<u32>,
     pub max_connections_percent: u8,
     pub entries: Vec<Entry>,
@@ -276,8 +276,10 @@ mod tests {
     #[test]
     fn taking_apart_and_joining_gives_the_same() {
         let mut config = Draft::new().join().unwrap();
-        config.proxy.tls =
-            Some(TlsFiles { certificate: "server.pem".into(), private_key: "server.key".into() });
+        config.proxy.tls = Some(TlsFiles {
+            certificate: Pem::File("server.pem".into()),
+            private_key: Pem::Text("key".to_owned().into()),
+        });
         config.target.max_connections = MaxConnections::Absolute(NonZeroU32::MIN);
         assert_eq!(Draft::of(config.clone()).join(), Some(config));
     }

@@ -192,7 +192,7 @@ pub(super) static KEYS: &[Key<Draft>] = &[
     Key::new(
         "proxy.tls_certificate",
         Fallback::Absent(Example::Text("server.pem")),
-        "Certificate shown to clients, with its chain, PEM; read again when the file changes; none = no TLS",
+        "Certificate shown to clients, with its chain, PEM, read again when the file changes; its variable may hold the PEM itself; none = no TLS",
         at!(Draft.tls_certificate),
     )
     .pgbouncer(&["client_tls_cert_file"])
@@ -200,7 +200,7 @@ pub(super) static KEYS: &[Key<Draft>] = &[
     Key::new(
         "proxy.tls_private_key",
         Fallback::Absent(Example::Text("server.key")),
-        "Private key of the certificate, PEM",
+        "Private key of the certificate, PEM; its variable may hold the PEM itself",
         at!(Draft.tls_private_key),
     )
     .pgbouncer(&["client_tls_key_file"])

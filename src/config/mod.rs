@@ -30,8 +30,8 @@ use draft::Draft;
 pub use environment::CONFIG_VARIABLE;
 pub use errors::{ConfigErrors, Origin, Problem};
 pub use settings::{
-    Admin, Auth, ClientPasswordAuthType, Config, Log, LogFormat, LogLevel, MaxConnections, Proxy,
-    Runtime, SecretSource, Target, TargetTls, TlsFiles,
+    Admin, Auth, ClientPasswordAuthType, Config, Log, LogFormat, LogLevel, MaxConnections, Pem,
+    Proxy, Runtime, SecretSource, Target, TargetTls, TlsFiles,
 };
 pub use units::ByteSize;
 

@@ -3,10 +3,13 @@
 //! Names are RDS Proxy's in snake case where it has one, and each field also says PgBouncer's word. The defaults
 //! and bounds named here are those of [`super::keys`]; a test keeps the two equal.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use zeroize::Zeroizing;
 
 use super::units::ByteSize;
 
@@ -74,13 +77,31 @@ pub struct Proxy {
     pub auth: Vec<Auth>,
 }
 
-/// Files of the certificate shown to clients. Only named here; `net` reads them.
+/// Certificate shown to clients, and its key. Files are only named here; `net` reads them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The certificate and its chain, PEM. PgBouncer: `client_tls_cert_file`.
-    pub certificate: PathBuf,
-    /// The private key, PEM. PgBouncer: `client_tls_key_file`.
-    pub private_key: PathBuf,
+    /// The certificate and its chain. PgBouncer: `client_tls_cert_file`.
+    pub certificate: Pem,
+    /// The private key. PgBouncer: `client_tls_key_file`.
+    pub private_key: Pem,
+}
+
+/// Something in PEM. `Debug` shows no text of it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Pem {
+    /// In this file, which may be replaced while the proxy runs.
+    File(PathBuf),
+    /// The text itself, from a variable: ECS hands secrets to a container in this way, and in no other.
+    Text(Zeroizing<String>),
+}
+
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Text(_) => f.write_str("Text(..)"),
+        }
+    }
 }
 
 /// One database user: RDS Proxy's `UserAuthConfig`.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::settings::Choice;
+use super::settings::{Choice, Pem};
 use super::units::{self, ByteSize, InWords};
 
 /// A value as it was given.
@@ -247,6 +247,24 @@ impl Setting for PathBuf {
     }
 }
 
+/// In a variable it may be the text itself, which has no place in a configuration file.
+impl Setting for Pem {
+    type Bounds = ();
+
+    fn allowed((): &()) -> String {
+        PathBuf::allowed(&())
+    }
+
+    fn read(given: &Given<'_>, (): &()) -> Result<Self, String> {
+        match given.value {
+            Value::Variable(text) if text.trim_start().starts_with("-----BEGIN ") => {
+                Ok(Self::Text(text.to_owned().into()))
+            }
+            _ => PathBuf::read(given, &()).map(Self::File),
+        }
+    }
+}
+
 macro_rules! optional {
     ($($name:ty),+) => { $(
         /// `None` only where nothing is given.
@@ -267,7 +285,7 @@ macro_rules! optional {
         }
     )+ };
 }
-optional!(u32, String, PathBuf);
+optional!(u32, String, PathBuf, Pem);
 
 impl<T: Choice> Setting for T {
     type Bounds = ();

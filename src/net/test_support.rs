@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::stream::Stream;
 use super::tls_acceptor::TlsAcceptor;
 use super::tls_error::TlsError;
-use crate::config::TlsFiles;
+use crate::config::{Pem, TlsFiles};
 
 /// An authority, and a certificate for `localhost` and `127.0.0.1` that it signed, in files.
 pub(super) struct Identity {
@@ -68,7 +68,10 @@ impl Identity {
     }
 
     pub(super) fn files(&self) -> TlsFiles {
-        TlsFiles { certificate: self.path("server.pem"), private_key: self.path("server.key") }
+        TlsFiles {
+            certificate: Pem::File(self.path("server.pem")),
+            private_key: Pem::File(self.path("server.key")),
+        }
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {

@@ -1,12 +1,12 @@
 //! The certificate that clients see, and its replacement while the proxy runs.
 //!
 //! A reload takes effect for new connections; the others keep what they began with. Bad or half-written files change
-//! nothing.
+//! nothing. What was given as text stays as it is.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -23,7 +23,7 @@ use super::ALPN_POSTGRESQL;
 use super::stream::Stream;
 use super::tls_error::{TlsError, TlsFileError};
 use super::tls_handshake;
-use crate::config::TlsFiles;
+use crate::config::{Pem, TlsFiles};
 
 /// Computes the `tls-server-end-point` channel binding of a certificate in DER; `None` if its hash is not known.
 ///
@@ -138,9 +138,9 @@ struct Seen {
     digests: [Vec<u8>; 2],
 }
 
-/// What `stat` says of the certificate's file and of the key's.
+/// What `stat` says of the certificate's file and of the key's; `None` for what is no file.
 #[derive(PartialEq, Eq)]
-struct Stamps([Stamp; 2]);
+struct Stamps([Option<Stamp>; 2]);
 
 #[derive(PartialEq, Eq)]
 struct Stamp {
@@ -157,14 +157,15 @@ impl Stamps {
 }
 
 impl Stamp {
-    fn of(path: &Path) -> Result<Self, TlsFileError> {
+    fn of(pem: &Pem) -> Result<Option<Self>, TlsFileError> {
+        let Pem::File(path) = pem else { return Ok(None) };
         let metadata = fs::metadata(path).map_err(|source| cannot_read(path, source))?;
-        Ok(Self {
+        Ok(Some(Self {
             modified: metadata.modified().ok(),
             changed_nanoseconds: (metadata.ctime(), metadata.ctime_nsec()),
             len: metadata.len(),
             inode: metadata.ino(),
-        })
+        }))
     }
 }
 
@@ -176,7 +177,10 @@ struct Contents {
 
 impl Contents {
     fn read(files: &TlsFiles) -> Result<Self, TlsFileError> {
-        let read = |path: &Path| fs::read(path).map_err(|source| cannot_read(path, source));
+        let read = |pem: &Pem| match pem {
+            Pem::File(path) => fs::read(path).map_err(|source| cannot_read(path, source)),
+            Pem::Text(text) => Ok(text.as_bytes().to_vec()),
+        };
         Ok(Self {
             certificate: read(&files.certificate)?,
             private_key: Zeroizing::new(read(&files.private_key)?),
@@ -194,11 +198,12 @@ impl Contents {
         end_point_hash: EndPointHash,
         before: Option<&AcceptorState>,
     ) -> Result<AcceptorState, TlsFileError> {
-        let chain = certificates(&files.certificate, &self.certificate)?;
+        let names = Names::of(files);
+        let chain = certificates(&names.certificate, &self.certificate)?;
         let Some(leaf) = chain.first().cloned() else {
-            return Err(TlsFileError::NoCertificate { path: files.certificate.clone() });
+            return Err(TlsFileError::NoCertificate { path: names.certificate });
         };
-        let key = private_key(&files.private_key, &self.private_key)?;
+        let key = private_key(&names.private_key, &self.private_key)?;
         // A client that resumes a session keeps the certificate of its first handshake and binds its password to
         // that one, so tickets end with the certificate they were made under.
         let kept = before.filter(|before| before.leaf == leaf);
@@ -207,15 +212,34 @@ impl Contents {
             None => rustls::crypto::aws_lc_rs::Ticketer::new().map_err(TlsFileError::Setup)?,
         };
         Ok(AcceptorState {
-            config: Arc::new(server_config(files, chain, key, ticketer)?),
+            config: Arc::new(server_config(names, chain, key, ticketer)?),
             end_point: end_point_hash(&leaf).map(Arc::from),
             leaf,
         })
     }
 }
 
+/// What errors call the certificate and the key.
+struct Names {
+    certificate: PathBuf,
+    private_key: PathBuf,
+}
+
+impl Names {
+    fn of(files: &TlsFiles) -> Self {
+        let name = |pem: &Pem, setting: &str| match pem {
+            Pem::File(path) => path.clone(),
+            Pem::Text(_) => PathBuf::from(setting),
+        };
+        Self {
+            certificate: name(&files.certificate, "proxy.tls_certificate"),
+            private_key: name(&files.private_key, "proxy.tls_private_key"),
+        }
+    }
+}
+
 fn server_config(
-    files: &TlsFiles,
+    names: Names,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     ticketer: Arc<dyn ProducesTickets>,
@@ -227,13 +251,11 @@ fn server_config(
     let certified = builder.with_no_client_auth().with_single_cert(chain, key);
     let mut config = certified.map_err(|source| match source {
         Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsFileError::KeyMismatch {
-            certificate: files.certificate.clone(),
-            private_key: files.private_key.clone(),
+            certificate: names.certificate,
+            private_key: names.private_key,
         },
-        Error::InvalidCertificate(_) => {
-            TlsFileError::Unusable { path: files.certificate.clone(), source }
-        }
-        source => TlsFileError::Unusable { path: files.private_key.clone(), source },
+        Error::InvalidCertificate(_) => TlsFileError::Unusable { path: names.certificate, source },
+        source => TlsFileError::Unusable { path: names.private_key, source },
     })?;
     config.alpn_protocols = vec![ALPN_POSTGRESQL.to_vec()];
     // A session is resumed by what its ticket holds: no table of sessions, whatever the number of clients.

@@ -69,10 +69,29 @@ fn every_encoding_of_a_private_key_is_read() {
     let kinds = [("server.pem", "sec1.key", "EC PRIVATE"), ("rsa.pem", "pkcs1.key", "RSA PRIVATE")];
     for (certificate, key, marker) in kinds {
         assert!(fs::read_to_string(identity.path(key)).unwrap().contains(marker));
-        let files =
-            TlsFiles { certificate: identity.path(certificate), private_key: identity.path(key) };
+        let files = TlsFiles {
+            certificate: Pem::File(identity.path(certificate)),
+            private_key: Pem::File(identity.path(key)),
+        };
         load(&files).unwrap();
     }
+}
+
+#[test]
+fn what_is_given_as_text_is_used_and_called_by_its_setting() {
+    let identity = Identity::new();
+    let text = |name: &str| fs::read_to_string(identity.path(name)).unwrap().into();
+    let files = TlsFiles {
+        certificate: Pem::Text(text("server.pem")),
+        private_key: Pem::Text(text("server.key")),
+    };
+    let acceptor = load(&files).unwrap();
+    assert!(!acceptor.reload_if_changed().unwrap());
+    assert_eq!(format!("{files:?}"), "TlsFiles { certificate: Text(..), private_key: Text(..) }");
+    let swapped =
+        TlsFiles { certificate: files.certificate.clone(), private_key: files.certificate };
+    let error = load(&swapped).err().unwrap().to_string();
+    assert_eq!(error, "proxy.tls_private_key holds no unencrypted private key");
 }
 
 #[test]

@@ -54,6 +54,21 @@ impl Endpoint {
         };
         command.env("PGSSLMODE", "verify-full").env("PGSSLROOTCERT", dir.path().join("ca.pem"));
     }
+
+    /// The same as a Lambda function is told.
+    pub fn describe_to_lambda(&self, command: &mut Command) {
+        command
+            .env("DB_HOST", "localhost")
+            .env("DB_PORT", self.port.to_string())
+            .env("DB_USER", USER)
+            .env("DB_PASSWORD", PASSWORD)
+            .env("DB_NAME", DATABASE)
+            // A fleet shares a small machine with all that it connects to.
+            .env("DB_CONNECT_TIMEOUT_MS", "60000");
+        if let Some(dir) = &self.authority {
+            command.env("DB_SSL_CA", dir.path().join("ca.pem"));
+        }
+    }
 }
 
 /// A driver: the program that runs its script, and the script.
@@ -111,6 +126,15 @@ pub fn python(script: &Path) -> Option<Command> {
     let mut command = Command::new(interpreter);
     command.arg(script);
     Some(command)
+}
+
+/// A program that a package of that environment brings.
+pub fn program_of_python(name: &str) -> Option<Command> {
+    if !is_installed("requirements.txt") {
+        absent(name);
+        return None;
+    }
+    Some(Command::new(tools_dir().join("venv/bin").join(name)))
 }
 
 /// A JavaScript program with the packages of `tests/run`.
