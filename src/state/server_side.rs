@@ -28,7 +28,7 @@ pub struct ServerSide {
     pub applied: Arc<Settings>,
     /// Whose sequence values it may know.
     pub sequences: Sequences,
-    /// [`Limits::ddl_seen`] as of its last transaction's begin.
+    /// [`super::session::Limits::ddl_seen`] as of its last transaction's begin.
     pub ddl_seen: u64,
 }
 

@@ -1,7 +1,7 @@
 //! How PostgreSQL reads SQL text, as far as session state depends on it.
 //!
-//! [`lexer`] cuts a text into tokens as PostgreSQL's `scan.l` does, [`classify`] walks over them once and
-//! notes what each statement may leave behind, [`digest`] writes a statement without its literals.
+//! `lexer` cuts a text into tokens as PostgreSQL's `scan.l` does, `classify` walks over them once and
+//! notes what each statement may leave behind, `digest` writes a statement without its literals.
 //! Nothing here builds a syntax tree: a text that PostgreSQL refuses may come to anything, as it does nothing.
 
 mod body;
