@@ -123,14 +123,18 @@ impl Health {
 impl AdminSource for Health {
     fn metrics_text(&self) -> String {
         let pools = &self.shared.pools;
-        let rows = pools.counts().into_iter().map(|(pool, counts)| PoolRow {
-            database: pool.database.to_string(),
-            user: pool.user.to_string(),
-            idle: u64::from(counts.idle),
-            borrowed: u64::from(counts.open.saturating_sub(counts.idle + counts.opening)),
-            pinned: 0,
-            opening: u64::from(counts.opening),
-            waiting: u64::from(counts.waiting),
+        let rows = pools.counts().into_iter().map(|(pool, counts)| {
+            let held = counts.open.saturating_sub(counts.idle + counts.opening);
+            let pinned = pool.pinned().min(held);
+            PoolRow {
+                database: pool.database.to_string(),
+                user: pool.user.to_string(),
+                idle: u64::from(counts.idle),
+                borrowed: u64::from(held - pinned),
+                pinned: u64::from(pinned),
+                opening: u64::from(counts.opening),
+                waiting: u64::from(counts.waiting),
+            }
         });
         let probes = self.probes.load(Ordering::Relaxed).max(1);
         let answered = self.answered.load(Ordering::Relaxed);

@@ -271,6 +271,9 @@ impl Opening {
         let Some(pool) = &self.pool else { return Err(ConnectError::NoCredential) };
         let shard = pool.pools.metrics.shard(worker);
         shard.count.database_connection_requests.one();
+        if pool.pools.endpoint().connector.wants_tls() {
+            shard.count.database_connection_requests_with_tls.one();
+        }
         let begun = clock::now();
         let credential =
             pool.pools.credentials.lookup(&pool.user).ok_or(ConnectError::NoCredential)?;
