@@ -94,9 +94,15 @@ impl Health {
             }
             Err(error) => {
                 let reached = error.reached_target();
-                pools.target_health(
-                    |health| if reached { health.reached(now) } else { health.missed(now) },
-                );
+                pools.target_health(|health| {
+                    if reached {
+                        health.reached(now);
+                        health.is_mute = true;
+                    } else {
+                        health.missed(now);
+                    }
+                });
+                pools.give_up_without_budget(now);
                 tracing::warn!(error = &error as &dyn std::error::Error, "cannot ask the target");
                 false
             }
@@ -161,6 +167,9 @@ impl AdminSource for Health {
             (None, _) => "not reached yet".to_owned(),
             (Some(_), Some(since)) => {
                 format!("away for {} s", clock::now().saturating_duration_since(since).as_secs())
+            }
+            (Some(_), None) if pools.budget() == 0 => {
+                "reachable, but it does not let pgweir ask its limits: see the log".to_owned()
             }
             (Some(_), None) => format!("reachable, budget of {} connections", pools.budget()),
         };
