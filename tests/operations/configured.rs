@@ -107,7 +107,7 @@ fn told_without_budget(setup: Setup, password: &str) -> String {
         let Err(refusal) = client.try_log_in(USER, password, &[("database", DATABASE)]) else {
             return false;
         };
-        told = refusal.line();
+        told = format!("{}: {}", refusal.line(), refusal.field('D'));
         true
     });
     assert_eq!(pgweir.http_status("/readyz"), Some(503));
@@ -118,9 +118,10 @@ fn told_without_budget(setup: Setup, password: &str) -> String {
 fn without_a_budget_nobody_waits_for_longer_than_there_is_hope() {
     let away = Setup::before_port(free_port()).user(USER, PASSWORD);
     let told = told_without_budget(away.target("fail_fast_after = \"1s\""), PASSWORD);
-    assert_eq!(told, "ErrorResponse FATAL 08001");
+    assert_eq!(told, "ErrorResponse FATAL 08001: the server cannot be reached");
     let refused = Setup::before_port(shared().port()).user(USER, "wrong");
-    assert_eq!(told_without_budget(refused, "wrong"), "ErrorResponse FATAL 08001");
+    let told = told_without_budget(refused, "wrong");
+    assert_eq!(told, "ErrorResponse FATAL 08001: the server does not let pgweir ask its limits");
 }
 
 #[test]
