@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use pgweir::app;
 use pgweir::app::check::Report;
-use pgweir::config::{Config, environment};
+use pgweir::config::{CONFIG_VARIABLE, Config, environment};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,8 +18,8 @@ const BAD_CONFIGURATION: u8 = 2;
 #[derive(Parser)]
 #[command(version, about)]
 struct Arguments {
-    /// Configuration file (TOML). Every setting can also be given as PGWEIR_... in the environment.
-    #[arg(long, global = true)]
+    /// Configuration file (TOML); also `PGWEIR_CONFIG`. Every setting can also be given by its variable
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
@@ -38,11 +38,13 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let mut arguments = Arguments::parse();
+    let variable = std::env::var_os(CONFIG_VARIABLE).filter(|name| !name.is_empty());
+    arguments.config = arguments.config.or_else(|| variable.map(PathBuf::from));
     let config = match Config::load(arguments.config.as_deref(), environment()) {
         Ok(config) => config,
         Err(errors) => {
-            say_error(&errors.to_string());
+            say_error(&format!("the configuration cannot be used:\n{errors}"));
             return ExitCode::from(BAD_CONFIGURATION);
         }
     };

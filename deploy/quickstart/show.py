@@ -135,6 +135,8 @@ def start_pgweir(binary, directory, ports, metrics, cleanup):
     config.write_text(
         f"""[proxy]
 listen = "127.0.0.1:{ports[1]}"
+# Whoever presses Ctrl-C does not want to wait for transactions.
+shutdown_timeout = "2s"
 
 [[proxy.auth]]
 secret_file = "{secret}"

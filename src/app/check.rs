@@ -1,9 +1,13 @@
 //! `pgweir check --config FILE`: everything short of serving.
 
 use super::StartError;
-use crate::config::Config;
-use crate::target::{self, PROBE_DATABASE};
-use std::fmt::Write as _;
+use crate::config::{Config, MaxConnections};
+use crate::credentials::{Credentials, LoadError};
+use crate::server::connect::{ConnectError, Endpoint};
+use crate::target::{self, PROBE_DATABASE, ProbeError};
+use crate::wire::SqlState;
+use crate::wire::response::ErrorFields;
+use std::fmt::{Display, Write as _};
 
 /// What a check found.
 pub struct Report {
@@ -13,68 +17,101 @@ pub struct Report {
     pub ok: bool,
 }
 
-/// Reads the secrets, logs in to the target with each, and computes the budget.
+impl Report {
+    fn good(&mut self, what: &str, found: impl Display) {
+        let _ = writeln!(self.text, "{what}: {found}");
+    }
+
+    fn bad(&mut self, what: &str, found: impl Display) {
+        self.ok = false;
+        self.good(what, found);
+    }
+}
+
+/// Reads the certificates and the secrets, logs in to the target with each, and computes the
+/// budget. Tells all that is wrong, not the first only.
 ///
 /// # Errors
-/// [`StartError`], where pgweir would not start.
+/// [`StartError`], where the system fails.
 pub async fn check(config: &Config) -> Result<Report, StartError> {
     let mut report = Report { text: String::new(), ok: true };
-    let _ = writeln!(report.text, "configuration: ok");
-    if super::acceptor(config)?.is_some() {
-        let _ = writeln!(report.text, "certificate for clients: ok");
+    report.good("configuration", "ok");
+    match super::acceptor(config) {
+        Ok(None) => report.good("certificate for clients", "none, so that clients have no TLS"),
+        Ok(Some(_)) => report.good("certificate for clients", "ok"),
+        Err(error) => report.bad("certificate for clients", chain(&error)),
     }
-    let endpoint = super::endpoint(config)?;
     let settings =
         crate::credentials::Settings { time_to_live: config.proxy.secret_time_to_live, aws: None };
-    let loaded = crate::credentials::Credentials::load(&config.proxy.auth, settings).await;
-    let (credentials, problems) = loaded?;
+    let (credentials, problems) = match Credentials::load(&config.proxy.auth, settings).await {
+        Ok((credentials, problems)) => (Some(credentials), problems),
+        Err(LoadError::NoneUsable { problems }) => (None, problems),
+        Err(error) => return Err(error.into()),
+    };
     for problem in &problems {
-        report.ok = false;
-        let _ = writeln!(report.text, "secret: {problem}");
+        report.bad("secret", problem);
     }
+    match super::endpoint(config) {
+        Ok(endpoint) => {
+            if let Some(credentials) = credentials {
+                log_in(&mut report, &endpoint, &credentials, config.target.max_connections).await;
+            }
+        }
+        Err(error) => report.bad("TLS to the target", chain(&error)),
+    }
+    Ok(report)
+}
+
+/// Logs in as each user, and tells the budget.
+async fn log_in(
+    report: &mut Report,
+    endpoint: &Endpoint,
+    credentials: &Credentials,
+    budget: MaxConnections,
+) {
     let mut capacity = None;
     for user in credentials.usernames() {
         let Some(credential) = credentials.lookup(&user) else { continue };
-        let mut outcome = target::probe(&endpoint, PROBE_DATABASE, &credential).await;
-        if outcome.as_ref().is_err_and(target::ProbeError::reached_target) {
-            outcome = target::probe(&endpoint, &user, &credential).await;
+        let mut outcome = target::probe(endpoint, PROBE_DATABASE, &credential).await;
+        if outcome.as_ref().is_err_and(ProbeError::reached_target) {
+            outcome = target::probe(endpoint, &user, &credential).await;
         }
+        let what = format!("login of {user} to {}:{}", endpoint.host, endpoint.port);
         match outcome {
             Ok(found) => {
-                let _ = writeln!(
-                    report.text,
-                    "login of {user} to {}:{}: ok",
-                    endpoint.host, endpoint.port
-                );
+                report.good(&what, "ok");
                 capacity = Some(found);
             }
-            Err(error) => {
-                report.ok = false;
-                let _ = writeln!(
-                    report.text,
-                    "login of {user} to {}:{}: {}",
-                    endpoint.host,
-                    endpoint.port,
-                    chain(&error)
-                );
-            }
+            Err(error) => report.bad(&what, in_full(&error)),
         }
     }
-    if let Some(capacity) = capacity {
-        let _ = writeln!(
-            report.text,
-            "budget: {} of {} usable connections (max_connections {}, reserved {})",
-            capacity.budget(config.target.max_connections),
-            capacity.usable(),
-            capacity.max_connections,
-            capacity.reserved
-        );
-        if capacity.budget(config.target.max_connections) > capacity.usable() {
-            report.ok = false;
-            let _ = writeln!(report.text, "budget: larger than what the target has");
-        }
+    let Some(capacity) = capacity else { return };
+    let connections = capacity.budget(budget);
+    let usable = capacity.usable();
+    report.good(
+        "budget",
+        format_args!(
+            "{connections} of {usable} usable connections (max_connections {}, reserved {})",
+            capacity.max_connections, capacity.reserved
+        ),
+    );
+    if connections > usable {
+        report.bad("budget", "larger than what the target has");
     }
-    Ok(report)
+}
+
+/// The error, and the target's own words if it gave any: they are for the operator here.
+fn in_full(error: &ProbeError) -> String {
+    let text = chain(error);
+    let ProbeError::Connect(ConnectError::Refused(refusal)) = error else { return text };
+    let words = String::from_utf8_lossy(ErrorFields::read(&refusal.body).message);
+    let words: String = words.chars().filter(|character| !character.is_control()).collect();
+    let advice = if refusal.sqlstate == Some(SqlState::TOO_MANY_CONNECTIONS) {
+        " (a pgweir that runs may hold the connections that were free)"
+    } else {
+        ""
+    };
+    format!("{text}: {words}{advice}")
 }
 
 /// An error with its causes in one line.

@@ -94,9 +94,15 @@ impl Health {
             }
             Err(error) => {
                 let reached = error.reached_target();
-                pools.target_health(
-                    |health| if reached { health.reached(now) } else { health.missed(now) },
-                );
+                pools.target_health(|health| {
+                    if reached {
+                        health.reached(now);
+                        health.is_mute = true;
+                    } else {
+                        health.missed(now);
+                    }
+                });
+                pools.give_up_without_budget(now);
                 tracing::warn!(error = &error as &dyn std::error::Error, "cannot ask the target");
                 false
             }
@@ -123,14 +129,18 @@ impl Health {
 impl AdminSource for Health {
     fn metrics_text(&self) -> String {
         let pools = &self.shared.pools;
-        let rows = pools.counts().into_iter().map(|(pool, counts)| PoolRow {
-            database: pool.database.to_string(),
-            user: pool.user.to_string(),
-            idle: u64::from(counts.idle),
-            borrowed: u64::from(counts.open.saturating_sub(counts.idle + counts.opening)),
-            pinned: 0,
-            opening: u64::from(counts.opening),
-            waiting: u64::from(counts.waiting),
+        let rows = pools.counts().into_iter().map(|(pool, counts)| {
+            let held = counts.open.saturating_sub(counts.idle + counts.opening);
+            let pinned = pool.pinned().min(held);
+            PoolRow {
+                database: pool.database.to_string(),
+                user: pool.user.to_string(),
+                idle: u64::from(counts.idle),
+                borrowed: u64::from(held - pinned),
+                pinned: u64::from(pinned),
+                opening: u64::from(counts.opening),
+                waiting: u64::from(counts.waiting),
+            }
         });
         let probes = self.probes.load(Ordering::Relaxed).max(1);
         let answered = self.answered.load(Ordering::Relaxed);
@@ -157,6 +167,9 @@ impl AdminSource for Health {
             (None, _) => "not reached yet".to_owned(),
             (Some(_), Some(since)) => {
                 format!("away for {} s", clock::now().saturating_duration_since(since).as_secs())
+            }
+            (Some(_), None) if pools.budget() == 0 => {
+                "reachable, but it does not let pgweir ask its limits: see the log".to_owned()
             }
             (Some(_), None) => format!("reachable, budget of {} connections", pools.budget()),
         };

@@ -1,7 +1,7 @@
 //! The threads that serve clients.
 //!
-//! `per-core`: one single-threaded runtime per core, each with its own listener, so that a client,
-//! its server and their wake-ups stay on one thread. `work-stealing`: one runtime over all cores.
+//! `per-core`: one single-threaded runtime per core, so that a client, its server and their wake-ups
+//! stay on one thread; `listener` chooses the thread. `work-stealing`: one runtime over all cores.
 //! Which is cheaper was measured; `benches/README.md` has the figures.
 
 use super::StartError;

@@ -8,17 +8,17 @@ use super::backlog::{Backlog, give_buffer, take_buffer};
 use super::registry::Activity;
 use super::serve::{Attachment, Client, End, PIECE_MAX};
 use crate::net::buffer::Chunk;
-use crate::pool::Lease;
 use crate::pool::seat::Kick;
+use crate::pool::{CountedPin, Lease};
 use crate::server::{CloseReason, Server};
-use crate::state::PinReason;
 use crate::state::pipeline::Surprise;
 use crate::state::prelude;
 use crate::state::reply::{self, Discarded, Event, Outgoing, Passing};
-use crate::state::session::{Extent, Limits, STATEMENT_MAX};
+use crate::state::session::{Extent, Limits, Requests, STATEMENT_MAX};
 use crate::state::statement::Effects;
+use crate::state::{PinReason, TransactionStatus};
 use crate::telemetry::clock;
-use crate::telemetry::metrics::{GaugeGuard, Label, QueryProtocol};
+use crate::telemetry::metrics::{GaugeGuard, GaugeKind, Label, QueryProtocol};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -39,6 +39,7 @@ pub(super) struct PinnedSince {
     since: Instant,
     reason: PinReason,
     _gauge: GaugeGuard,
+    _counted: CountedPin,
 }
 
 impl Client {
@@ -217,14 +218,8 @@ impl Client {
         if seen.intersects(Effects::SEQUENCE_READ) {
             self.pool.note_sequence_read();
         }
-        let shard = &self.worker.shard;
-        let tls = self.stream.is_tls();
-        if done.requests.simple > 0 {
-            shard.queries(QueryProtocol::Simple, tls).add(u64::from(done.requests.simple));
-        }
-        if done.requests.extended > 0 {
-            shard.queries(QueryProtocol::Extended, tls).add(u64::from(done.requests.extended));
-        }
+        let reparsed = std::mem::take(&mut side.reparsed);
+        self.count(&done.requests, reparsed);
         if out.is_empty() {
             give_buffer(out);
         } else {
@@ -233,6 +228,22 @@ impl Client {
         self.pin_if_due();
         self.leaving |= done.terminate;
         Ok(if done.terminate { bytes.len() } else { done.consumed })
+    }
+
+    /// Adds only what is not zero: most is.
+    fn count(&self, requests: &Requests, reparsed: u32) {
+        let shard = &self.worker.shard;
+        let tls = self.stream.is_tls();
+        for (counter, number) in [
+            (shard.queries(QueryProtocol::Simple, tls), requests.simple),
+            (shard.queries(QueryProtocol::Extended, tls), requests.extended),
+            (&shard.count.statements_prepared, requests.prepared),
+            (&shard.count.statements_reprepared, reparsed),
+        ] {
+            if number > 0 {
+                counter.add(u64::from(number));
+            }
+        }
     }
 
     fn pin_if_due(&mut self) {
@@ -252,6 +263,7 @@ impl Client {
             since: clock::now(),
             reason,
             _gauge: self.worker.shard.enter_pin(reason),
+            _counted: CountedPin::of(&self.pool),
         }));
     }
 
@@ -339,7 +351,8 @@ impl Client {
                 let took = now.saturating_duration_since(asked);
                 let time = &self.worker.shard.time;
                 time.query_response.observe(took);
-                time.query_database_response.observe(took);
+                let waited = std::mem::take(&mut self.waited);
+                time.query_database_response.observe(took.saturating_sub(waited));
             }
             self.settle(now);
         }
@@ -372,6 +385,12 @@ impl Client {
         let side = &lease.server.side;
         if side.pipeline.is_settled() {
             self.worker.shard.count.transactions.one();
+        }
+        if side.pipeline.status() == TransactionStatus::Idle {
+            self.in_transaction = None;
+        } else if self.in_transaction.is_none() {
+            let kind = GaugeKind::DatabaseConnectionsInTransaction;
+            self.in_transaction = Some(self.worker.shard.enter(kind));
         }
         let tainted = side.pipeline.is_tainted();
         if !tainted && (!side.pipeline.is_settled() || self.session.pin.is_some()) {

@@ -56,6 +56,10 @@ pub struct Client {
     pub(super) pinned: Option<Box<super::relay::PinnedSince>>,
     /// When the batch under way came.
     pub(super) asked: Option<Instant>,
+    /// How long it waited for a server.
+    pub(super) waited: Duration,
+    /// Counts it while it is inside a transaction block.
+    pub(super) in_transaction: Option<GaugeGuard>,
     /// Skip up to the next `Sync`: the batch before it was refused.
     skipping: bool,
     /// It said good-bye, and what it sent before is still being carried out.
@@ -99,6 +103,8 @@ impl Client {
             entered,
             pinned: None,
             asked: None,
+            waited: Duration::ZERO,
+            in_transaction: None,
             skipping: false,
             leaving: false,
             cut_short: false,
@@ -310,6 +316,7 @@ impl Client {
     fn acquire(&mut self) -> bool {
         let now = clock::now();
         self.asked = Some(now);
+        self.waited = Duration::ZERO;
         let shard = &self.worker.shard;
         shard.count.database_connections_borrow_requests.one();
         let seat = &self.entered.seat;
@@ -343,8 +350,8 @@ impl Client {
         match came {
             Poll::Ready(Ok(Some(lease))) => {
                 let now = clock::now();
-                let shard = &self.worker.shard;
-                shard.time.borrow.observe(now.saturating_duration_since(since));
+                self.waited = now.saturating_duration_since(since);
+                self.worker.shard.time.borrow.observe(self.waited);
                 self.attach(lease, now);
                 self.take_in_held()?;
                 return Poll::Ready(Ok(()));

@@ -11,7 +11,8 @@ use crate::server::{CloseReason, Reported};
 use crate::state::settings::Settings;
 use crate::telemetry::clock;
 use crate::telemetry::metrics::GaugeKind;
-use crate::wire::{SqlState, encode};
+use crate::wire::response::{ErrorFields, Severity};
+use crate::wire::{ErrorResponse, SqlState, encode};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -39,7 +40,7 @@ pub async fn welcome(
     let (pool, reported) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
-            owed.extend_from_slice(&fatal(&error.to_message()));
+            owed.extend_from_slice(&fatal(&error));
             farewell(&mut greeted.stream, &owed).await;
             return Err(Rejection::Database);
         }
@@ -187,14 +188,18 @@ impl Drop for Waiting<'_> {
 }
 
 /// The same error, as one that ends the connection.
-fn fatal(message: &[u8]) -> Vec<u8> {
-    use crate::wire::response::ErrorFields;
+fn fatal(error: &BorrowError) -> Vec<u8> {
+    if let Some(mut response) = error.to_response() {
+        response.severity = Severity::Fatal;
+        return response.to_bytes();
+    }
+    let message = error.to_message();
     let body = message.get(crate::wire::HEADER_LEN..).unwrap_or_default();
     let fields = ErrorFields::read(body);
     if fields.fatal {
-        return message.to_vec();
+        return message;
     }
     let sqlstate = fields.sqlstate.unwrap_or(SqlState::CONNECTION_EXCEPTION);
     let text = String::from_utf8_lossy(fields.message).into_owned();
-    crate::wire::ErrorResponse::fatal(sqlstate, text).to_bytes()
+    ErrorResponse::fatal(sqlstate, text).to_bytes()
 }

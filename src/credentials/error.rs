@@ -193,7 +193,7 @@ pub struct CredentialProblem {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// There is a problem with every source.
-    #[error("none of the {} secrets can be used", problems.len())]
+    #[error("{}", in_words(problems))]
     NoneUsable {
         /// One for each source.
         problems: Vec<CredentialProblem>,
@@ -201,6 +201,15 @@ pub enum LoadError {
     /// The system's random source failed.
     #[error("no random bytes to be had")]
     NoRandomness,
+}
+
+fn in_words(problems: &[CredentialProblem]) -> String {
+    /// Most that are told; the others are in the log.
+    const TOLD_MAX: usize = 10;
+    let told: Vec<_> = problems.iter().take(TOLD_MAX).map(ToString::to_string).collect();
+    let more = problems.len().saturating_sub(TOLD_MAX);
+    let more = if more == 0 { String::new() } else { format!("; and {more} more") };
+    told.join("; ") + &more
 }
 
 /// A foreign text made fit for one line of a log.

@@ -42,14 +42,23 @@ impl BorrowError {
     /// What the client is told, as an `ErrorResponse` message.
     #[must_use]
     pub fn to_message(&self) -> Vec<u8> {
-        let response = match self {
+        match self {
             Self::Refused(refusal) => {
                 let mut out = Vec::with_capacity(refusal.body.len() + 5);
                 crate::wire::encode::message(&mut out, b'E', |out| {
                     out.extend_from_slice(&refusal.body);
                 });
-                return out;
+                out
             }
+            _ => self.to_response().map(|response| response.to_bytes()).unwrap_or_default(),
+        }
+    }
+
+    /// The same in words of ours; `None` where the target's own are told.
+    #[must_use]
+    pub fn to_response(&self) -> Option<ErrorResponse> {
+        Some(match self {
+            Self::Refused(_) => return None,
             Self::Timeout { waited, cause } => ErrorResponse::error(
                 SqlState::CONNECTION_EXCEPTION,
                 "Timed-out waiting to acquire database connection.",
@@ -78,7 +87,6 @@ impl BorrowError {
                 SqlState::ADMIN_SHUTDOWN,
                 "terminating connection due to administrator command",
             ),
-        };
-        response.to_bytes()
+        })
     }
 }

@@ -3,6 +3,7 @@
 use super::Pool;
 use crate::server::{CloseReason, Server};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// The only way to reach a server: giving it back consumes it.
@@ -61,5 +62,23 @@ impl Drop for Slot {
         if let Some(pool) = self.pool.take() {
             pool.abandon();
         }
+    }
+}
+
+/// A client of the pool that is pinned, counted until this is dropped.
+#[must_use = "dropping it takes the count down again"]
+pub struct CountedPin(Arc<Pool>);
+
+impl CountedPin {
+    /// One more.
+    pub fn of(pool: &Arc<Pool>) -> Self {
+        pool.pinned.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(pool))
+    }
+}
+
+impl Drop for CountedPin {
+    fn drop(&mut self) {
+        self.0.pinned.fetch_sub(1, Ordering::Relaxed);
     }
 }

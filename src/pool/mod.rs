@@ -25,13 +25,13 @@ use crate::telemetry::Metrics;
 use crate::telemetry::clock;
 pub use error::BorrowError;
 use hashbrown::HashMap;
-pub use lease::Lease;
+pub use lease::{CountedPin, Lease};
 use open::Failure;
 use parking_lot::{Mutex, RwLock};
 use seat::Seat;
 pub use settings::{Patience, PoolSettings};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -82,6 +82,7 @@ pub struct Pool {
     learned: Mutex<HashMap<Settings, Learned>>,
     failure: Mutex<Option<Failure>>,
     profile: profile::Profile,
+    pinned: AtomicU32,
 }
 
 impl Pools {
@@ -135,6 +136,7 @@ impl Pools {
             learned: Mutex::default(),
             failure: Mutex::default(),
             profile: profile::Profile::default(),
+            pinned: AtomicU32::new(0),
         });
         by_name.insert(key, Arc::clone(&pool));
         Ok(pool)
@@ -247,6 +249,12 @@ impl Pool {
             learned.clear();
         }
         learned.insert(settings.clone(), reported);
+    }
+
+    /// Clients that are pinned to one of its servers now.
+    #[must_use]
+    pub fn pinned(&self) -> u32 {
+        self.pinned.load(Ordering::Relaxed)
     }
 
     /// The pools it belongs to.

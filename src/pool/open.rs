@@ -44,6 +44,8 @@ pub struct TargetHealth {
     pub last_success: Option<Instant>,
     /// Since when it cannot be reached.
     pub away_since: Option<Instant>,
+    /// It is there, but tells nobody its limits.
+    pub is_mute: bool,
 }
 
 impl TargetHealth {
@@ -51,6 +53,7 @@ impl TargetHealth {
     pub fn reached(&mut self, now: Instant) {
         self.last_success = Some(now);
         self.away_since = None;
+        self.is_mute = false;
     }
 
     /// A connection could not be opened.
@@ -63,6 +66,36 @@ impl Pools {
     /// What is known of the target: when it was reached last, and since when it is away.
     pub fn target_health<T>(&self, look: impl FnOnce(&mut TargetHealth) -> T) -> T {
         look(&mut self.target.lock())
+    }
+
+    /// Why there is no budget, where waiting for one is pointless: nothing is opened without, so
+    /// that nothing else would say it.
+    fn no_budget(&self, now: Instant) -> Option<BorrowError> {
+        if self.budget() > 0 {
+            return None;
+        }
+        let patience = self.settings().fail_fast_after;
+        self.target_health(|health| match health.away_since {
+            Some(since) if now.saturating_duration_since(since) >= patience => {
+                Some(BorrowError::Away { cause: "the server cannot be reached" })
+            }
+            None if health.is_mute => {
+                Some(BorrowError::Away { cause: "the server does not let pgweir ask its limits" })
+            }
+            _ => None,
+        })
+    }
+
+    /// Tells those who wait where that is pointless.
+    pub fn give_up_without_budget(&self, now: Instant) {
+        let Some(error) = self.no_budget(now) else { return };
+        let pools: Vec<_> = self.by_name.read().values().map(|pool| pool.id).collect();
+        for id in pools {
+            let waiting = self.core.lock().drain_waiters(id);
+            for seat in waiting {
+                seat.refuse(error.clone());
+            }
+        }
     }
 }
 
@@ -98,6 +131,9 @@ impl Pool {
         worker: usize,
         now: Instant,
     ) -> Result<(), BorrowError> {
+        if let Some(error) = self.pools.no_budget(now) {
+            return Err(error);
+        }
         let error = match self.failure.lock().as_ref() {
             Some(failure) => match failure.outlook {
                 Outlook::Full => return Ok(()),
@@ -271,6 +307,9 @@ impl Opening {
         let Some(pool) = &self.pool else { return Err(ConnectError::NoCredential) };
         let shard = pool.pools.metrics.shard(worker);
         shard.count.database_connection_requests.one();
+        if pool.pools.endpoint().connector.wants_tls() {
+            shard.count.database_connection_requests_with_tls.one();
+        }
         let begun = clock::now();
         let credential =
             pool.pools.credentials.lookup(&pool.user).ok_or(ConnectError::NoCredential)?;

@@ -219,6 +219,7 @@ impl Session {
             && let Some(tail) = &unnamed.tail
         {
             encode::parse(out, b"", tail);
+            server.reparsed += 1;
             let undo = Undo::ServerUnnamed;
             server.pipeline.push(Expected::ParseComplete, Fate::Swallow, undo);
             server.unnamed = ServerUnnamed::Is(unnamed.token);
@@ -294,6 +295,7 @@ impl Destination<'_> {
 pub(super) fn ensure(server: &mut ServerSide, statement: &Prepared, out: &mut Vec<u8>) {
     if !server.statements.touch(statement.id) {
         server.statements.insert(statement.id);
+        server.reparsed += 1;
         parse_as(
             server,
             statement,

@@ -30,6 +30,8 @@ pub struct ServerSide {
     pub sequences: Sequences,
     /// [`super::session::Limits::ddl_seen`] as of its last transaction's begin.
     pub ddl_seen: u64,
+    /// Statements parsed again since somebody last counted them.
+    pub reparsed: u32,
 }
 
 /// Whose values `currval` and `lastval` could tell on a server.
@@ -57,6 +59,7 @@ impl Default for ServerSide {
             applied: Arc::default(),
             sequences: Sequences::default(),
             ddl_seen: 0,
+            reparsed: 0,
         }
     }
 }

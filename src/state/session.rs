@@ -108,6 +108,8 @@ pub struct Requests {
     pub simple: u32,
     /// `Execute`.
     pub extended: u32,
+    /// `Parse`.
+    pub prepared: u32,
 }
 
 /// Why a client's stream cannot go on.
@@ -298,6 +300,7 @@ impl Session {
             }
             FrontendTag::PARSE => {
                 let parse = Parse::read(frame.body()).ok_or(malformed)?;
+                requests.prepared += 1;
                 self.parse(frame, &parse, to)?;
             }
             FrontendTag::BIND => {

@@ -66,9 +66,11 @@ fn a_good_bye_behind_a_batch_ends_the_client_after_it() {
 #[test]
 fn requests_are_counted_by_protocol() {
     let (mut world, mut client, mut server) = (World::default(), client(1), ServerSide::default());
-    let input = frontend("Query SELECT 1, FunctionCall x, Bind, Execute, Execute, Sync");
+    let input = frontend(
+        "Query SELECT 1, FunctionCall x, Parse s=SELECT 1, Bind s, Execute, Execute, Sync",
+    );
     let (done, _) = world.translate(&mut client, &mut server, &input);
-    assert_eq!(done.requests, Requests { simple: 2, extended: 2 });
+    assert_eq!(done.requests, Requests { simple: 2, extended: 2, prepared: 1 });
 }
 
 #[test]

@@ -39,6 +39,7 @@ fn a_statement_is_prepared_once_on_each_server() {
             "Bind pgweir_1, Execute, Sync"
         );
     }
+    assert_eq!((one.reparsed, two.reparsed), (0, 1));
 }
 
 #[test]

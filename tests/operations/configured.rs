@@ -22,11 +22,45 @@ fn check_fails_when_a_login_fails() {
     let output = setup.command(&["check"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("28P01"), "{said}");
+    assert!(said.contains("28P01: password authentication failed"), "{said}");
     assert!(!said.contains("wrong"), "{said}");
     let setup = Setup::before_port(free_port()).user(USER, PASSWORD);
     let output = setup.command(&["check"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn check_tells_all_that_is_wrong() {
+    let setup = Setup::before_port(free_port())
+        .user(USER, PASSWORD)
+        .proxy("tls_certificate = \"missing.pem\"")
+        .proxy("tls_private_key = \"missing.key\"")
+        .target("tls = \"verify-full\"")
+        .target("tls_ca = \"missing-ca.pem\"");
+    std::fs::write(setup.dir().join("app.json"), "{\"username\": \"app\"}").unwrap();
+    let output = setup.command(&["check"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in ["configuration: ok", "missing.pem", "app.json: the secret lacks", "missing-ca.pem"]
+    {
+        assert!(said.contains(part), "{part} is not in:\n{said}");
+    }
+    // It does not start either, and says why.
+    let output = setup.command(&[]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.lines().last().unwrap().contains("app.json: the secret lacks"), "{said}");
+}
+
+#[test]
+fn the_file_can_be_named_by_a_variable() {
+    let setup = Setup::before(shared());
+    let by_argument = setup.command(&["check"]);
+    let mut command = Command::new(by_argument.get_program());
+    let file = setup.dir().join("pgweir.toml");
+    let output = command.arg("check").env("PGWEIR_CONFIG", file).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("login of app"), "{said}");
 }
 
 #[test]
@@ -59,6 +93,35 @@ fn a_port_in_use_is_told_with_exit_code_1() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}\n{text}");
     assert!(said.contains(&address.to_string()), "{said}");
+}
+
+/// What a login is told once it is told anything else than that it waited for too long.
+fn told_without_budget(setup: Setup, password: &str) -> String {
+    let pgweir = setup.without_target("max_connections").launch();
+    let mut told = String::new();
+    eventually("it is told that waiting is pointless", || {
+        let Ok(_) = std::net::TcpStream::connect(("127.0.0.1", pgweir.port())) else {
+            return false;
+        };
+        let mut client = RawClient::connect(pgweir.port());
+        let Err(refusal) = client.try_log_in(USER, password, &[("database", DATABASE)]) else {
+            return false;
+        };
+        told = format!("{}: {}", refusal.line(), refusal.field('D'));
+        true
+    });
+    assert_eq!(pgweir.http_status("/readyz"), Some(503));
+    told
+}
+
+#[test]
+fn without_a_budget_nobody_waits_for_longer_than_there_is_hope() {
+    let away = Setup::before_port(free_port()).user(USER, PASSWORD);
+    let told = told_without_budget(away.target("fail_fast_after = \"1s\""), PASSWORD);
+    assert_eq!(told, "ErrorResponse FATAL 08001: the server cannot be reached");
+    let refused = Setup::before_port(shared().port()).user(USER, "wrong");
+    let told = told_without_budget(refused, "wrong");
+    assert_eq!(told, "ErrorResponse FATAL 08001: the server does not let pgweir ask its limits");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Metrics, health and the log: what they have, and what they must never have.
 
 use crate::support::certificates::Authority;
+use crate::support::eventually;
 use crate::support::messages::frontend;
 use crate::support::pgweir::Setup;
 use crate::support::postgres::{DATABASE, PASSWORD, USER, shared};
@@ -70,21 +71,47 @@ fn what_is_done_is_counted() {
     assert_eq!(pgweir.metric("pgweir_errors_total", "sqlstate_class=\"22\""), 1.0);
     assert_eq!(pgweir.metric("pgweir_transactions_total", ""), 3.0);
     assert_eq!(pgweir.metric("pgweir_client_connections", ""), 1.0);
+    assert_eq!(pgweir.metric("pgweir_statements_prepared_total", ""), 1.0);
+    assert_eq!(pgweir.metric("pgweir_database_connection_requests_with_tls_total", ""), 1.0);
+    let in_transaction =
+        || pgweir.metric("pgweir_database_connections_currently_in_transaction", "");
+    assert_eq!(in_transaction(), 0.0);
+    client.execute("BEGIN");
+    assert_eq!(in_transaction(), 1.0);
+    client.execute("ROLLBACK");
+    assert_eq!(in_transaction(), 0.0);
     assert_eq!(pgweir.metric("pgweir_database_connections_currently_session_pinned", ""), 0.0);
     client.execute("CREATE TEMP TABLE pinning (id int)");
     assert_eq!(
         pgweir.metric("pgweir_database_connections_currently_session_pinned", "temporary_object"),
         1.0
     );
+    assert_eq!(pgweir.metric("pgweir_database_connections", "state=\"pinned\""), 1.0);
+    assert_eq!(pgweir.metric("pgweir_database_connections", "state=\"borrowed\""), 0.0);
     let mut wrong = RawClient::connect(pgweir.port());
     assert!(wrong.try_log_in(USER, "guess", &[("database", DATABASE)]).is_err());
     wrong.until_closed();
     assert_eq!(pgweir.metric("pgweir_client_logins_rejected_total", "password"), 1.0);
     drop(client);
-    crate::support::eventually("the client is counted out", || {
+    eventually("the client is counted out", || {
         pgweir.metric("pgweir_client_connections", "") == 0.0
             && pgweir.metric("pgweir_database_connections_currently_session_pinned", "") == 0.0
     });
+}
+
+#[test]
+fn the_time_in_the_database_is_without_the_wait_for_a_server() {
+    let pgweir = Setup::before(shared()).target("max_connections = 1").start();
+    let (mut holder, mut waiter) = (pgweir.client(), pgweir.client());
+    holder.execute("BEGIN");
+    waiter.send(&frontend::query("SELECT 'at last'"));
+    eventually("it waits", || pgweir.metric("pgweir_waiting_clients", "") == 1.0);
+    holder.execute("COMMIT");
+    assert!(waiter.until_ready().contains(&"DataRow at last".to_owned()));
+    let sum = |name: &str| pgweir.metric(&format!("pgweir_{name}_latency_seconds_sum"), "");
+    let waited = sum("database_connections_borrow");
+    let difference = sum("query_response") - sum("query_database_response");
+    assert!(waited > 0.0 && (difference - waited).abs() < 1e-6, "{difference} is not {waited}");
 }
 
 #[test]
@@ -146,5 +173,5 @@ fn the_admin_endpoint_answers_what_it_has_and_nothing_else() {
         .collect();
     assert_eq!(pgweir.client().value("SELECT 1"), "1");
     drop(silent);
-    crate::support::eventually("it answers again", || pgweir.http_status("/healthz") == Some(200));
+    eventually("it answers again", || pgweir.http_status("/healthz") == Some(200));
 }
