@@ -1,6 +1,28 @@
 //! What `deploy/` needs of pgweir, and that its files are what their readers expect.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::doc_markdown,
+    reason = "helpers of tests, shared ones among them, and product names are words here"
+)]
 
+#[path = "deploy/files.rs"]
+mod files;
+#[path = "support/moto.rs"]
+mod moto;
 #[path = "deploy/service.rs"]
 mod service;
 mod support;
+#[path = "deploy/templates.rs"]
+mod templates;
+
+/// Whether this variable is a setting that pgweir gets only now: the files name it already.
+fn coming(variable: &str) -> bool {
+    variable.starts_with("PGWEIR_FLEET_")
+        || variable.starts_with("PGWEIR_METRICS_")
+        || variable.ends_with("_IAM_AUTH")
+        || variable == "PGWEIR_PROXY_DEFAULT_AUTH_SCHEME"
+}

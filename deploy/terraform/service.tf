@@ -124,6 +124,11 @@ resource "aws_ecs_task_definition" "this" {
       condition     = var.default_auth_scheme == "IAM_AUTH" || length(var.auth) > 0
       error_message = "At least one entry of auth, or default_auth_scheme = IAM_AUTH."
     }
+
+    precondition {
+      condition     = var.default_auth_scheme != "IAM_AUTH" || length(var.iam_database_users) > 0
+      error_message = "default_auth_scheme = IAM_AUTH needs iam_database_users."
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 //! AWS in a process of its own: moto's server, on a port of loopback.
 
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -29,7 +30,7 @@ impl Moto {
 
     /// Starts one on `port`, for instance that of a server that was stopped.
     pub fn start_on(port: u16) -> Self {
-        let mut process = Command::new("python3")
+        let mut process = Command::new(interpreter())
             .args(["-c", SERVER, &port.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -64,6 +65,13 @@ impl Drop for Moto {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// That of the virtual environment of `tests/run`, whose moto has a version that is known.
+fn interpreter() -> PathBuf {
+    let tools = std::env::var_os("TEST_TOOLS").map(PathBuf::from);
+    let installed = tools.map(|tools| tools.join("venv/bin/python")).filter(|path| path.is_file());
+    installed.unwrap_or_else(|| "python3".into())
 }
 
 /// The port that the server says it listens on, or all that it said if it does not.

@@ -1,0 +1,160 @@
+"""Creates the stacks of deploy/cloudformation in moto, as `aws cloudformation package` and `deploy` do in AWS.
+
+    AWS_ENDPOINT_URL=http://127.0.0.1:5000 python3 stacks.py
+
+moto makes what it knows and leaves out the rest (rules of what may go out, autoscaling, alarms), and a few things it
+gets wrong are changed in the text for it, each of which must be there. Prints what it made, as JSON.
+"""
+
+import io
+import json
+import pathlib
+import zipfile
+
+import boto3
+
+REGION = "eu-central-1"
+TEMPLATES = pathlib.Path(__file__).parents[2] / "deploy" / "cloudformation"
+BUCKET = "packages"
+IMAGE = f"123456789012.dkr.ecr.{REGION}.amazonaws.com/pgweir:test"
+SECRETS = [f"arn:aws:secretsmanager:{REGION}:123456789012:secret:{name}-AbCdEf" for name in ("rds!db-1", "b", "tls")]
+TOPIC = f"arn:aws:sns:{REGION}:123456789012:alarms"
+
+
+def client(name):
+    return boto3.client(name, region_name=REGION, aws_access_key_id="test", aws_secret_access_key="test")
+
+
+def changed(name, changes):
+    text = (TEMPLATES / name).read_text()
+    for old, new in changes.items():
+        assert old in text, f"{name}: {old}"
+        text = text.replace(old, new)
+    return text
+
+
+def proxy_template():
+    # Each load balancer is one of HTTP there, which refuses other listeners.
+    listener = "      Protocol: TCP\n      Port: 5432\n      DefaultActions:"
+    return changed("pgweir.yaml", {listener: listener.replace("TCP", "HTTP")})
+
+
+def example_template():
+    """The example without its nested stack, whose outputs moto does not know, and with the function's code uploaded."""
+    code = io.BytesIO()
+    with zipfile.ZipFile(code, "w") as archive:
+        for file in sorted((TEMPLATES / "../lambda/node").glob("*.js")):
+            archive.write(file, file.name)
+    s3 = client("s3")
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    s3.put_object(Bucket=BUCKET, Key="code.zip", Body=code.getvalue())
+    text = changed("example.yaml", {
+        "Code: ../lambda/node": f"Code: {{ S3Bucket: {BUCKET}, S3Key: code.zip }}",
+        "!GetAtt Proxy.Outputs.Endpoint": "proxy.example.com",
+        "!GetAtt Proxy.Outputs.ClientSecurityGroupId": "!Ref ApiSecurityGroup",
+        # Its instances have no such attribute.
+        "!GetAtt Database.MasterUserSecret.SecretArn": SECRETS[0],
+        # The short form is cut at each point.
+        "!GetAtt Database.Endpoint.Address": "{ Fn::GetAtt: [Database, Endpoint.Address] }",
+    })
+    before, rest = text.split("  # --- pgweir. ---")
+    nested, after = rest.split("  # --- A function that uses it. ---")
+    assert "TemplateURL: pgweir.yaml" in nested
+    return before + after
+
+
+def create(name, text, parameters):
+    """The outputs of the stack, and the ids of its resources, by their names in the template."""
+    cloudformation = client("cloudformation")
+    given = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
+    cloudformation.create_stack(StackName=name, TemplateBody=text, Capabilities=["CAPABILITY_IAM"], Parameters=given)
+    (stack,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
+    assert stack["StackStatus"] == "CREATE_COMPLETE", stack
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    resources = cloudformation.list_stack_resources(StackName=name)["StackResourceSummaries"]
+    # Of what it does not know, it tells no name.
+    ids = {made["LogicalResourceId"]: made.get("PhysicalResourceId") for made in resources}
+    return outputs, {name: id for name, id in ids.items() if id}
+
+
+def ingress(groups):
+    """What may come in, as `to port from`, with the names that `groups` has for ids."""
+    names = {id: name for name, id in groups.items()}
+    found = []
+    for group in client("ec2").describe_security_groups(GroupIds=list(names))["SecurityGroups"]:
+        for permission in group["IpPermissions"]:
+            peers = [pair["GroupId"] for pair in permission.get("UserIdGroupPairs", [])]
+            peers += [block["CidrIp"] for block in permission.get("IpRanges", [])]
+            found += [
+                f"{names[group['GroupId']]} {permission.get('FromPort')} {names.get(peer, peer)}" for peer in peers
+            ]
+    return sorted(found)
+
+
+def policies(role_arn):
+    """Each action that the role allows, with what on."""
+    iam, role = client("iam"), role_arn.split("/")[-1]
+    found = []
+    for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+        for statement in iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]["Statement"]:
+            assert statement["Effect"] == "Allow"
+            resources = statement["Resource"]
+            # `AWS::NoValue` in a list is null there.
+            resources = [resources] if isinstance(resources, str) else [each for each in resources if each]
+            found += [f"{statement['Action']} {resource}" for resource in resources]
+    return sorted(found)
+
+
+def container(family):
+    ecs = client("ecs")
+    (container,) = ecs.describe_task_definition(taskDefinition=family)["taskDefinition"]["containerDefinitions"]
+    return container
+
+
+def main():
+    outputs, world = create("world", example_template(), {"ImageUri": IMAGE, "S3PrefixListId": "pl-0123"})
+    function = client("lambda").get_function(FunctionName=outputs["FunctionName"])["Configuration"]
+    parameters = {
+        "VpcId": world["Vpc"],
+        "SubnetIds": f"{world['SubnetA']},{world['SubnetB']}",
+        "ApiSecurityGroupId": world["ApiSecurityGroup"],
+        "S3PrefixListId": "pl-0123",
+        "DatabaseHost": outputs["DatabaseEndpoint"],
+        "DatabaseSecurityGroupId": world["DatabaseSecurityGroup"],
+        "SecretArn": SECRETS[0],
+        "ImageUri": IMAGE,
+    }
+    outputs, proxy = create("proxy", proxy_template(), parameters)
+    groups = {
+        "client": outputs["ClientSecurityGroupId"],
+        "balancer": proxy["LoadBalancerSecurityGroup"],
+        "task": outputs["TaskSecurityGroupId"],
+        "database": world["DatabaseSecurityGroup"],
+    }
+    rules = ingress(groups)
+    parameters |= {
+        "SecretArn2": SECRETS[1],
+        "SecretsKmsKeyArn": f"arn:aws:kms:{REGION}:123456789012:key/1",
+        "DatabaseResourceId": "db-ABC",
+        "IamDatabaseUser": "app",
+        "IAMAuth": "REQUIRED",
+        "RequireTLS": "true",
+        "TlsSecretArn": SECRETS[2],
+        "InitQuery": "SET statement_timeout = '30s'",
+        "DebugLogging": "true",
+        "AlarmTopicArn": TOPIC,
+    }
+    full_outputs, _ = create("full", proxy_template(), parameters)
+    print(json.dumps({
+        "resources": sorted({**world, **proxy}),
+        "function": function["Environment"]["Variables"],
+        "ingress": rules,
+        "task_policies": policies(outputs["TaskRoleArn"]),
+        "full_task_policies": policies(full_outputs["TaskRoleArn"]),
+        "container": container("proxy-pgweir"),
+        "full_container": container("full-pgweir"),
+    }, default=str))
+
+
+if __name__ == "__main__":
+    main()

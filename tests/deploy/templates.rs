@@ -1,0 +1,140 @@
+//! The templates of CloudFormation: lint, what moto makes of them, and whether pgweir takes what they tell it.
+
+use crate::coming;
+use crate::moto::Moto;
+use crate::support::driver::{program_of_python, python};
+use crate::support::{repository, run};
+use pgweir::config::{Config, MaxConnections, Pem, SecretSource};
+use serde_json::Value;
+use std::sync::OnceLock;
+
+/// What the stacks came to; `None` where the tools are absent.
+fn stacks() -> Option<&'static Value> {
+    static STACKS: OnceLock<Option<Value>> = OnceLock::new();
+    let made = STACKS.get_or_init(|| {
+        let mut script = python(&repository().join("tests/deploy/stacks.py"))?;
+        let moto = Moto::start();
+        let said = run(script.env("AWS_ENDPOINT_URL", moto.endpoint()));
+        Some(serde_json::from_str(&said).unwrap())
+    });
+    made.as_ref()
+}
+
+fn texts(list: &Value) -> Vec<&str> {
+    list.as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect()
+}
+
+/// `name` and `value` of a container's variables, and for its secrets `name` and what the secret holds.
+fn environment(container: &Value) -> Vec<(String, String)> {
+    let text = |entry: &Value, key: &str| entry[key].as_str().unwrap().to_owned();
+    // A variable that its condition leaves out has no name in moto.
+    let given = container["environment"].as_array().unwrap().iter();
+    let given = given.filter(|entry| entry["name"].is_string());
+    let mut all: Vec<_> = given.map(|entry| (text(entry, "name"), text(entry, "value"))).collect();
+    for entry in container["secrets"].as_array().into_iter().flatten() {
+        assert!(text(entry, "valueFrom").starts_with("arn:aws:secretsmanager:"));
+        all.push((text(entry, "name"), "-----BEGIN X-----\n-----END X-----\n".to_owned()));
+    }
+    all
+}
+
+/// The configuration that a task runs with.
+fn configuration(container: &Value) -> Config {
+    let known = environment(container).into_iter().filter(|(name, _)| !coming(name));
+    Config::parse("", None, known).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+#[test]
+fn the_templates_are_clean() {
+    let Some(mut lint) = program_of_python("cfn-lint") else { return };
+    let said = run(lint.current_dir(repository()).arg("deploy/cloudformation/*.yaml"));
+    assert_eq!(said, "");
+}
+
+#[test]
+fn only_functions_reach_pgweir_and_only_pgweir_the_database() {
+    let Some(stacks) = stacks() else { return };
+    let expected =
+        ["balancer 5432 client", "database 5432 task", "task 5432 balancer", "task 9127 balancer"];
+    assert_eq!(texts(&stacks["ingress"]), expected);
+}
+
+/// moto knows no rules of this kind, so the text is read.
+#[test]
+fn nothing_is_let_out_to_everywhere_but_where_a_gateway_is_the_only_way() {
+    let text =
+        std::fs::read_to_string(repository().join("deploy/cloudformation/pgweir.yaml")).unwrap();
+    let resources: Vec<&str> = text.split("\n\n").collect();
+    let open: Vec<_> = resources.iter().filter(|part| part.contains("0.0.0.0/0")).collect();
+    assert_eq!(open.len(), 1, "{open:?}");
+    assert!(open[0].contains("Condition: HasNoApiGroup"), "{open:?}");
+    let groups = resources.iter().filter(|part| part.contains("Type: AWS::EC2::SecurityGroup\n"));
+    for group in groups {
+        assert!(group.contains("CidrIp: 127.0.0.1/32"), "lets everything out: {group}");
+    }
+}
+
+#[test]
+fn a_task_may_read_its_secrets_and_nothing_else() {
+    let Some(stacks) = stacks() else { return };
+    let secret = "arn:aws:secretsmanager:eu-central-1:123456789012:secret";
+    let read = |name: &str| format!("secretsmanager:GetSecretValue {secret}:{name}");
+    assert_eq!(texts(&stacks["task_policies"]), [read("rds!db-1-AbCdEf")]);
+    let all = [
+        "kms:Decrypt arn:aws:kms:eu-central-1:123456789012:key/1".to_owned(),
+        "rds-db:connect arn:aws:rds-db:eu-central-1:123456789012:dbuser:db-ABC/app".to_owned(),
+        read("b-AbCdEf"),
+        read("rds!db-1-AbCdEf"),
+    ];
+    assert_eq!(texts(&stacks["full_task_policies"]), all);
+}
+
+#[test]
+fn pgweir_takes_what_a_task_tells_it() {
+    let Some(stacks) = stacks() else { return };
+    let config = configuration(&stacks["container"]);
+    assert!(config.target.host.ends_with(".eu-central-1.rds.amazonaws.com"));
+    assert_eq!(config.proxy.tls, None);
+    assert_eq!(config.proxy.auth.len(), 1);
+    assert_eq!(config.target.max_connections, MaxConnections::Percent(100));
+
+    let config = configuration(&stacks["full_container"]);
+    assert!(config.proxy.require_tls);
+    assert!(config.proxy.tls.is_some_and(|tls| matches!(tls.private_key, Pem::Text(_))));
+    assert_eq!(config.target.init_query.as_str(), "SET statement_timeout = '30s'");
+    let second = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:b-AbCdEf".to_owned();
+    assert_eq!(config.proxy.auth[1].source, SecretSource::SecretsManager { arn: second });
+}
+
+#[test]
+fn a_task_stops_after_its_transactions_and_tells_its_health() {
+    let Some(stacks) = stacks() else { return };
+    let container = &stacks["container"];
+    let stop = container["stopTimeout"].as_u64().unwrap();
+    let drain = configuration(container).proxy.shutdown_timeout;
+    assert!(drain.as_secs() < stop, "{drain:?} of draining, killed after {stop} s");
+    assert_eq!(container["readonlyRootFilesystem"], true);
+    let command = texts(&container["healthCheck"]["command"]);
+    assert_eq!(command, ["CMD", "/usr/local/bin/pgweir", "health"]);
+}
+
+#[test]
+fn the_example_holds_what_a_closed_network_needs() {
+    let Some(stacks) = stacks() else { return };
+    let made = texts(&stacks["resources"]);
+    for resource in [
+        "S3Endpoint",
+        "SecretsManagerEndpoint",
+        "EcrApiEndpoint",
+        "EcrDockerEndpoint",
+        "LogsEndpoint",
+        "Database",
+        "Function",
+        "Service",
+        "Listener",
+        "Dashboard",
+    ] {
+        assert!(made.contains(&resource), "{resource} is not in {made:?}");
+    }
+    assert_eq!(stacks["function"]["DB_HOST"], "proxy.example.com");
+}
