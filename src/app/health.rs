@@ -67,12 +67,12 @@ impl Health {
         let known = pools.budget() > 0;
         // The probe's connection counts like any other: where none is free, the target is busy,
         // which is as good as an answer.
-        if known && !pools.reserve_for_probe() {
+        if known && !pools.reserve_apart() {
             return true;
         }
         let outcome = self.ask().await;
         if known {
-            pools.release_of_probe();
+            pools.release_apart();
         }
         self.probes.fetch_add(1, Ordering::Relaxed);
         let now = clock::now();

@@ -133,6 +133,10 @@ pub struct Core<S, W> {
     pools: Vec<Pool<S, W>>,
     open: u32,
     opening: u32,
+    /// Of those open, servers on their way out.
+    closing: u32,
+    /// Of those open, connections beside all pools.
+    apart: u32,
     waiting: usize,
 }
 
@@ -140,7 +144,16 @@ impl<S, W> Core<S, W> {
     /// No pools yet. `workers` is the number of threads that lend and give back.
     #[must_use]
     pub fn new(limits: Limits, workers: usize) -> Self {
-        Self { limits, workers: workers.max(1), pools: Vec::new(), open: 0, opening: 0, waiting: 0 }
+        Self {
+            limits,
+            workers: workers.max(1),
+            pools: Vec::new(),
+            open: 0,
+            opening: 0,
+            closing: 0,
+            apart: 0,
+            waiting: 0,
+        }
     }
 
     /// Adds a pool.
@@ -155,7 +168,8 @@ impl<S, W> Core<S, W> {
         PoolId(self.pools.len() - 1)
     }
 
-    /// Changes the limits. Servers beyond a smaller budget go as they are given back.
+    /// Changes the limits. Servers beyond a smaller budget go as they are given back; the idle ones
+    /// among them are for the caller to close, see [`Core::take_surplus`].
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }
@@ -226,7 +240,7 @@ impl<S, W> Core<S, W> {
 
     /// A server that is clean comes back (or is new): lends it on, keeps it, or gives it up.
     pub fn give_back(&mut self, id: PoolId, idle: Idle<S>) -> Given<S, W> {
-        if self.open > self.limits.budget || self.must_yield(id, idle.since) {
+        if self.surplus() > 0 || self.must_yield(id, idle.since) {
             return Given::Close(idle.server);
         }
         let worker = idle.worker;
@@ -317,16 +331,33 @@ impl<S, W> Core<S, W> {
         }
     }
 
-    /// Reserves a slot beside all pools, if one is free: for the probe.
+    /// Reserves a slot beside all pools, if one is free: for a connection of pgweir's own.
     pub fn reserve_apart(&mut self) -> bool {
         let free = self.open < self.limits.budget;
         self.open += u32::from(free);
+        self.apart += u32::from(free);
         free
     }
 
     /// Frees the slot of [`Core::reserve_apart`].
     pub fn vacate_apart(&mut self) {
         self.open = self.open.saturating_sub(1);
+        self.apart = self.apart.saturating_sub(1);
+    }
+
+    /// Servers beyond the budget that are not on their way out yet.
+    fn surplus(&self) -> u32 {
+        self.open.saturating_sub(self.closing).saturating_sub(self.limits.budget)
+    }
+
+    /// Takes out as many idle servers as are open beyond the budget. They are still open.
+    pub fn take_surplus(&mut self) -> Vec<(PoolId, S)> {
+        let mut left = self.surplus();
+        self.take_idle(|_, _| {
+            let surplus = left > 0;
+            left = left.saturating_sub(1);
+            surplus
+        })
     }
 
     /// A server was opened; it is given back next.
@@ -347,8 +378,19 @@ impl<S, W> Core<S, W> {
         self.vacate(id);
     }
 
-    /// A server is closed for good: the database has its slot back.
-    pub fn vacate(&mut self, id: PoolId) {
+    /// A server is on its way out; its slot is taken until [`Core::closed`].
+    pub fn closing(&mut self, id: PoolId) {
+        self.closing += u32::from(self.pools.get(id.0).is_some());
+    }
+
+    /// A server that was [`Core::closing`] is closed for good: the database has its slot back.
+    pub fn closed(&mut self, id: PoolId) {
+        self.closing = self.closing.saturating_sub(u32::from(self.pools.get(id.0).is_some()));
+        self.vacate(id);
+    }
+
+    /// A slot is free again.
+    fn vacate(&mut self, id: PoolId) {
         if let Some(pool) = self.pools.get_mut(id.0) {
             pool.open = pool.open.saturating_sub(1);
             self.open = self.open.saturating_sub(1);
@@ -394,10 +436,16 @@ impl<S, W> Core<S, W> {
         taken
     }
 
-    /// Servers in whatever state, over all pools.
+    /// Connections in whatever state: servers of all pools and those apart.
     #[must_use]
     pub fn open(&self) -> u32 {
         self.open
+    }
+
+    /// Connections beside all pools.
+    #[must_use]
+    pub fn apart(&self) -> u32 {
+        self.apart
     }
 
     /// Clients in all queues.
