@@ -1,7 +1,7 @@
 //! `pgweir check --config FILE`: everything short of serving.
 
 use super::StartError;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::target::{self, PROBE_DATABASE};
 use std::fmt::Write as _;
 
@@ -73,6 +73,10 @@ pub async fn check(config: &Config) -> Result<Report, StartError> {
             report.ok = false;
             let _ = writeln!(report.text, "budget: larger than what the target has");
         }
+    }
+    if !config.fleet.name.is_empty() {
+        let config::Fleet { name, share } = &config.fleet;
+        let _ = writeln!(report.text, "fleet: {name}, which has this budget; share: {share}");
     }
     Ok(report)
 }

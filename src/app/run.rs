@@ -47,7 +47,7 @@ pub async fn run(config: Config, path: Option<&Path>) -> Result<(), StartError> 
     let log = log::init(super::log_settings(&config.log))?;
     let workers = Workers::start(&config)?;
     let shared = build(&config, &workers).await?;
-    let health = Health::new(Arc::clone(&shared), config.target.max_connections);
+    let health = Health::new(Arc::clone(&shared), &config);
     let mut tasks = Tasks::default();
     tasks.background(&config, &shared, &health).await?;
     tasks.listeners(&config, &shared, &workers)?;
