@@ -1,6 +1,7 @@
 //! Layer 9. Builds everything from the configuration, obeys signals, and takes it down in order.
 
 pub mod check;
+mod cloudwatch;
 mod fleet;
 mod health;
 mod reload;
