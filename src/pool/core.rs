@@ -16,6 +16,9 @@ pub const OVERTAKE_MAX: Duration = Duration::from_millis(5);
 /// How much longer a pool below its share may wait before another pool gives up a server for it.
 const STARVING_AFTER: Duration = Duration::from_millis(100);
 
+/// How long a waiter relies on servers that are on their way out, before one more has to go for it.
+const CLOSING_SLOW: Duration = Duration::from_secs(1);
+
 /// Idle servers looked at for one that already has the client's settings.
 const MATCH_DEPTH: usize = 16;
 
@@ -297,10 +300,14 @@ impl<S, W> Core<S, W> {
             .filter(|(_, pool)| pool.retry_at.is_none_or(|at| at <= now))
             .filter_map(|(at, pool)| Some((pool.open >= share, pool.oldest()?.1, at)))
             .min();
-        let Some((_, _, at)) = wants else { return Growth::Nothing };
+        let Some((_, since, at)) = wants else { return Growth::Nothing };
         if self.open < self.limits.budget {
             self.reserve(PoolId(at));
             return Growth::Open(PoolId(at));
+        }
+        let waits_for_long = now.saturating_duration_since(since) > CLOSING_SLOW;
+        if self.slots_to_come() >= self.wanted() && !waits_for_long {
+            return Growth::Nothing;
         }
         // Nobody waits in a pool that has an idle server, so this takes from nobody.
         let longest_idle = self
@@ -319,6 +326,16 @@ impl<S, W> Core<S, W> {
             },
             None => Growth::Nothing,
         }
+    }
+
+    /// Slots of a full budget that will be free when all that are closing are closed.
+    fn slots_to_come(&self) -> usize {
+        self.closing.saturating_sub(self.open.saturating_sub(self.limits.budget)) as usize
+    }
+
+    /// Servers that those who wait would have opened.
+    fn wanted(&self) -> usize {
+        self.pools.iter().map(|pool| pool.waiting().saturating_sub(pool.opening as usize)).sum()
     }
 
     /// Reserves a slot for a server that is about to be opened, whoever waits.

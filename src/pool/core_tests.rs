@@ -96,6 +96,52 @@ fn an_idle_server_of_another_pool_makes_room() {
 }
 
 #[test]
+fn one_waiter_costs_another_pool_one_idle_server() {
+    let now = Instant::now();
+    let mut core = core(3);
+    let (rich, poor) = (core.add_pool(), core.add_pool());
+    for server in 1..=3 {
+        open(&mut core, rich, server, now);
+    }
+    core.enqueue(poor, 0, 5, now);
+    assert!(matches!(core.grow(now), Growth::Evict { server: 1, .. }));
+    core.closing(rich);
+    assert!(matches!(core.grow(now), Growth::Nothing), "its slot is on its way");
+    let late = now + CLOSING_SLOW * 2;
+    assert!(matches!(core.grow(late), Growth::Evict { server: 2, .. }), "unless that takes long");
+}
+
+#[test]
+fn a_smaller_budget_costs_as_many_servers_as_are_beyond_it() {
+    let now = Instant::now();
+    let mut core = core(5);
+    let pool = core.add_pool();
+    for server in 1..=3 {
+        open(&mut core, pool, server, now);
+    }
+    for _ in 4..=5 {
+        core.reserve(pool);
+        core.opened(pool);
+    }
+    assert!(!core.reserve_apart(), "the budget is reached");
+    core.set_limits(Limits { budget: 1, ..core.limits() });
+    let idle_ones: Vec<u32> = core.take_surplus().into_iter().map(|(_, server)| server).collect();
+    assert_eq!(idle_ones, [1, 2, 3]);
+    for _ in &idle_ones {
+        core.closing(pool);
+    }
+    assert!(core.take_surplus().is_empty());
+    assert!(matches!(core.give_back(pool, idle(4, 0, now)), Given::Close(4)));
+    core.closing(pool);
+    // The four are not gone yet, but they will be: this one stays.
+    assert!(matches!(core.give_back(pool, idle(5, 0, now)), Given::Parked));
+    for _ in 0..4 {
+        core.closed(pool);
+    }
+    assert_eq!((core.open(), core.counts(pool).idle), (1, 1));
+}
+
+#[test]
 fn a_busy_pool_yields_to_one_that_starves() {
     let now = Instant::now();
     let mut core = core(2);
