@@ -272,6 +272,31 @@ fn a_lost_control_connection_disturbs_nobody_and_comes_back() {
 }
 
 #[test]
+fn after_a_restart_of_the_database_its_members_find_each_other_again() {
+    let postgres = database(100);
+    let members = [(); 2].map(|()| member_within(&postgres, 12).start());
+    let shared_out = || {
+        let share = |one: &Pgweir| one.metric("pgweir_fleet_share_connections", "");
+        let tasks = |one: &Pgweir| one.metric("pgweir_fleet_tasks", "");
+        members.iter().all(|one| tasks(one) == 2.0)
+            && members.iter().map(share).sum::<f64>() == 11.0
+    };
+    eventually("it is shared out", shared_out);
+    postgres.crash();
+    eventually("it is noticed", || {
+        members.iter().all(|one| one.http_status("/readyz") == Some(503))
+    });
+    postgres.start_again();
+    eventually("they are back", || {
+        members.iter().all(|one| one.http_status("/readyz") == Some(200))
+    });
+    eventually("it is shared out again", shared_out);
+    for member in &members {
+        assert_eq!(member.client().value("SELECT 'served'"), "served");
+    }
+}
+
+#[test]
 fn a_fixed_share_is_taken_and_the_others_have_the_rest() {
     let postgres = database(100);
     let start =

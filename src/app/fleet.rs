@@ -204,3 +204,71 @@ fn random() -> u32 {
         Err(_) => std::process::id(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::Capacity;
+
+    const BUDGET: u32 = 27;
+
+    fn member(share: FleetShare) -> Fleet {
+        let name = "orders".to_owned();
+        Fleet::of(&config::Fleet { name, share }).expect("it has a name")
+    }
+
+    /// A target with nothing taken, and these other members, who hold so much each.
+    fn view(others: &[u32]) -> View {
+        let capacity =
+            Capacity { max_connections: 30, reserved: 3, in_recovery: false, version: 160_001 };
+        let other = |(id, held): (u32, &u32)| Announcement { id, held: *held, fixed: None };
+        let announcements = (1..).zip(others).map(other).collect();
+        View { capacity, writable: true, free: BUDGET, announcements }
+    }
+
+    /// Looks often enough for all that is to be had.
+    fn settle(fleet: &Fleet, others: &[u32]) -> u32 {
+        (0..3).fold(0, |_, _| fleet.look(&view(others), BUDGET, 1))
+    }
+
+    #[test]
+    fn without_a_name_there_is_no_fleet() {
+        assert!(
+            Fleet::of(&config::Fleet { name: String::new(), share: FleetShare::Equal }).is_none()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_member_leaves_is_taken_after_a_while() {
+        let fleet = member(FleetShare::Equal);
+        assert_eq!(settle(&fleet, &[13]), 13);
+        assert_eq!(fleet.numbers(), FleetNumbers { tasks: 2, share: 13 });
+        assert_eq!(settle(&fleet, &[]), 13, "it may return");
+        tokio::time::advance(LEAVE_GRACE).await;
+        assert_eq!(settle(&fleet, &[]), 26);
+        assert_eq!(settle(&fleet, &[13]), 13, "giving back waits for nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_that_lost_sight_keeps_its_share_and_lets_the_others_return() {
+        let fleet = member(FleetShare::Equal);
+        assert_eq!(settle(&fleet, &[13]), 13);
+        fleet.lost();
+        assert_eq!(fleet.announcement(9).held, 13);
+        fleet.returned();
+        tokio::time::advance(RETURN_GRACE / 2).await;
+        assert_eq!(settle(&fleet, &[]), 13);
+        tokio::time::advance(RETURN_GRACE / 2).await;
+        assert_eq!(settle(&fleet, &[]), 26);
+    }
+
+    #[test]
+    fn a_part_is_announced_as_soon_as_the_budget_is_known() {
+        let fleet = member(FleetShare::Percent(50));
+        assert_eq!(fleet.announcement(1).fixed, None);
+        assert_eq!(settle(&fleet, &[]), 13);
+        assert_eq!(fleet.announcement(1).fixed, Some(13));
+        fleet.set_share(FleetShare::Equal);
+        assert_eq!(settle(&fleet, &[]), 26);
+    }
+}
