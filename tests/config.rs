@@ -17,8 +17,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use pgweir::config::{
-    Admin, Auth, ByteSize, ClientPasswordAuthType, Config, ConfigErrors, Log, LogFormat, LogLevel,
-    MaxConnections, Pem, Proxy, Runtime, SecretSource, Target, TargetTls, TlsFiles,
+    Admin, Auth, ByteSize, ClientPasswordAuthType, Config, ConfigErrors, Fleet, FleetShare, Log,
+    LogFormat, LogLevel, MaxConnections, Metrics, Pem, Proxy, Runtime, SecretSource, Target,
+    TargetTls, TlsFiles,
 };
 
 const MINIMAL: &str = include_str!("../config/minimal.toml");
@@ -100,6 +101,13 @@ fn minimal() -> Config {
             init_query: String::new(),
         },
         admin: Admin { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9127))) },
+        fleet: Fleet { name: String::new(), share: FleetShare::Equal },
+        metrics: Metrics {
+            cloudwatch_emf: false,
+            cloudwatch_namespace: "pgweir".to_owned(),
+            cloudwatch_proxy_name: "pgweir".to_owned(),
+            cloudwatch_interval: seconds(60),
+        },
         log: Log { format: LogFormat::Text, level: LogLevel::Info },
     }
 }
@@ -214,6 +222,9 @@ fn a_whole_configuration_needs_no_file() {
             ("PGWEIR_TARGET_MAX_CONNECTIONS", "20"),
             ("PGWEIR_TARGET_INIT_QUERY", ""),
             ("PGWEIR_ADMIN_LISTEN", "off"),
+            ("PGWEIR_FLEET_NAME", "orders"),
+            ("PGWEIR_FLEET_SHARE", "20"),
+            ("PGWEIR_METRICS_CLOUDWATCH_EMF", "on"),
             ("PGWEIR_LOG_FORMAT", "json"),
         ]),
     )
@@ -248,9 +259,36 @@ fn a_whole_configuration_needs_no_file() {
             ..expected.target
         },
         admin: Admin { listen: None },
+        fleet: Fleet {
+            name: "orders".to_owned(),
+            share: NonZeroU32::new(20).map_or(FleetShare::Equal, FleetShare::Connections),
+        },
+        metrics: Metrics { cloudwatch_emf: true, ..expected.metrics },
         log: Log { format: LogFormat::Json, ..expected.log },
     };
     assert_eq!(config, expected);
+}
+
+#[test]
+fn a_share_of_a_fleet_is_a_word_a_part_or_a_number() {
+    let share = |value: &str| {
+        parse(&file("", "", &format!("[fleet]\nname = \"orders\"\nshare = {value}")))
+            .map(|config| config.fleet.share)
+    };
+    assert_eq!(share("\"equal\""), Ok(FleetShare::Equal));
+    assert_eq!(share("\"25%\""), Ok(FleetShare::Percent(25)));
+    assert_eq!(share("7").map(|share| share.to_string()), Ok("7".to_owned()));
+    for (value, wrong) in [
+        ("\"half\"", "\"half\" is neither \"equal\" nor a percentage"),
+        ("\"0%\"", "\"0%\" is too small"),
+        ("\"101%\"", "\"101%\" is too large"),
+        ("\"x%\"", "\"x%\" is not a percentage"),
+        ("0", "0 is too small"),
+        ("true", "true is a boolean"),
+    ] {
+        let said = share(value).expect_err("is wrong").to_string();
+        assert!(said.contains(&format!("fleet.share: {wrong}; expected ")), "{said}");
+    }
 }
 
 #[test]

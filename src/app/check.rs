@@ -1,7 +1,7 @@
 //! `pgweir check --config FILE`: everything short of serving.
 
 use super::StartError;
-use crate::config::{Config, MaxConnections};
+use crate::config::{self, Config};
 use crate::credentials::{Credentials, LoadError};
 use crate::server::connect::{ConnectError, Endpoint};
 use crate::target::{self, PROBE_DATABASE, ProbeError};
@@ -54,7 +54,7 @@ pub async fn check(config: &Config) -> Result<Report, StartError> {
     match super::endpoint(config) {
         Ok(endpoint) => {
             if let Some(credentials) = credentials {
-                log_in(&mut report, &endpoint, &credentials, config.target.max_connections).await;
+                log_in(&mut report, &endpoint, &credentials, config).await;
             }
         }
         Err(error) => report.bad("TLS to the target", chain(&error)),
@@ -67,7 +67,7 @@ async fn log_in(
     report: &mut Report,
     endpoint: &Endpoint,
     credentials: &Credentials,
-    budget: MaxConnections,
+    config: &Config,
 ) {
     let mut capacity = None;
     for user in credentials.usernames() {
@@ -86,7 +86,7 @@ async fn log_in(
         }
     }
     let Some(capacity) = capacity else { return };
-    let connections = capacity.budget(budget);
+    let connections = capacity.budget(config.target.max_connections);
     let usable = capacity.usable();
     report.good(
         "budget",
@@ -97,6 +97,10 @@ async fn log_in(
     );
     if connections > usable {
         report.bad("budget", "larger than what the target has");
+    }
+    if !config.fleet.name.is_empty() {
+        let config::Fleet { name, share } = &config.fleet;
+        report.good("fleet", format_args!("{name}, which has this budget; share: {share}"));
     }
 }
 

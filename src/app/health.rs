@@ -1,52 +1,77 @@
 //! Watching the target, and what is told of it: readiness and the numbers of a scrape.
 
+use super::fleet::Fleet;
 use crate::admin::{AdminSource, Check, Readiness};
 use crate::client::Shared;
-use crate::config::MaxConnections;
-use crate::target::{self, PROBE_DATABASE};
+use crate::config::{Config, MaxConnections};
+use crate::credentials::Credential;
+use crate::target::{self, PROBE_DATABASE, ProbeError};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::{PoolRow, PoolSnapshot};
 use parking_lot::Mutex;
+use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Pause between two probes while the target answers.
 const HEALTHY_PAUSE: Duration = Duration::from_secs(30);
 
 /// Pause while it does not, at first and at most.
-const AWAY_PAUSE_MIN: Duration = Duration::from_millis(200);
-const AWAY_PAUSE_MAX: Duration = Duration::from_secs(5);
+pub(super) const AWAY_PAUSE_MIN: Duration = Duration::from_millis(200);
+pub(super) const AWAY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What is watched.
 pub(super) struct Health {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     budget: Mutex<MaxConnections>,
+    fleet: Option<Fleet>,
     probes: AtomicU64,
     answered: AtomicU64,
+    writable: AtomicBool,
 }
 
 impl Health {
-    pub(super) fn new(shared: Arc<Shared>, budget: MaxConnections) -> Arc<Self> {
+    pub(super) fn new(shared: Arc<Shared>, config: &Config) -> Arc<Self> {
         Arc::new(Self {
             shared,
-            budget: Mutex::new(budget),
+            budget: Mutex::new(config.target.max_connections),
+            fleet: Fleet::of(&config.fleet),
             probes: AtomicU64::new(0),
             answered: AtomicU64::new(0),
+            writable: AtomicBool::new(false),
         })
     }
 
-    /// Takes over a changed `max_connections`; in force after the next probe, an absolute one now.
-    pub(super) fn set_budget(&self, budget: MaxConnections) {
+    /// Takes over what has changed of the budget: in force after the next probe, but an absolute
+    /// budget that belongs to this one alone is in force now.
+    pub(super) fn reconfigure(&self, config: &Config) {
+        let budget = config.target.max_connections;
         *self.budget.lock() = budget;
-        if let MaxConnections::Absolute(connections) = budget {
-            self.shared.pools.set_budget(connections.get());
+        match (&self.fleet, budget) {
+            (Some(fleet), _) => fleet.set_share(config.fleet.share),
+            (None, MaxConnections::Absolute(connections)) => {
+                self.shared.pools.set_budget(connections.get());
+            }
+            (None, MaxConnections::Percent(_)) => {}
         }
     }
 
-    /// Probes until dropped.
+    /// The budget as it is configured.
+    pub(super) fn configured(&self) -> MaxConnections {
+        *self.budget.lock()
+    }
+
+    /// Watches until dropped.
     pub(super) async fn watch(self: Arc<Self>) {
-        if let MaxConnections::Absolute(connections) = *self.budget.lock() {
+        match &self.fleet {
+            Some(fleet) => self.watch_as_member(fleet).await,
+            None => self.watch_alone().await,
+        }
+    }
+
+    async fn watch_alone(&self) {
+        if let MaxConnections::Absolute(connections) = self.configured() {
             self.shared.pools.set_budget(connections.get());
         }
         let mut pause = AWAY_PAUSE_MIN;
@@ -67,20 +92,17 @@ impl Health {
         let known = pools.budget() > 0;
         // The probe's connection counts like any other: where none is free, the target is busy,
         // which is as good as an answer.
-        if known && !pools.reserve_for_probe() {
+        if known && !pools.reserve_apart() {
             return true;
         }
         let outcome = self.ask().await;
         if known {
-            pools.release_of_probe();
+            pools.release_apart();
         }
-        self.probes.fetch_add(1, Ordering::Relaxed);
-        let now = clock::now();
         match outcome {
             Ok(capacity) => {
-                self.answered.fetch_add(1, Ordering::Relaxed);
-                pools.target_health(|health| health.reached(now));
-                let budget = capacity.budget(*self.budget.lock());
+                self.reached(!capacity.in_recovery);
+                let budget = capacity.budget(self.configured());
                 if budget != pools.budget() {
                     tracing::info!(
                         max_connections = capacity.max_connections,
@@ -93,41 +115,67 @@ impl Health {
                 true
             }
             Err(error) => {
-                let reached = error.reached_target();
-                pools.target_health(|health| {
-                    if reached {
-                        health.reached(now);
-                        health.is_mute = true;
-                    } else {
-                        health.missed(now);
-                    }
-                });
-                pools.give_up_without_budget(now);
-                tracing::warn!(error = &error as &dyn std::error::Error, "cannot ask the target");
+                self.missed(&error);
                 false
             }
         }
     }
 
-    async fn ask(&self) -> Result<target::Capacity, target::ProbeError> {
-        let users = self.shared.credentials.usernames();
-        let mut last = target::ProbeError::Timeout;
-        for user in users {
-            let Some(credential) = self.shared.credentials.lookup(&user) else { continue };
-            for database in [PROBE_DATABASE, user.as_str()] {
-                match target::probe(&self.shared.pools.endpoint(), database, &credential).await {
-                    Ok(capacity) => return Ok(capacity),
-                    Err(error) if !error.reached_target() => return Err(error),
-                    Err(error) => last = error,
-                }
+    async fn ask(&self) -> Result<target::Capacity, ProbeError> {
+        let endpoint = self.shared.pools.endpoint();
+        let mut last = ProbeError::Timeout;
+        for (database, credential) in self.logins() {
+            match target::probe(&endpoint, &database, &credential).await {
+                Ok(capacity) => return Ok(capacity),
+                Err(error) if error.is_final() => return Err(error),
+                Err(error) => last = error,
             }
         }
         Err(last)
     }
+
+    /// The database and the user of each login by which the target may be asked, best first.
+    pub(super) fn logins(&self) -> impl Iterator<Item = (String, Arc<Credential>)> {
+        let credentials = &self.shared.credentials;
+        let usable = |user: String| Some((credentials.lookup(&user)?, user));
+        credentials.usernames().into_iter().filter_map(usable).flat_map(|(credential, user)| {
+            [(PROBE_DATABASE.to_owned(), Arc::clone(&credential)), (user, credential)]
+        })
+    }
+
+    /// The target has answered.
+    pub(super) fn reached(&self, writable: bool) {
+        self.probes.fetch_add(1, Ordering::Relaxed);
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        self.writable.store(writable, Ordering::Relaxed);
+        let now = clock::now();
+        self.shared.pools.target_health(|health| health.reached(now));
+    }
+
+    /// The target has not answered, or has refused.
+    pub(super) fn missed(&self, error: &ProbeError) {
+        self.probes.fetch_add(1, Ordering::Relaxed);
+        // A target without a free connection is there, at work for others.
+        self.answered.fetch_add(u64::from(error.is_full()), Ordering::Relaxed);
+        let now = clock::now();
+        let reached = error.reached_target();
+        let pools = &self.shared.pools;
+        pools.target_health(|health| {
+            if reached {
+                health.reached(now);
+                health.is_mute = true;
+            } else {
+                health.missed(now);
+            }
+        });
+        pools.give_up_without_budget(now);
+        tracing::warn!(error = error as &dyn std::error::Error, "cannot ask the target");
+    }
 }
 
-impl AdminSource for Health {
-    fn metrics_text(&self) -> String {
+impl Health {
+    /// What the pools and the target are like now.
+    pub(super) fn snapshot(&self) -> PoolSnapshot {
         let pools = &self.shared.pools;
         let rows = pools.counts().into_iter().map(|(pool, counts)| {
             let held = counts.open.saturating_sub(counts.idle + counts.opening);
@@ -142,16 +190,43 @@ impl AdminSource for Health {
                 waiting: u64::from(counts.waiting),
             }
         });
-        let probes = self.probes.load(Ordering::Relaxed).max(1);
+        let probes = self.probes.load(Ordering::Relaxed);
         let answered = self.answered.load(Ordering::Relaxed);
-        let snapshot = PoolSnapshot {
+        PoolSnapshot {
             rows: rows.collect(),
-            max_database_connections_allowed: u64::from(pools.budget()),
+            max_database_connections_allowed: u64::from(self.servers_max()),
             #[allow(clippy::cast_precision_loss, reason = "a share of few probes")]
-            availability_percentage: 100.0 * answered as f64 / probes as f64,
+            availability_percentage: 100.0 * answered as f64 / probes.max(1) as f64,
+            probes,
+            probes_answered: answered,
             oldest_secret_age: None,
-        };
-        self.shared.metrics.render(&snapshot)
+            target_writable: self.writable.load(Ordering::Relaxed),
+            fleet: self.fleet.as_ref().map(Fleet::numbers),
+        }
+    }
+
+    /// Most servers: the budget, without the control connection that only a fleet's member keeps.
+    fn servers_max(&self) -> u32 {
+        let pools = &self.shared.pools;
+        if self.fleet.is_some() { pools.servers_max() } else { pools.budget() }
+    }
+
+    fn describe_target(&self) -> String {
+        let budget = self.shared.pools.budget();
+        let mut text = format!("reachable, budget of {budget} connections");
+        if let Some(fleet) = &self.fleet {
+            let _ = write!(text, ", one of {} in fleet {}", fleet.numbers().tasks, fleet.name());
+        }
+        if budget > 0 && !self.writable.load(Ordering::Relaxed) {
+            text.push_str(", read-only");
+        }
+        text
+    }
+}
+
+impl AdminSource for Health {
+    fn metrics_text(&self) -> String {
+        self.shared.metrics.render(&self.snapshot())
     }
 
     fn alive(&self) -> bool {
@@ -171,10 +246,10 @@ impl AdminSource for Health {
             (Some(_), None) if pools.budget() == 0 => {
                 "reachable, but it does not let pgweir ask its limits: see the log".to_owned()
             }
-            (Some(_), None) => format!("reachable, budget of {} connections", pools.budget()),
+            (Some(_), None) => self.describe_target(),
         };
         Readiness::of(vec![
-            Check { name: "target", ok: target && pools.budget() > 0, detail },
+            Check { name: "target", ok: target && self.servers_max() > 0, detail },
             Check {
                 name: "accepting",
                 ok: !draining,

@@ -2,6 +2,8 @@
 
 pub mod ask;
 pub mod check;
+mod cloudwatch;
+mod fleet;
 mod health;
 mod notify;
 mod reload;

@@ -33,7 +33,7 @@ pub(super) async fn reload(
     }
     let merged = current.with_live_settings_of(&new);
     super::apply_live(shared, &merged);
-    health.set_budget(merged.target.max_connections);
+    health.reconfigure(&merged);
     if let Err(error) = log.set_level(super::log_level(merged.log.level)) {
         tracing::warn!(error = &error as &dyn std::error::Error, "log level not changed");
     }

@@ -3,7 +3,7 @@
 use super::health::Health;
 use super::notify::{State, notify};
 use super::workers::Workers;
-use super::{StartError, reload};
+use super::{StartError, cloudwatch, reload};
 use crate::admin;
 use crate::client::registry::Registry;
 use crate::client::{Live, Shared, Worker};
@@ -48,9 +48,13 @@ pub async fn run(config: Config, path: Option<&Path>) -> Result<(), StartError> 
     let log = log::init(super::log_settings(&config.log))?;
     let workers = Workers::start(&config)?;
     let shared = build(&config, &workers).await?;
-    let health = Health::new(Arc::clone(&shared), config.target.max_connections);
+    let health = Health::new(Arc::clone(&shared), &config);
     let mut tasks = Tasks::default();
     tasks.background(&config, &shared, &health).await?;
+    let lines = cloudwatch::Lines::of(&config, &health, log.writer());
+    if let Some(lines) = &lines {
+        tasks.all.push(tokio::spawn(Arc::clone(lines).write_on()));
+    }
     tasks.listeners(&config, &shared, &workers)?;
     tracing::info!(
         listen = %config.proxy.listen,
@@ -63,6 +67,9 @@ pub async fn run(config: Config, path: Option<&Path>) -> Result<(), StartError> 
     drain(&shared, &mut tasks, timeout).await?;
     for task in tasks.all {
         task.abort();
+    }
+    if let Some(lines) = lines {
+        lines.write();
     }
     tracing::info!("pgweir has stopped");
     // Joining the threads is for another thread than one that runs tasks.

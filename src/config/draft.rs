@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::errors::{Origin, Plain, Problem};
 use super::keys::{self, ENTRY_KEYS, KEYS, Key};
 use super::settings::{
-    Admin, Auth, ClientPasswordAuthType, Config, Log, LogFormat, LogLevel, MaxConnections, Pem,
-    Proxy, Runtime, SecretSource, Target, TargetTls, TlsFiles,
+    Admin, Auth, ClientPasswordAuthType, Config, Fleet, FleetShare, Log, LogFormat, LogLevel,
+    MaxConnections, Metrics, Pem, Proxy, Runtime, SecretSource, Target, TargetTls, TlsFiles,
 };
 use super::units::ByteSize;
 use super::value::{Given, Value};
@@ -237,6 +237,13 @@ fn blank() -> Config {
             init_query: String::from("-"),
         },
         admin: Admin { listen: Some(nowhere) },
+        fleet: Fleet { name: String::from("-"), share: FleetShare::Percent(0) },
+        metrics: Metrics {
+            cloudwatch_emf: true,
+            cloudwatch_namespace: String::new(),
+            cloudwatch_proxy_name: String::new(),
+            cloudwatch_interval: Duration::MAX,
+        },
         log: Log { format: LogFormat::Json, level: LogLevel::Error },
     }
 }

@@ -7,18 +7,15 @@
 use std::time::Duration;
 
 use super::draft::{Draft, Entry};
+pub(super) use super::key::{
+    AUTH, Example, Fallback, Key, VARIABLE_PREFIX, entry_name, entry_variable, variable,
+};
 use super::rules;
 use super::units::ByteSize;
-use super::value::{At, Between, Place, Value};
+use super::value::{At, Between};
 
-/// Path of the list of database users, whose keys are [`ENTRY_KEYS`].
-pub(super) const AUTH: &str = "proxy.auth";
-
-/// Most entries in that list. RDS Proxy stops at 200.
+/// Most entries in the list of database users. RDS Proxy stops at 200.
 pub(super) const AUTH_MAX: usize = 1000;
-
-/// Prefix of every variable.
-pub(super) const VARIABLE_PREFIX: &str = "PGWEIR_";
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -32,100 +29,6 @@ const KIBIBYTE: ByteSize = ByteSize(1 << 10);
 const GIBIBYTE: ByteSize = ByteSize(1 << 30);
 /// PostgreSQL's own limit of `max_connections` (`MAX_BACKENDS`, 2^18 - 1).
 const SERVERS_MAX: u32 = 262_143;
-
-/// What a key is when nobody sets it.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Fallback {
-    Text(&'static str),
-    Integer(i64),
-    Flag(bool),
-    /// It must be set; with an example.
-    Required(&'static str),
-    /// It may be absent; with an example as it would stand in the file.
-    Absent(Example),
-}
-
-/// An example value of a key that has no default.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Example {
-    Text(&'static str),
-    Integer(i64),
-}
-
-impl Fallback {
-    /// The default, if there is one.
-    pub fn value(self) -> Option<Value<'static>> {
-        match self {
-            Self::Text(text) => Some(Value::Text(text)),
-            Self::Integer(number) => Some(Value::Integer(number)),
-            Self::Flag(flag) => Some(Value::Flag(flag)),
-            Self::Required(_) | Self::Absent(_) => None,
-        }
-    }
-}
-
-/// One setting of an owner `O`.
-pub(super) struct Key<O: 'static> {
-    /// `section.key`; of an entry of a list the last part only.
-    pub path: &'static str,
-    pub fallback: Fallback,
-    /// One line for the reference, without a full stop.
-    pub meaning: &'static str,
-    pub place: &'static dyn Place<O>,
-    /// PgBouncer's words for it.
-    pub pgbouncer: &'static [&'static str],
-    /// Whether SIGHUP can change it.
-    pub live: bool,
-    /// Whether somebody might put a secret there by mistake, so that its values are not repeated in messages.
-    pub secret: bool,
-}
-
-impl<O> Key<O> {
-    const fn new(
-        path: &'static str,
-        fallback: Fallback,
-        meaning: &'static str,
-        place: &'static dyn Place<O>,
-    ) -> Self {
-        Self { path, fallback, meaning, place, pgbouncer: &[], live: false, secret: false }
-    }
-
-    const fn pgbouncer(mut self, words: &'static [&'static str]) -> Self {
-        self.pgbouncer = words;
-        self
-    }
-
-    const fn live(mut self) -> Self {
-        self.live = true;
-        self
-    }
-
-    const fn secret(mut self) -> Self {
-        self.secret = true;
-        self
-    }
-
-    /// Section and name: `proxy` and `listen`.
-    pub fn split(&self) -> (&'static str, &'static str) {
-        self.path.rsplit_once('.').unwrap_or(("", self.path))
-    }
-}
-
-/// The variable of a path: `PGWEIR_PROXY_LISTEN` of `proxy.listen`.
-pub(super) fn variable(path: &str) -> String {
-    let name = path.replace('.', "_").to_ascii_uppercase();
-    format!("{VARIABLE_PREFIX}{name}")
-}
-
-/// The variable of a key of an entry: `PGWEIR_PROXY_AUTH_0_SECRET_ARN`.
-pub(super) fn entry_variable(index: usize, path: &str) -> String {
-    variable(&format!("{AUTH}.{index}.{path}"))
-}
-
-/// The name of a key of an entry in messages: `proxy.auth[0].secret_arn`.
-pub(super) fn entry_name(index: usize, path: &str) -> String {
-    format!("{AUTH}[{index}].{path}")
-}
 
 /// A place, by the path of its field.
 macro_rules! at {
@@ -429,6 +332,43 @@ pub(super) static KEYS: &[Key<Draft>] = &[
         Fallback::Text("127.0.0.1:9127"),
         "Address and port of /metrics, /healthz and /readyz, in plain HTTP without a login; \"off\" = none",
         at!(Draft.config.admin.listen),
+    ),
+    Key::new(
+        "fleet.name",
+        Fallback::Text(""),
+        "Name under which several pgweir share the budget of one target; empty = this one has it alone",
+        at!(Draft.config.fleet.name, rules::FLEET),
+    ),
+    Key::new(
+        "fleet.share",
+        Fallback::Text("equal"),
+        "This one's part of the fleet's budget: as much as the others, a part such as \"25%\", or a number",
+        at!(Draft.config.fleet.share, SERVERS_MAX),
+    )
+    .live(),
+    Key::new(
+        "metrics.cloudwatch_emf",
+        Fallback::Flag(false),
+        "Whether RDS Proxy's metrics are written to the log in CloudWatch's embedded metric format",
+        at!(Draft.config.metrics.cloudwatch_emf),
+    ),
+    Key::new(
+        "metrics.cloudwatch_namespace",
+        Fallback::Text("pgweir"),
+        "Namespace of these metrics",
+        at!(Draft.config.metrics.cloudwatch_namespace, rules::NAMESPACE),
+    ),
+    Key::new(
+        "metrics.cloudwatch_proxy_name",
+        Fallback::Text("pgweir"),
+        "Their dimension ProxyName",
+        at!(Draft.config.metrics.cloudwatch_proxy_name, rules::DIMENSION),
+    ),
+    Key::new(
+        "metrics.cloudwatch_interval",
+        Fallback::Text("60s"),
+        "How often they are written",
+        at!(Draft.config.metrics.cloudwatch_interval, Between(SECOND, HOUR)),
     ),
     Key::new(
         "log.format",

@@ -11,6 +11,7 @@ mod draft;
 mod environment;
 mod errors;
 mod file;
+mod key;
 mod keys;
 mod reference;
 mod reload;
@@ -30,8 +31,8 @@ use draft::Draft;
 pub use environment::CONFIG_VARIABLE;
 pub use errors::{ConfigErrors, Origin, Problem};
 pub use settings::{
-    Admin, Auth, ClientPasswordAuthType, Config, Log, LogFormat, LogLevel, MaxConnections, Pem,
-    Proxy, Runtime, SecretSource, Target, TargetTls, TlsFiles,
+    Admin, Auth, ClientPasswordAuthType, Config, Fleet, FleetShare, Log, LogFormat, LogLevel,
+    MaxConnections, Metrics, Pem, Proxy, Runtime, SecretSource, Target, TargetTls, TlsFiles,
 };
 pub use units::ByteSize;
 

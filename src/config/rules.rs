@@ -12,6 +12,30 @@ const SECRET_MAX: usize = 1024;
 /// Longest `init_query`, in bytes.
 const QUERY_MAX: usize = 65_536;
 
+/// Longest name of a fleet: PostgreSQL cuts `application_name` at 63 bytes, and more stands in it.
+pub(super) const FLEET_MAX: usize = 32;
+
+/// Longest namespace and longest value of a dimension that CloudWatch takes.
+/// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html>
+const NAMESPACE_MAX: usize = 255;
+const DIMENSION_MAX: usize = 1024;
+
+/// The name of a fleet.
+pub(super) const FLEET: Text = Text {
+    allowed: "letters, digits, \"-\", \"_\" and \".\", 32 at most, or nothing",
+    check: fleet,
+};
+
+/// A namespace of CloudWatch.
+pub(super) const NAMESPACE: Text = Text {
+    allowed: "letters, digits and any of \".-_/#:\", 255 at most, not beginning with \"AWS/\"",
+    check: namespace,
+};
+
+/// The value of a dimension of CloudWatch.
+pub(super) const DIMENSION: Text =
+    Text { allowed: "printable ASCII, 1024 at most", check: dimension };
+
 /// A host to connect to over TCP.
 pub(super) const HOST: Text = Text { allowed: "a host name or an IP address", check: host };
 
@@ -65,6 +89,42 @@ fn secret(text: &str) -> Result<(), &'static str> {
         }
         _ => Err("is not the ARN of a secret"),
     }
+}
+
+fn fleet(text: &str) -> Result<(), &'static str> {
+    if text.len() > FLEET_MAX {
+        return Err("is too long");
+    }
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if text.chars().all(fits) { Ok(()) } else { Err("has a character that is not allowed") }
+}
+
+fn namespace(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() {
+        return Err("is empty");
+    }
+    if text.len() > NAMESPACE_MAX {
+        return Err("is too long");
+    }
+    if text.starts_with("AWS/") {
+        return Err("is reserved for AWS");
+    }
+    let fits = |c: char| c.is_ascii_alphanumeric() || ".-_/#:".contains(c);
+    if text.chars().all(fits) { Ok(()) } else { Err("has a character that is not allowed") }
+}
+
+fn dimension(text: &str) -> Result<(), &'static str> {
+    if text.trim().is_empty() {
+        return Err("is empty");
+    }
+    if text.starts_with(':') {
+        return Err("begins with a colon");
+    }
+    if text.len() > DIMENSION_MAX {
+        return Err("is too long");
+    }
+    let fits = |c: char| c.is_ascii_graphic() || c == ' ';
+    if text.chars().all(fits) { Ok(()) } else { Err("has a character that is not allowed") }
 }
 
 fn query(text: &str) -> Result<(), &'static str> {
@@ -125,6 +185,30 @@ mod tests {
             assert!(secret(text).is_err(), "{text}");
         }
         assert!(secret(&"a".repeat(SECRET_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn a_fleet_has_a_short_plain_name_or_none() {
+        for text in ["", "orders", "orders-eu.1_b", &"a".repeat(FLEET_MAX)] {
+            assert_eq!(fleet(text), Ok(()), "{text}");
+        }
+        for text in ["a:b", "a b", "a'b", "\u{fc}", "a/b", &"a".repeat(FLEET_MAX + 1)] {
+            assert!(fleet(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_for_cloudwatch_are_those_that_it_takes() {
+        for text in ["pgweir", "My/App:1#x_y.z-0", &"a".repeat(NAMESPACE_MAX)] {
+            assert_eq!(namespace(text), Ok(()), "{text}");
+        }
+        for text in ["", "AWS/RDS", "a b", "a\nb", &"a".repeat(NAMESPACE_MAX + 1)] {
+            assert!(namespace(text).is_err(), "{text}");
+        }
+        assert_eq!(dimension("orders proxy (eu)"), Ok(()));
+        for text in ["", " ", ":a", "a\tb", "\u{fc}", &"a".repeat(DIMENSION_MAX + 1)] {
+            assert!(dimension(text).is_err(), "{text}");
+        }
     }
 
     #[test]

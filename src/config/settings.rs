@@ -22,6 +22,10 @@ pub struct Config {
     pub target: Target,
     /// Metrics and health: `[admin]`.
     pub admin: Admin,
+    /// Several pgweir over one budget: `[fleet]`.
+    pub fleet: Fleet,
+    /// Metrics that are written rather than asked for: `[metrics]`.
+    pub metrics: Metrics,
     /// The log: `[log]`.
     pub log: Log,
 }
@@ -186,6 +190,50 @@ pub enum MaxConnections {
 pub struct Admin {
     /// Address and port of `/metrics`, `/healthz` and `/readyz`. Default `127.0.0.1:9127`; `"off"` = `None`.
     pub listen: Option<SocketAddr>,
+}
+
+/// Several pgweir that share the budget of one target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fleet {
+    /// What the members have in common: letters, digits, `-`, `_` and `.`, 32 at most. Default empty, which is no
+    /// fleet: the whole budget is this one's.
+    pub name: String,
+    /// This member's part. Default `equal`; up to 100% or 262143.
+    pub share: FleetShare,
+}
+
+/// A member's part of the fleet's budget, its control connection included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FleetShare {
+    /// `"equal"`: what those with a fixed share leave, divided by the members that live.
+    Equal,
+    /// `"25%"`: 1 to 100 percent of the budget, however many live.
+    Percent(u8),
+    /// `20`: this many connections; up to 262143.
+    Connections(NonZeroU32),
+}
+
+impl fmt::Display for FleetShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Equal => f.write_str("equal"),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+            Self::Connections(connections) => write!(f, "{connections}"),
+        }
+    }
+}
+
+/// Metrics for CloudWatch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Whether they are written to the log. Default `false`.
+    pub cloudwatch_emf: bool,
+    /// Their namespace. Default `pgweir`; 1 to 255 characters as CloudWatch allows them.
+    pub cloudwatch_namespace: String,
+    /// Their dimension `ProxyName`. Default `pgweir`; 1 to 1024 printable ASCII characters.
+    pub cloudwatch_proxy_name: String,
+    /// How often they are written. Default `60s`, 1s to 1h.
+    pub cloudwatch_interval: Duration,
 }
 
 /// The log.

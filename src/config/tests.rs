@@ -64,5 +64,5 @@ fn no_two_keys_have_one_variable() {
 fn keys_of_a_section_stand_together() {
     let mut sections: Vec<_> = KEYS.iter().map(|key| key.split().0).collect();
     sections.dedup();
-    assert_eq!(sections, ["proxy", "target", "admin", "log"]);
+    assert_eq!(sections, ["proxy", "target", "admin", "fleet", "metrics", "log"]);
 }

@@ -1,10 +1,11 @@
 //! From a given value to a checked one: each type of setting, what it takes, and where it goes.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::settings::{Choice, Pem};
+use super::settings::{Choice, FleetShare, Pem};
 use super::units::{self, ByteSize, InWords};
 
 /// A value as it was given.
@@ -221,6 +222,38 @@ impl Setting for String {
         let text = given.text()?;
         (bounds.check)(text)?;
         Ok(text.to_owned())
+    }
+}
+
+impl Setting for FleetShare {
+    /// Most connections.
+    type Bounds = u32;
+
+    fn allowed(most: &u32) -> String {
+        format!("\"equal\", a percentage such as \"25%\", or an integer from 1 to {most}")
+    }
+
+    fn read(given: &Given<'_>, most: &u32) -> Result<Self, String> {
+        let connections = |number: i64| {
+            Between(1, i64::from(*most)).check(number)?;
+            let connections = u32::try_from(number).ok().and_then(NonZeroU32::new);
+            connections.map(Self::Connections).ok_or_else(|| "is too small".to_owned())
+        };
+        if let Value::Integer(number) = given.value {
+            return connections(number);
+        }
+        let text = given.text()?;
+        if text == "equal" {
+            return Ok(Self::Equal);
+        }
+        if let Some(number) = text.strip_suffix('%') {
+            let percent = number.parse().map_err(|_| "is not a percentage".to_owned())?;
+            return Between(1, 100).check(percent).map(Self::Percent);
+        }
+        match given.value {
+            Value::Variable(_) => connections(given.integer()?),
+            _ => Err("is neither \"equal\" nor a percentage".to_owned()),
+        }
     }
 }
 

@@ -16,6 +16,9 @@ pub const OVERTAKE_MAX: Duration = Duration::from_millis(5);
 /// How much longer a pool below its share may wait before another pool gives up a server for it.
 const STARVING_AFTER: Duration = Duration::from_millis(100);
 
+/// How long a waiter relies on servers that are on their way out, before one more has to go for it.
+const CLOSING_SLOW: Duration = Duration::from_secs(1);
+
 /// Idle servers looked at for one that already has the client's settings.
 const MATCH_DEPTH: usize = 16;
 
@@ -133,6 +136,10 @@ pub struct Core<S, W> {
     pools: Vec<Pool<S, W>>,
     open: u32,
     opening: u32,
+    /// Of those open, servers on their way out.
+    closing: u32,
+    /// Of those open, connections beside all pools.
+    apart: u32,
     waiting: usize,
 }
 
@@ -140,7 +147,16 @@ impl<S, W> Core<S, W> {
     /// No pools yet. `workers` is the number of threads that lend and give back.
     #[must_use]
     pub fn new(limits: Limits, workers: usize) -> Self {
-        Self { limits, workers: workers.max(1), pools: Vec::new(), open: 0, opening: 0, waiting: 0 }
+        Self {
+            limits,
+            workers: workers.max(1),
+            pools: Vec::new(),
+            open: 0,
+            opening: 0,
+            closing: 0,
+            apart: 0,
+            waiting: 0,
+        }
     }
 
     /// Adds a pool.
@@ -155,7 +171,8 @@ impl<S, W> Core<S, W> {
         PoolId(self.pools.len() - 1)
     }
 
-    /// Changes the limits. Servers beyond a smaller budget go as they are given back.
+    /// Changes the limits. Servers beyond a smaller budget go as they are given back; the idle ones
+    /// among them are for the caller to close, see [`Core::take_surplus`].
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }
@@ -226,7 +243,7 @@ impl<S, W> Core<S, W> {
 
     /// A server that is clean comes back (or is new): lends it on, keeps it, or gives it up.
     pub fn give_back(&mut self, id: PoolId, idle: Idle<S>) -> Given<S, W> {
-        if self.open > self.limits.budget || self.must_yield(id, idle.since) {
+        if self.surplus() > 0 || self.must_yield(id, idle.since) {
             return Given::Close(idle.server);
         }
         let worker = idle.worker;
@@ -283,10 +300,14 @@ impl<S, W> Core<S, W> {
             .filter(|(_, pool)| pool.retry_at.is_none_or(|at| at <= now))
             .filter_map(|(at, pool)| Some((pool.open >= share, pool.oldest()?.1, at)))
             .min();
-        let Some((_, _, at)) = wants else { return Growth::Nothing };
+        let Some((_, since, at)) = wants else { return Growth::Nothing };
         if self.open < self.limits.budget {
             self.reserve(PoolId(at));
             return Growth::Open(PoolId(at));
+        }
+        let waits_for_long = now.saturating_duration_since(since) > CLOSING_SLOW;
+        if self.slots_to_come() >= self.wanted() && !waits_for_long {
+            return Growth::Nothing;
         }
         // Nobody waits in a pool that has an idle server, so this takes from nobody.
         let longest_idle = self
@@ -307,6 +328,16 @@ impl<S, W> Core<S, W> {
         }
     }
 
+    /// Slots of a full budget that will be free when all that are closing are closed.
+    fn slots_to_come(&self) -> usize {
+        self.closing.saturating_sub(self.open.saturating_sub(self.limits.budget)) as usize
+    }
+
+    /// Servers that those who wait would have opened.
+    fn wanted(&self) -> usize {
+        self.pools.iter().map(|pool| pool.waiting().saturating_sub(pool.opening as usize)).sum()
+    }
+
     /// Reserves a slot for a server that is about to be opened, whoever waits.
     pub fn reserve(&mut self, id: PoolId) {
         if let Some(pool) = self.pools.get_mut(id.0) {
@@ -317,16 +348,33 @@ impl<S, W> Core<S, W> {
         }
     }
 
-    /// Reserves a slot beside all pools, if one is free: for the probe.
+    /// Reserves a slot beside all pools, if one is free: for a connection of pgweir's own.
     pub fn reserve_apart(&mut self) -> bool {
         let free = self.open < self.limits.budget;
         self.open += u32::from(free);
+        self.apart += u32::from(free);
         free
     }
 
     /// Frees the slot of [`Core::reserve_apart`].
     pub fn vacate_apart(&mut self) {
         self.open = self.open.saturating_sub(1);
+        self.apart = self.apart.saturating_sub(1);
+    }
+
+    /// Servers beyond the budget that are not on their way out yet.
+    fn surplus(&self) -> u32 {
+        self.open.saturating_sub(self.closing).saturating_sub(self.limits.budget)
+    }
+
+    /// Takes out as many idle servers as are open beyond the budget. They are still open.
+    pub fn take_surplus(&mut self) -> Vec<(PoolId, S)> {
+        let mut left = self.surplus();
+        self.take_idle(|_, _| {
+            let surplus = left > 0;
+            left = left.saturating_sub(1);
+            surplus
+        })
     }
 
     /// A server was opened; it is given back next.
@@ -347,8 +395,19 @@ impl<S, W> Core<S, W> {
         self.vacate(id);
     }
 
-    /// A server is closed for good: the database has its slot back.
-    pub fn vacate(&mut self, id: PoolId) {
+    /// A server is on its way out; its slot is taken until [`Core::closed`].
+    pub fn closing(&mut self, id: PoolId) {
+        self.closing += u32::from(self.pools.get(id.0).is_some());
+    }
+
+    /// A server that was [`Core::closing`] is closed for good: the database has its slot back.
+    pub fn closed(&mut self, id: PoolId) {
+        self.closing = self.closing.saturating_sub(u32::from(self.pools.get(id.0).is_some()));
+        self.vacate(id);
+    }
+
+    /// A slot is free again.
+    fn vacate(&mut self, id: PoolId) {
         if let Some(pool) = self.pools.get_mut(id.0) {
             pool.open = pool.open.saturating_sub(1);
             self.open = self.open.saturating_sub(1);
@@ -394,10 +453,16 @@ impl<S, W> Core<S, W> {
         taken
     }
 
-    /// Servers in whatever state, over all pools.
+    /// Connections in whatever state: servers of all pools and those apart.
     #[must_use]
     pub fn open(&self) -> u32 {
         self.open
+    }
+
+    /// Connections beside all pools.
+    #[must_use]
+    pub fn apart(&self) -> u32 {
+        self.apart
     }
 
     /// Clients in all queues.

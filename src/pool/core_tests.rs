@@ -90,8 +90,55 @@ fn an_idle_server_of_another_pool_makes_room() {
     let Growth::Evict { from, server: 1 } = core.grow(now) else { panic!("no eviction") };
     assert_eq!(from, rich);
     assert!(matches!(core.grow(now), Growth::Nothing), "the slot is not free before it is closed");
-    core.vacate(rich);
+    core.closing(rich);
+    core.closed(rich);
     assert!(matches!(core.grow(now), Growth::Open(id) if id == poor));
+}
+
+#[test]
+fn one_waiter_costs_another_pool_one_idle_server() {
+    let now = Instant::now();
+    let mut core = core(3);
+    let (rich, poor) = (core.add_pool(), core.add_pool());
+    for server in 1..=3 {
+        open(&mut core, rich, server, now);
+    }
+    core.enqueue(poor, 0, 5, now);
+    assert!(matches!(core.grow(now), Growth::Evict { server: 1, .. }));
+    core.closing(rich);
+    assert!(matches!(core.grow(now), Growth::Nothing), "its slot is on its way");
+    let late = now + CLOSING_SLOW * 2;
+    assert!(matches!(core.grow(late), Growth::Evict { server: 2, .. }), "unless that takes long");
+}
+
+#[test]
+fn a_smaller_budget_costs_as_many_servers_as_are_beyond_it() {
+    let now = Instant::now();
+    let mut core = core(5);
+    let pool = core.add_pool();
+    for server in 1..=3 {
+        open(&mut core, pool, server, now);
+    }
+    for _ in 4..=5 {
+        core.reserve(pool);
+        core.opened(pool);
+    }
+    assert!(!core.reserve_apart(), "the budget is reached");
+    core.set_limits(Limits { budget: 1, ..core.limits() });
+    let idle_ones: Vec<u32> = core.take_surplus().into_iter().map(|(_, server)| server).collect();
+    assert_eq!(idle_ones, [1, 2, 3]);
+    for _ in &idle_ones {
+        core.closing(pool);
+    }
+    assert!(core.take_surplus().is_empty());
+    assert!(matches!(core.give_back(pool, idle(4, 0, now)), Given::Close(4)));
+    core.closing(pool);
+    // The four are not gone yet, but they will be: this one stays.
+    assert!(matches!(core.give_back(pool, idle(5, 0, now)), Given::Parked));
+    for _ in 0..4 {
+        core.closed(pool);
+    }
+    assert_eq!((core.open(), core.counts(pool).idle), (1, 1));
 }
 
 #[test]
@@ -110,7 +157,8 @@ fn a_busy_pool_yields_to_one_that_starves() {
     core.enqueue(busy, 0, 3, soon);
     let late = now + STARVING_AFTER * 2;
     assert!(matches!(core.give_back(busy, idle(1, 0, late)), Given::Close(1)));
-    core.vacate(busy);
+    core.closing(busy);
+    core.closed(busy);
     assert!(matches!(core.grow(late), Growth::Open(id) if id == poor));
 }
 
@@ -133,6 +181,8 @@ enum Step {
     GiveBack(usize),
     Close(usize),
     FinishOpening(bool),
+    FinishClosing,
+    SetBudget(u32),
     Leave(usize),
     Advance(u64),
 }
@@ -143,6 +193,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => any::<usize>().prop_map(Step::GiveBack),
         1 => any::<usize>().prop_map(Step::Close),
         3 => any::<bool>().prop_map(Step::FinishOpening),
+        2 => Just(Step::FinishClosing),
+        1 => (1..5_u32).prop_map(Step::SetBudget),
         1 => any::<usize>().prop_map(Step::Leave),
         1 => (0..300_u64).prop_map(Step::Advance),
     ]
@@ -154,9 +206,12 @@ struct World {
     pools: Vec<PoolId>,
     lent: Vec<(PoolId, u32)>,
     opening: Vec<PoolId>,
+    closing: Vec<PoolId>,
     waiting: Vec<(PoolId, u32)>,
     next: u32,
     now: Instant,
+    /// Most servers that may be open.
+    bound: u32,
 }
 
 impl World {
@@ -168,9 +223,11 @@ impl World {
             pools,
             lent: vec![],
             opening: vec![],
+            closing: vec![],
             waiting: vec![],
             next: 0,
             now: Instant::now(),
+            bound: budget,
         }
     }
 
@@ -183,15 +240,21 @@ impl World {
                 self.lent.push((pool, server));
             }
             Given::Parked => {}
-            Given::Close(_) => self.core.vacate(pool),
+            Given::Close(_) => self.close(pool),
         }
+    }
+
+    /// A good-bye takes its time, during which the slot is not free.
+    fn close(&mut self, pool: PoolId) {
+        self.core.closing(pool);
+        self.closing.push(pool);
     }
 
     fn grow(&mut self) {
         loop {
             match self.core.grow(self.now) {
                 Growth::Open(pool) => self.opening.push(pool),
-                Growth::Evict { from, .. } => self.core.vacate(from),
+                Growth::Evict { from, .. } => self.close(from),
                 Growth::Nothing => return,
             }
         }
@@ -222,7 +285,7 @@ impl World {
             }
             Step::Close(pick) if !self.lent.is_empty() => {
                 let (pool, _) = self.lent.remove(pick % self.lent.len());
-                self.core.vacate(pool);
+                self.close(pool);
             }
             Step::FinishOpening(well) if !self.opening.is_empty() => {
                 let pool = self.opening.remove(0);
@@ -232,6 +295,18 @@ impl World {
                     self.give(pool, self.next);
                 } else {
                     self.core.open_failed(pool, self.now + Duration::from_millis(50));
+                }
+            }
+            Step::FinishClosing if !self.closing.is_empty() => {
+                let pool = self.closing.remove(0);
+                self.core.closed(pool);
+            }
+            Step::SetBudget(budget) => {
+                // What is open beyond a smaller budget stays until it can go, and nothing is added.
+                self.bound = budget.max(self.core.open());
+                self.core.set_limits(Limits { budget, ..self.core.limits() });
+                for (pool, _) in self.core.take_surplus() {
+                    self.close(pool);
                 }
             }
             Step::Leave(pick) if !self.waiting.is_empty() => {
@@ -244,11 +319,18 @@ impl World {
         self.grow();
     }
 
-    fn check(&self, budget: u32) {
+    fn check(&mut self) {
         let counts: Vec<Counts> = self.pools.iter().map(|&pool| self.core.counts(pool)).collect();
         let open: u32 = counts.iter().map(|counts| counts.open).sum();
         assert_eq!(open, self.core.open());
-        assert!(open <= budget, "{open} servers are open");
+        let budget = self.core.limits().budget;
+        assert!(open <= self.bound, "{open} servers are open, {budget} allowed");
+        self.bound = budget.max(open);
+        let closing = u32::try_from(self.closing.len()).expect("few");
+        if open - closing > budget {
+            let idle: u32 = counts.iter().map(|counts| counts.idle).sum();
+            assert_eq!(idle, 0, "servers beyond the budget stay idle");
+        }
         assert_eq!(self.core.waiting(), self.waiting.len());
         for counts in &counts {
             assert!(
@@ -258,7 +340,7 @@ impl World {
             assert!(counts.idle + counts.opening <= counts.open);
         }
         let idle: u32 = counts.iter().map(|counts| counts.idle).sum();
-        let known = idle as usize + self.lent.len() + self.opening.len();
+        let known = idle as usize + self.lent.len() + self.opening.len() + self.closing.len();
         assert_eq!(open as usize, known, "a server was lost");
     }
 }
@@ -273,7 +355,7 @@ proptest! {
         let mut world = World::new(budget);
         for step in &steps {
             world.step(step);
-            world.check(budget);
+            world.check();
         }
         // When everybody gives back and every opening ends well, nobody is left waiting.
         for _ in 0..1000 {
@@ -282,8 +364,9 @@ proptest! {
             }
             world.step(&Step::Advance(200));
             world.step(&Step::FinishOpening(true));
+            world.step(&Step::FinishClosing);
             world.step(&Step::GiveBack(0));
-            world.check(budget);
+            world.check();
         }
         let counts: Vec<Counts> = world.pools.iter().map(|&pool| world.core.counts(pool)).collect();
         prop_assert!(world.waiting.is_empty(), "{} wait for ever: {counts:?}, {} lent", world.waiting.len(), world.lent.len());

@@ -128,14 +128,14 @@ impl Pools {
         }
     }
 
-    /// A slot for the probe's own connection, if one is free.
+    /// A slot for a connection that belongs to no pool, if one is free.
     #[must_use]
-    pub fn reserve_for_probe(&self) -> bool {
+    pub fn reserve_apart(&self) -> bool {
         self.core.lock().reserve_apart()
     }
 
-    /// The probe's connection is closed.
-    pub fn release_of_probe(self: &Arc<Self>) {
+    /// The connection of [`Pools::reserve_apart`] is closed.
+    pub fn release_apart(self: &Arc<Self>) {
         self.core.lock().vacate_apart();
         self.grow(0);
     }
@@ -149,6 +149,20 @@ impl Pools {
     /// Servers in whatever state.
     #[must_use]
     pub fn open_servers(&self) -> u32 {
+        let core = self.core.lock();
+        core.open().saturating_sub(core.apart())
+    }
+
+    /// Connections in whatever state, those included that belong to no pool.
+    #[must_use]
+    pub fn open_connections(&self) -> u32 {
         self.core.lock().open()
+    }
+
+    /// Most servers at once: the budget without the connections that belong to no pool.
+    #[must_use]
+    pub fn servers_max(&self) -> u32 {
+        let core = self.core.lock();
+        core.limits().budget.saturating_sub(core.apart())
     }
 }

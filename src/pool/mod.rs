@@ -166,12 +166,19 @@ impl Pools {
         core.set_limits(limits);
     }
 
-    /// Bounds all pools together. Servers beyond a smaller budget go as they are given back.
+    /// Bounds all pools together. Of the servers beyond a smaller budget, the idle ones are closed
+    /// now and the others as they are given back.
     pub fn set_budget(self: &Arc<Self>, budget: u32) {
-        {
+        let surplus = {
             let mut core = self.core.lock();
             let limits = Limits { budget, ..core.limits() };
             core.set_limits(limits);
+            core.take_surplus()
+        };
+        for (id, server) in surplus {
+            if let Some(pool) = self.pool_by_id(id) {
+                pool.close(server, CloseReason::MakeRoom);
+            }
         }
         self.grow(0);
     }
@@ -432,6 +439,7 @@ impl Pool {
 
     /// Closes a server in the background; its slot is free when PostgreSQL has let go of it.
     pub(crate) fn close(self: &Arc<Self>, server: Box<Server>, reason: CloseReason) {
+        self.pools.core.lock().closing(self.id);
         let shard = self.pools.metrics.shard(server.worker);
         shard.server_closes.of(reason).one();
         tracing::debug!(
@@ -463,12 +471,13 @@ impl Pool {
     }
 
     fn vacate(self: &Arc<Self>, worker: usize) {
-        self.pools.core.lock().vacate(self.id);
+        self.pools.core.lock().closed(self.id);
         self.pools.grow(worker);
     }
 
     /// A server was dropped without a good-bye: its slot is free a little later.
     fn abandon(self: &Arc<Self>) {
+        self.pools.core.lock().closing(self.id);
         let pool = Arc::clone(self);
         if let Some(runtime) = self.pools.runtimes.first() {
             runtime.spawn(async move {

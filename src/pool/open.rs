@@ -1,6 +1,7 @@
 //! Opening servers, and what is done while the target refuses.
 
 use super::{BorrowError, Pool, Pools};
+use crate::config::TargetTls;
 use crate::server::connect::{ConnectError, Outlook, connect};
 use crate::server::{Reported, Server};
 use crate::telemetry::clock;
@@ -319,6 +320,14 @@ impl Opening {
         {
             opened = Err(ConnectError::Protocol);
         }
+        let with_tls = match (pool.pools.endpoint().connector.mode(), &opened) {
+            (TargetTls::Disable, _) => false,
+            (TargetTls::Prefer, Ok((server, _))) => server.stream.is_tls(),
+            // Whether it was to be had is not known.
+            (TargetTls::Prefer, Err(_)) => false,
+            (TargetTls::Require | TargetTls::VerifyCa | TargetTls::VerifyFull, _) => true,
+        };
+        shard.count.database_connection_requests_with_tls.add(u64::from(with_tls));
         shard.time.database_connection_setup.observe(clock::now().saturating_duration_since(begun));
         if let Err(error) = &opened
             && error.is_wrong_password()

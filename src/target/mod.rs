@@ -2,9 +2,12 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/runtime-config-connection.html#GUC-MAX-CONNECTIONS>
 
+pub mod control;
+pub mod share;
+
 use crate::config::MaxConnections;
 use crate::credentials::Credential;
-use crate::server::connect::{ConnectError, Endpoint, connect};
+use crate::server::connect::{ConnectError, Endpoint, Outlook, connect};
 use crate::server::query::QueryError;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +21,8 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the probe's own connection may take to end.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
-const CAPACITY_QUERY: &str = "SELECT current_setting('max_connections'), \
+/// What [`read_capacity`] reads.
+const CAPACITY_COLUMNS: &str = "current_setting('max_connections'), \
     current_setting('superuser_reserved_connections'), \
     coalesce(current_setting('reserved_connections', true), '0'), \
     coalesce(nullif(current_setting('rds.rds_superuser_reserved_connections', true), ''), '0'), \
@@ -76,6 +80,18 @@ pub enum ProbeError {
 }
 
 impl ProbeError {
+    /// True if another user or database would fare no better.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        !self.reached_target() || self.is_full()
+    }
+
+    /// True if the target has no free connection.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Connect(error) if error.outlook() == Outlook::Full)
+    }
+
     /// True if there is a target, although it refuses us.
     #[must_use]
     pub fn reached_target(&self) -> bool {
@@ -100,7 +116,8 @@ pub async fn probe(
     credential: &Arc<Credential>,
 ) -> Result<Capacity, ProbeError> {
     let (mut server, _) = connect(endpoint, database, credential).await?;
-    let rows = tokio::time::timeout(ASK_TIMEOUT, server.query(CAPACITY_QUERY))
+    let sql = format!("SELECT {CAPACITY_COLUMNS}");
+    let rows = tokio::time::timeout(ASK_TIMEOUT, server.query(&sql))
         .await
         .map_err(|_| ProbeError::Timeout)??;
     server.close(CLOSE_PATIENCE).await;
@@ -109,7 +126,11 @@ pub async fn probe(
 
 fn read_answer(rows: &[Vec<Option<String>>]) -> Option<Capacity> {
     let [row] = rows else { return None };
-    let [max, superuser, reserved, rds, recovery, version] = row.as_slice() else { return None };
+    read_capacity(row)
+}
+
+fn read_capacity(row: &[Option<String>]) -> Option<Capacity> {
+    let [max, superuser, reserved, rds, recovery, version] = row else { return None };
     let number = |text: &Option<String>| text.as_deref()?.parse::<u32>().ok();
     Some(Capacity {
         max_connections: number(max)?,

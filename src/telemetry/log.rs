@@ -99,12 +99,33 @@ impl LogControl {
         Ok(self.filter.reload(targets(level))?)
     }
 
+    /// For lines that are no events.
+    #[must_use]
+    pub fn writer(&self) -> LineWriter {
+        LineWriter(Arc::clone(&self.queue))
+    }
+
     /// Waits until all lines so far are written, `longest` at most; `false` if they are not.
     ///
     /// Blocks the thread: for the end of the process only.
     #[must_use]
     pub fn flush(&self, longest: Duration) -> bool {
         self.queue.flush(longest)
+    }
+}
+
+/// Writes whole lines to the log as they are, between those of events.
+#[derive(Clone, Debug)]
+pub struct LineWriter(Arc<queue::Queue>);
+
+impl LineWriter {
+    /// Writes one line, to which its end is added. Never waits: where too much waits to be written
+    /// already, the line is dropped and counted.
+    pub fn write(&self, line: &str) {
+        let mut bytes = Vec::with_capacity(line.len() + 1);
+        bytes.extend_from_slice(line.as_bytes());
+        bytes.push(b'\n');
+        self.0.push(&bytes);
     }
 }
 

@@ -7,6 +7,7 @@
 //! Source of the names:
 //! <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-proxy.monitoring.html>
 
+mod emf;
 mod exposition;
 mod label;
 mod process;
@@ -18,9 +19,10 @@ mod sqlstate;
 mod tests;
 mod value;
 
+pub use emf::{CloudWatch, CloudWatchNames};
 pub use label::{Label, LabelSet, Labels, QueryProtocol};
 pub use shard::{Counters, GaugeGuard, GaugeKind, Shard, Timings};
-pub use snapshot::{PoolRow, PoolSnapshot};
+pub use snapshot::{FleetNumbers, PoolRow, PoolSnapshot};
 pub use sqlstate::SqlStateClasses;
 pub use value::{Counter, Family, Histogram};
 

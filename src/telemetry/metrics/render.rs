@@ -144,6 +144,18 @@ fn snapshot(out: &mut Exposition, pools: &PoolSnapshot) {
         "Share of time in which the target was available, 0 to 100.",
         if available.is_nan() { 0.0 } else { available.clamp(0.0, 100.0) },
     );
+    out.single(
+        "pgweir_target_writable",
+        Kind::Gauge,
+        "1 if the target took writes when it was asked last, else 0.",
+        u64::from(pools.target_writable),
+    );
+    if let Some(fleet) = pools.fleet {
+        let help = "Members of the fleet that this one sees, itself included.";
+        out.single("pgweir_fleet_tasks", Kind::Gauge, help, u64::from(fleet.tasks));
+        let help = "Connections of the fleet's budget that this member may have.";
+        out.single("pgweir_fleet_share_connections", Kind::Gauge, help, u64::from(fleet.share));
+    }
     if let Some(age) = pools.oldest_secret_age {
         out.single(
             "pgweir_secret_age_seconds",

@@ -12,8 +12,25 @@ pub struct PoolSnapshot {
     pub max_database_connections_allowed: u64,
     /// Share of time in which the target was available, 0 to 100.
     pub availability_percentage: f64,
+    /// How often the target was asked whether it is there.
+    pub probes: u64,
+    /// How often it answered.
+    pub probes_answered: u64,
     /// Time since the secret that was read longest ago was read; `None` before the first.
     pub oldest_secret_age: Option<Duration>,
+    /// Whether the target took writes when it was asked last.
+    pub target_writable: bool,
+    /// The fleet, for a member of one.
+    pub fleet: Option<FleetNumbers>,
+}
+
+/// What a member of a fleet knows of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FleetNumbers {
+    /// Members that it sees, itself included.
+    pub tasks: u32,
+    /// Connections of the fleet's budget that it may have, its control connection included.
+    pub share: u32,
 }
 
 /// One pool: the servers of one user in one database, and the clients that wait for them.

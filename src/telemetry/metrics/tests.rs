@@ -208,17 +208,26 @@ fn an_empty_and_a_full_scrape_are_valid_and_have_the_same_metrics() {
         rows: vec![hostile, row("app", "app"), row("app", "app")],
         max_database_connections_allowed: 80,
         availability_percentage: 99.5,
+        probes: 400,
+        probes_answered: 398,
         oldest_secret_age: Some(Duration::from_millis(1500)),
+        target_writable: true,
+        fleet: Some(FleetNumbers { tasks: 4, share: 21 }),
     };
     let text = metrics.render(&pools);
     let full = parse(&text).expect("valid text");
     let mut names = empty.types;
-    names.insert("pgweir_secret_age_seconds".into(), "gauge".into());
+    for more in ["secret_age_seconds", "fleet_tasks", "fleet_share_connections"] {
+        names.insert(format!("pgweir_{more}"), "gauge".into());
+    }
     assert_eq!(full.types, names);
     assert_eq!(full.get(r#"pgweir_waiting_clients{database="app",user="app"}"#), "10");
     assert_eq!(full.get("pgweir_database_connections_currently_borrowed"), "15");
     assert_eq!(full.get("pgweir_availability_percentage"), "99.5");
     assert_eq!(full.get("pgweir_secret_age_seconds"), "1.5");
+    assert_eq!(full.get("pgweir_target_writable"), "1");
+    assert_eq!(full.get("pgweir_fleet_tasks"), "4");
+    assert_eq!(full.get("pgweir_fleet_share_connections"), "21");
     let hostile = r#"pgweir_waiting_clients{database="a\"b\\c\nd{}=, 1",user="é"}"#;
     assert_eq!(full.get(hostile), "5");
 }

@@ -1,0 +1,274 @@
+//! Being one of several: the control connection, and the share that is in force.
+//!
+//! The rules are in [`crate::target::share`]; here they are carried out against the pools. While the
+//! control connection is lost, the share stays as it is.
+
+use super::health::{AWAY_PAUSE_MAX, AWAY_PAUSE_MIN, Health};
+use crate::config::{self, FleetShare};
+use crate::target::ProbeError;
+use crate::target::control::{Control, View};
+use crate::target::share::{Announcement, Member, Sight};
+use crate::telemetry::clock;
+use crate::telemetry::metrics::FleetNumbers;
+use parking_lot::Mutex;
+use std::time::{Duration, Instant};
+
+/// Pause between two looks while everything is in its place.
+const CALM_PAUSE: Duration = Duration::from_secs(1);
+
+/// The same while shares move: others wait for what this one gives back.
+const MOTION_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long nothing is taken of what a member leaves that is not seen any more: it may have lost its
+/// control connection only, and return.
+const LEAVE_GRACE: Duration = Duration::from_secs(3);
+
+/// How long a member that lost sight itself takes nothing more: after a failover, the others need
+/// up to their longest pause to return.
+const RETURN_GRACE: Duration = Duration::from_secs(7);
+
+/// This pgweir as a member of a fleet.
+pub(super) struct Fleet {
+    name: String,
+    state: Mutex<State>,
+}
+
+struct State {
+    share: FleetShare,
+    member: Member,
+    /// Members that were seen last, this one included; zero before the first look.
+    tasks: u32,
+    /// The fleet's budget, as far as it is known.
+    budget: Option<u32>,
+    /// Nothing more is taken before this.
+    grows_from: Option<Instant>,
+}
+
+impl State {
+    /// The share in connections, if it does not depend on how many members there are.
+    fn fixed(&self) -> Option<u32> {
+        match self.share {
+            FleetShare::Equal => None,
+            FleetShare::Connections(connections) => Some(connections.get()),
+            FleetShare::Percent(percent) => {
+                let part = u64::from(self.budget?) * u64::from(percent) / 100;
+                Some(u32::try_from(part).unwrap_or(u32::MAX).max(1))
+            }
+        }
+    }
+}
+
+impl Fleet {
+    /// `None` where no fleet is configured.
+    pub(super) fn of(config: &config::Fleet) -> Option<Self> {
+        let member = Member::new(random());
+        let state = State { share: config.share, member, tasks: 0, budget: None, grows_from: None };
+        let name = config.name.clone();
+        (!name.is_empty()).then(|| Self { name, state: Mutex::new(state) })
+    }
+
+    /// Takes over a changed share; in force after the next look.
+    pub(super) fn set_share(&self, share: FleetShare) {
+        self.state.lock().share = share;
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn numbers(&self) -> FleetNumbers {
+        let state = self.state.lock();
+        FleetNumbers { tasks: state.tasks, share: state.member.in_force() }
+    }
+
+    fn announcement(&self, open: u32) -> Announcement {
+        let state = self.state.lock();
+        state.member.announcement(open, state.fixed())
+    }
+
+    fn lost(&self) {
+        self.state.lock().member.lost();
+    }
+
+    fn returned(&self) {
+        self.state.lock().grows_from = clock::now().checked_add(RETURN_GRACE);
+    }
+
+    /// Acts on what is seen. Yields what is in force now.
+    fn look(&self, view: &View, budget: u32, open: u32) -> u32 {
+        let now = clock::now();
+        let mut state = self.state.lock();
+        let own = state.member.id();
+        let mut sight = Sight::new(budget, view.free, own, view.announcements.iter().copied());
+        let before = (state.tasks, state.member.in_force());
+        state.tasks = u32::try_from(sight.others.len()).unwrap_or(u32::MAX).saturating_add(1);
+        if state.tasks < before.0 {
+            state.grows_from = now.checked_add(LEAVE_GRACE).max(state.grows_from);
+        }
+        if state.grows_from.is_some_and(|from| now < from) {
+            sight.free = 0;
+        }
+        state.budget = Some(budget);
+        let fixed = state.fixed();
+        let share = state.member.look(&sight, open, fixed);
+        if before != (state.tasks, share) {
+            tracing::info!(
+                fleet = %self.name,
+                tasks = state.tasks,
+                share,
+                budget,
+                max_connections = view.capacity.max_connections,
+                "share of the fleet's budget"
+            );
+        }
+        share
+    }
+
+    fn pause(&self, open: u32) -> Duration {
+        let moving = self.state.lock().member.in_motion(open);
+        spread(if moving { MOTION_PAUSE } else { CALM_PAUSE })
+    }
+}
+
+impl Health {
+    /// Keeps the control connection and takes the share that it shows, until dropped.
+    pub(super) async fn watch_as_member(&self, fleet: &Fleet) {
+        let pools = &self.shared.pools;
+        let mut pause = AWAY_PAUSE_MIN;
+        let mut joined = false;
+        loop {
+            let error = match self.open_control().await {
+                Ok(control) => {
+                    pause = AWAY_PAUSE_MIN;
+                    if joined {
+                        fleet.returned();
+                    } else {
+                        // The control connection's own slot, which stays reserved from now on.
+                        pools.set_budget(fleet.numbers().share);
+                        joined = pools.reserve_apart();
+                    }
+                    self.attend(fleet, control).await
+                }
+                Err(error) => error,
+            };
+            fleet.lost();
+            self.missed(&error);
+            tokio::time::sleep(spread(pause)).await;
+            pause = (pause * 2).min(AWAY_PAUSE_MAX);
+        }
+    }
+
+    async fn open_control(&self) -> Result<Control, ProbeError> {
+        let endpoint = self.shared.pools.endpoint();
+        let mut last = ProbeError::Timeout;
+        for (database, credential) in self.logins() {
+            match Control::open(&endpoint, &database, &credential).await {
+                Ok(control) => return Ok(control),
+                Err(error) if error.is_final() => return Err(error),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Looks around now and then, until the control connection fails.
+    async fn attend(&self, fleet: &Fleet, mut control: Control) -> ProbeError {
+        let pools = &self.shared.pools;
+        loop {
+            let own = fleet.announcement(pools.open_connections());
+            let view = match control.look(&fleet.name, &own).await {
+                Ok(view) => view,
+                Err(error) => return error,
+            };
+            self.reached(view.writable);
+            let budget = view.capacity.budget(self.configured());
+            let share = fleet.look(&view, budget, pools.open_connections());
+            if share != pools.budget() {
+                pools.set_budget(share);
+            }
+            tokio::time::sleep(fleet.pause(pools.open_connections())).await;
+        }
+    }
+}
+
+/// A little more or less, so that members do not act in step.
+fn spread(pause: Duration) -> Duration {
+    pause * (75 + random() % 50) / 100
+}
+
+fn random() -> u32 {
+    let mut bytes = [0_u8; 4];
+    match aws_lc_rs::rand::fill(&mut bytes) {
+        Ok(()) => u32::from_le_bytes(bytes),
+        // All that is asked of the number is that others have another one.
+        Err(_) => std::process::id(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::Capacity;
+
+    const BUDGET: u32 = 27;
+
+    fn member(share: FleetShare) -> Fleet {
+        let name = "orders".to_owned();
+        Fleet::of(&config::Fleet { name, share }).expect("it has a name")
+    }
+
+    /// A target with nothing taken, and these other members, who hold so much each.
+    fn view(others: &[u32]) -> View {
+        let capacity =
+            Capacity { max_connections: 30, reserved: 3, in_recovery: false, version: 160_001 };
+        let other = |(id, held): (u32, &u32)| Announcement { id, held: *held, fixed: None };
+        let announcements = (1..).zip(others).map(other).collect();
+        View { capacity, writable: true, free: BUDGET, announcements }
+    }
+
+    /// Looks often enough for all that is to be had.
+    fn settle(fleet: &Fleet, others: &[u32]) -> u32 {
+        (0..3).fold(0, |_, _| fleet.look(&view(others), BUDGET, 1))
+    }
+
+    #[test]
+    fn without_a_name_there_is_no_fleet() {
+        assert!(
+            Fleet::of(&config::Fleet { name: String::new(), share: FleetShare::Equal }).is_none()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_member_leaves_is_taken_after_a_while() {
+        let fleet = member(FleetShare::Equal);
+        assert_eq!(settle(&fleet, &[13]), 13);
+        assert_eq!(fleet.numbers(), FleetNumbers { tasks: 2, share: 13 });
+        assert_eq!(settle(&fleet, &[]), 13, "it may return");
+        tokio::time::advance(LEAVE_GRACE).await;
+        assert_eq!(settle(&fleet, &[]), 26);
+        assert_eq!(settle(&fleet, &[13]), 13, "giving back waits for nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_that_lost_sight_keeps_its_share_and_lets_the_others_return() {
+        let fleet = member(FleetShare::Equal);
+        assert_eq!(settle(&fleet, &[13]), 13);
+        fleet.lost();
+        assert_eq!(fleet.announcement(9).held, 13);
+        fleet.returned();
+        tokio::time::advance(RETURN_GRACE / 2).await;
+        assert_eq!(settle(&fleet, &[]), 13);
+        tokio::time::advance(RETURN_GRACE / 2).await;
+        assert_eq!(settle(&fleet, &[]), 26);
+    }
+
+    #[test]
+    fn a_part_is_announced_as_soon_as_the_budget_is_known() {
+        let fleet = member(FleetShare::Percent(50));
+        assert_eq!(fleet.announcement(1).fixed, None);
+        assert_eq!(settle(&fleet, &[]), 13);
+        assert_eq!(fleet.announcement(1).fixed, Some(13));
+        fleet.set_share(FleetShare::Equal);
+        assert_eq!(settle(&fleet, &[]), 26);
+    }
+}
