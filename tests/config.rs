@@ -416,6 +416,11 @@ fn exactly_these_keys_can_change_live() {
             "cancel_timeout",
             "init_query",
             "listen",
+            "name",
+            "cloudwatch_emf",
+            "cloudwatch_namespace",
+            "cloudwatch_proxy_name",
+            "cloudwatch_interval",
             "format",
         ]
     );
