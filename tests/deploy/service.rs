@@ -1,9 +1,14 @@
-//! What a service manager and a container's health check are told.
+//! What a service manager and a container's health check are told, and what they and a function tell in turn.
 
+use crate::moto::Moto;
+use crate::support::certificates::Authority;
+use crate::support::driver::{Endpoint, python};
 use crate::support::pgweir::{Pgweir, Setup};
-use crate::support::postgres::shared;
-use crate::support::{PATIENCE, free_port};
+use crate::support::postgres::{DATABASE, PASSWORD, USER, shared};
+use crate::support::raw::RawClient;
+use crate::support::{PATIENCE, free_port, repository, run};
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::{Command, Output};
 
 /// Standard output and exit code of `pgweir health` with these arguments, for one that listens there.
@@ -70,4 +75,48 @@ fn the_service_manager_is_told_of_start_reload_and_stop() {
     pgweir.signal("TERM");
     assert_eq!(told(), "STOPPING=1\n");
     assert_eq!(pgweir.wait().code(), Some(0));
+}
+
+/// As ECS hands a secret to a container.
+#[test]
+fn a_certificate_may_come_by_variables() {
+    let authority = Authority::new();
+    let signed = authority.sign_loopback();
+    let pgweir = Setup::before(shared())
+        .environment("PGWEIR_PROXY_TLS_CERTIFICATE", &signed.certificate)
+        .environment("PGWEIR_PROXY_TLS_PRIVATE_KEY", &signed.private_key)
+        .environment("PGWEIR_PROXY_REQUIRE_TLS", "true")
+        .start();
+    let mut client = RawClient::connect_tls(pgweir.port(), &authority);
+    client.log_in(USER, PASSWORD, DATABASE);
+    assert_eq!(client.value("SELECT 'by TLS'"), "by TLS");
+    assert!(!pgweir.log().contains("PRIVATE KEY"));
+}
+
+/// The secret's user and password beat the variables, which here are wrong.
+#[test]
+fn a_handler_reads_its_secret() {
+    let Some(mut create) = python(Path::new("-c")) else { return };
+    let moto = Moto::start();
+    let as_account = |command: &mut Command| {
+        command
+            .env("AWS_ENDPOINT_URL", moto.endpoint())
+            .env("AWS_DEFAULT_REGION", "eu-central-1")
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "test");
+    };
+    as_account(&mut create);
+    let secret =
+        format!(r#"{{"username": "{USER}", "password": "{PASSWORD}", "engine": "postgres"}}"#);
+    let code = "import boto3, sys; boto3.client('secretsmanager').create_secret(Name='app', SecretString=sys.argv[1])";
+    run(create.args([code, &secret]));
+
+    let pgweir = Setup::before(shared()).start();
+    let mut handler = python(&repository().join("deploy/lambda/invoke.py")).unwrap();
+    Endpoint::plain(pgweir.port()).describe_to_lambda(&mut handler);
+    as_account(&mut handler);
+    handler.env("DB_SECRET", "app").env("DB_PASSWORD", "wrong").env_remove("DB_USER");
+    let report: serde_json::Value = serde_json::from_str(&run(&mut handler)).unwrap();
+    assert_eq!(report["errors"], "");
+    assert_eq!(report["succeeded"], 1);
 }
