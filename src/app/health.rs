@@ -139,7 +139,7 @@ impl AdminSource for Health {
             max_database_connections_allowed: u64::from(pools.budget()),
             #[allow(clippy::cast_precision_loss, reason = "a share of few probes")]
             availability_percentage: 100.0 * answered as f64 / probes as f64,
-            oldest_secret_age: None,
+            secrets: super::secrets::numbers(&self.shared.credentials.status()),
         };
         self.shared.metrics.render(&snapshot)
     }
@@ -162,6 +162,7 @@ impl AdminSource for Health {
         };
         Readiness::of(vec![
             Check { name: "target", ok: target && pools.budget() > 0, detail },
+            super::secrets::check(&self.shared.credentials.status()),
             Check {
                 name: "accepting",
                 ok: !draining,

@@ -4,6 +4,7 @@ pub mod check;
 mod health;
 mod reload;
 mod run;
+mod secrets;
 mod workers;
 
 use crate::client::{Live, Rejection, Shared};

@@ -20,7 +20,7 @@ mod value;
 
 pub use label::{Label, LabelSet, Labels, QueryProtocol};
 pub use shard::{Counters, GaugeGuard, GaugeKind, Shard, Timings};
-pub use snapshot::{PoolRow, PoolSnapshot};
+pub use snapshot::{PoolRow, PoolSnapshot, SecretNumbers};
 pub use sqlstate::SqlStateClasses;
 pub use value::{Counter, Family, Histogram};
 

@@ -12,8 +12,23 @@ pub struct PoolSnapshot {
     pub max_database_connections_allowed: u64,
     /// Share of time in which the target was available, 0 to 100.
     pub availability_percentage: f64,
+    /// How the secrets are doing.
+    pub secrets: SecretNumbers,
+}
+
+/// How the secrets are doing. Each counts once, as fresh, stale or disabled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecretNumbers {
+    /// The last read went well.
+    pub fresh: u64,
+    /// The last read failed; the last good value is in use.
+    pub stale: u64,
+    /// Cannot be used: its user cannot log in.
+    pub disabled: u64,
+    /// Those with a problem, by the kind of it; kinds come from an enum.
+    pub problems: BTreeMap<&'static str, u64>,
     /// Time since the secret that was read longest ago was read; `None` before the first.
-    pub oldest_secret_age: Option<Duration>,
+    pub oldest_age: Option<Duration>,
 }
 
 /// One pool: the servers of one user in one database, and the clients that wait for them.

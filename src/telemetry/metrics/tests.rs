@@ -208,7 +208,12 @@ fn an_empty_and_a_full_scrape_are_valid_and_have_the_same_metrics() {
         rows: vec![hostile, row("app", "app"), row("app", "app")],
         max_database_connections_allowed: 80,
         availability_percentage: 99.5,
-        oldest_secret_age: Some(Duration::from_millis(1500)),
+        secrets: SecretNumbers {
+            fresh: 3,
+            problems: [("denied", 2)].into(),
+            oldest_age: Some(Duration::from_millis(1500)),
+            ..SecretNumbers::default()
+        },
     };
     let text = metrics.render(&pools);
     let full = parse(&text).expect("valid text");
@@ -219,6 +224,8 @@ fn an_empty_and_a_full_scrape_are_valid_and_have_the_same_metrics() {
     assert_eq!(full.get("pgweir_database_connections_currently_borrowed"), "15");
     assert_eq!(full.get("pgweir_availability_percentage"), "99.5");
     assert_eq!(full.get("pgweir_secret_age_seconds"), "1.5");
+    assert_eq!(full.get(r#"pgweir_secrets{state="fresh"}"#), "3");
+    assert_eq!(full.get(r#"pgweir_secret_problems{reason="denied"}"#), "2");
     let hostile = r#"pgweir_waiting_clients{database="a\"b\\c\nd{}=, 1",user="é"}"#;
     assert_eq!(full.get(hostile), "5");
 }
