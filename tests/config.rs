@@ -17,8 +17,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use pgweir::config::{
-    Admin, Auth, ByteSize, ClientPasswordAuthType, Config, ConfigErrors, Log, LogFormat, LogLevel,
-    MaxConnections, Proxy, Runtime, SecretSource, Target, TargetTls, TlsFiles,
+    Admin, Auth, AuthScheme, ByteSize, ClientPasswordAuthType, Config, ConfigErrors,
+    DefaultAuthScheme, IamAuth, Log, LogFormat, LogLevel, MaxConnections, Proxy, Runtime,
+    SecretSource, Target, TargetTls, TlsFiles,
 };
 
 const MINIMAL: &str = include_str!("../config/minimal.toml");
@@ -52,7 +53,12 @@ fn messages(parsed: Result<Config, ConfigErrors>) -> String {
 }
 
 fn scram(source: SecretSource) -> Auth {
-    Auth { source, client_password_auth_type: ClientPasswordAuthType::ScramSha256 }
+    Auth {
+        source,
+        client_password_auth_type: ClientPasswordAuthType::ScramSha256,
+        iam_auth: IamAuth::Disabled,
+        auth_scheme: AuthScheme::Secrets,
+    }
 }
 
 const fn seconds(seconds: u64) -> Duration {
@@ -80,6 +86,8 @@ fn minimal() -> Config {
             tcp_keepalive: seconds(60),
             tcp_user_timeout: seconds(30),
             secret_time_to_live: seconds(300),
+            secret_overlap: seconds(3600),
+            default_auth_scheme: DefaultAuthScheme::None,
             auth: vec![scram(SecretSource::File("config/app-user.json".into()))],
         },
         target: Target {
@@ -137,9 +145,43 @@ fn the_reference_lacks_nothing_but_a_host_and_a_secret() {
     assert_eq!(parsed, Ok(minimal()));
 }
 
+/// All that entries with IAM need.
+const IAM: &str = "[target]\nhost = \"db\"\ntls = \"verify-full\"\n[proxy]\ntls_certificate = \"c.pem\"\n\
+    tls_private_key = \"k.pem\"\n[[proxy.auth]]";
+
+#[test]
+fn iam_needs_tls_and_somebody_who_proves_the_user() {
+    let right = format!("{IAM}\nusername = \"app\"\niam_auth = \"REQUIRED\"");
+    let scheme = "default_auth_scheme = \"IAM_AUTH\"\n[[proxy.auth]]";
+    let by_default = right.replace("[[proxy.auth]]", scheme);
+    let config = parse(&by_default).expect("is right");
+    assert_eq!(config.proxy.auth[0].auth_scheme, AuthScheme::IamAuth);
+    assert_eq!(config.proxy.auth[0].source, SecretSource::Nowhere { username: "app".to_owned() });
+    for (text, wrong) in [
+        (right.clone(), "has a username and no password for it"),
+        (by_default.replace("verify-full", "require"), "target.tls is not \"verify-full\""),
+        (
+            by_default.replace("tls_certificate = \"c.pem\"\ntls_private_key = \"k.pem\"\n", ""),
+            "there is no TLS for clients",
+        ),
+        (
+            by_default.replace("username", "secret_arn = \"a\"\nusername"),
+            "both a secret and username",
+        ),
+        (by_default.replace("REQUIRED", "DISABLED"), "has a username and no password for it"),
+        (
+            format!("{by_default}\n[[proxy.auth]]\nusername = \"app\"\niam_auth = \"REQUIRED\""),
+            "same secret",
+        ),
+    ] {
+        let said = messages(parse(&text));
+        assert!(said.contains(wrong), "{text}\n{said}");
+    }
+}
+
 #[test]
 fn the_examples_in_the_reference_are_right() {
-    let excluded = ["# secret_arn", "# max_connections ="];
+    let excluded = ["# secret_arn", "# username", "# auth_scheme", "# max_connections ="];
     let lines = REFERENCE.lines().map(|line| match line.strip_prefix("# ") {
         Some(example)
             if is_assignment(example) && !excluded.iter().any(|key| line.starts_with(key)) =>
@@ -155,6 +197,15 @@ fn the_examples_in_the_reference_are_right() {
         let example = line.trim_start_matches("# ");
         let text = if example.starts_with("secret_arn") {
             format!("[target]\nhost = \"db\"\n[[proxy.auth]]\n{example}")
+        } else if example.starts_with("username") || example.starts_with("auth_scheme") {
+            format!(
+                "{IAM}\n{example}\n{}",
+                if example.starts_with("username") {
+                    "auth_scheme = \"IAM_AUTH\"\niam_auth = \"REQUIRED\""
+                } else {
+                    "secret_file = \"a.json\""
+                }
+            )
         } else {
             file("", example, "")
         };
@@ -235,6 +286,8 @@ fn a_whole_configuration_needs_no_file() {
                 Auth {
                     source: SecretSource::File("other.json".into()),
                     client_password_auth_type: ClientPasswordAuthType::Md5,
+                    iam_auth: IamAuth::Disabled,
+                    auth_scheme: AuthScheme::Secrets,
                 },
             ],
             ..expected.proxy

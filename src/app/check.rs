@@ -24,8 +24,7 @@ pub async fn check(config: &Config) -> Result<Report, StartError> {
         let _ = writeln!(report.text, "certificate for clients: ok");
     }
     let endpoint = super::endpoint(config)?;
-    let settings =
-        crate::credentials::Settings { time_to_live: config.proxy.secret_time_to_live, aws: None };
+    let settings = super::credential_settings(config);
     let loaded = crate::credentials::Credentials::load(&config.proxy.auth, settings).await;
     let (credentials, problems) = loaded?;
     for problem in &problems {
@@ -34,10 +33,9 @@ pub async fn check(config: &Config) -> Result<Report, StartError> {
     }
     let mut capacity = None;
     for user in credentials.usernames() {
-        let Some(credential) = credentials.lookup(&user) else { continue };
-        let mut outcome = target::probe(&endpoint, PROBE_DATABASE, &credential).await;
+        let mut outcome = target::probe(&endpoint, PROBE_DATABASE, &credentials, &user).await;
         if outcome.as_ref().is_err_and(target::ProbeError::reached_target) {
-            outcome = target::probe(&endpoint, &user, &credential).await;
+            outcome = target::probe(&endpoint, &user, &credentials, &user).await;
         }
         match outcome {
             Ok(found) => {

@@ -107,9 +107,10 @@ impl Health {
         let users = self.shared.credentials.usernames();
         let mut last = target::ProbeError::Timeout;
         for user in users {
-            let Some(credential) = self.shared.credentials.lookup(&user) else { continue };
             for database in [PROBE_DATABASE, user.as_str()] {
-                match target::probe(&self.shared.pools.endpoint(), database, &credential).await {
+                let (endpoint, credentials) =
+                    (self.shared.pools.endpoint(), &self.shared.credentials);
+                match target::probe(&endpoint, database, credentials, &user).await {
                     Ok(capacity) => return Ok(capacity),
                     Err(error) if !error.reached_target() => return Err(error),
                     Err(error) => last = error,

@@ -4,6 +4,7 @@ use super::health::Health;
 use super::workers::Workers;
 use super::{StartError, reload};
 use crate::admin;
+use crate::client::iam::ClientTokens;
 use crate::client::registry::Registry;
 use crate::client::{Live, Shared, Worker};
 use crate::config::Config;
@@ -84,6 +85,7 @@ async fn build(config: &Config, workers: &Workers) -> Result<Arc<Shared>, StartE
     Ok(Arc::new(Shared {
         pools,
         credentials,
+        client_tokens: ClientTokens::default(),
         metrics,
         registry: Registry::new(clock::now()),
         tls: RwLock::new(super::acceptor(config)?),

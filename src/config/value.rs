@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::settings::Choice;
+use super::settings::{AuthScheme, Choice};
 use super::units::{self, ByteSize, InWords};
 
 /// A value as it was given.
@@ -267,7 +267,7 @@ macro_rules! optional {
         }
     )+ };
 }
-optional!(u32, String, PathBuf);
+optional!(u32, String, PathBuf, AuthScheme);
 
 impl<T: Choice> Setting for T {
     type Bounds = ();

@@ -10,7 +10,9 @@ pub mod lease;
 pub mod maintain;
 pub mod open;
 mod profile;
+pub mod prove;
 pub mod seat;
+mod secret;
 mod settings;
 pub mod statements;
 
@@ -82,6 +84,7 @@ pub struct Pool {
     learned: Mutex<HashMap<Settings, Learned>>,
     failure: Mutex<Option<Failure>>,
     profile: profile::Profile,
+    secret: secret::SecretInUse,
 }
 
 impl Pools {
@@ -135,6 +138,7 @@ impl Pools {
             learned: Mutex::default(),
             failure: Mutex::default(),
             profile: profile::Profile::default(),
+            secret: secret::SecretInUse::default(),
         });
         by_name.insert(key, Arc::clone(&pool));
         Ok(pool)
@@ -403,6 +407,9 @@ impl Pool {
         }
         if server.expires_at.is_some_and(|at| at <= now) {
             return Some(CloseReason::Lifetime);
+        }
+        if self.outdates(server, now) {
+            return Some(CloseReason::SecretChanged);
         }
         None
     }

@@ -3,8 +3,9 @@
 //! Source: <https://www.postgresql.org/docs/current/runtime-config-connection.html#GUC-MAX-CONNECTIONS>
 
 use crate::config::MaxConnections;
-use crate::credentials::Credential;
-use crate::server::connect::{ConnectError, Endpoint, connect};
+use crate::credentials::Credentials;
+use crate::server::connect::{ConnectError, Endpoint};
+use crate::server::login::log_in;
 use crate::server::query::QueryError;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,9 +98,10 @@ impl ProbeError {
 pub async fn probe(
     endpoint: &Endpoint,
     database: &str,
-    credential: &Arc<Credential>,
+    credentials: &Arc<Credentials>,
+    user: &str,
 ) -> Result<Capacity, ProbeError> {
-    let (mut server, _) = connect(endpoint, database, credential).await?;
+    let (mut server, _) = log_in(endpoint, database, credentials, user).await?;
     let rows = tokio::time::timeout(ASK_TIMEOUT, server.query(CAPACITY_QUERY))
         .await
         .map_err(|_| ProbeError::Timeout)??;
