@@ -17,10 +17,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use pgweir::config::{
-    Admin, Auth, ByteSize, ClientPasswordAuthType, Config, ConfigErrors, Fleet, FleetShare, Log,
-    LogFormat, LogLevel, MaxConnections, Metrics, Pem, Proxy, Runtime, SecretSource, Target,
-    TargetTls, TlsFiles,
+    Admin, Auth, AuthScheme, ByteSize, ClientPasswordAuthType, Config, ConfigErrors,
+    DefaultAuthScheme, Fleet, FleetShare, IamAuth, Log, LogFormat, LogLevel, MaxConnections,
+    Metrics, Pem, Proxy, Runtime, SecretSource, Target, TargetTls, TlsFiles,
 };
+
+const ARN: &str = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:app-AbCdEf";
 
 const MINIMAL: &str = include_str!("../config/minimal.toml");
 const REFERENCE: &str = include_str!("../config/reference.toml");
@@ -53,7 +55,12 @@ fn messages(parsed: Result<Config, ConfigErrors>) -> String {
 }
 
 fn scram(source: SecretSource) -> Auth {
-    Auth { source, client_password_auth_type: ClientPasswordAuthType::ScramSha256 }
+    Auth {
+        source,
+        client_password_auth_type: ClientPasswordAuthType::ScramSha256,
+        iam_auth: IamAuth::Disabled,
+        auth_scheme: AuthScheme::Secrets,
+    }
 }
 
 const fn seconds(seconds: u64) -> Duration {
@@ -81,6 +88,8 @@ fn minimal() -> Config {
             tcp_keepalive: seconds(60),
             tcp_user_timeout: seconds(30),
             secret_time_to_live: seconds(300),
+            secret_overlap: seconds(3600),
+            default_auth_scheme: DefaultAuthScheme::None,
             auth: vec![scram(SecretSource::File("config/app-user.json".into()))],
         },
         target: Target {
@@ -145,9 +154,43 @@ fn the_reference_lacks_nothing_but_a_host_and_a_secret() {
     assert_eq!(parsed, Ok(minimal()));
 }
 
+/// All that entries with IAM need.
+const IAM: &str = "[target]\nhost = \"db\"\ntls = \"verify-full\"\n[proxy]\ntls_certificate = \"c.pem\"\n\
+    tls_private_key = \"k.pem\"\n[[proxy.auth]]";
+
+#[test]
+fn iam_needs_tls_and_somebody_who_proves_the_user() {
+    let right = format!("{IAM}\nusername = \"app\"\niam_auth = \"REQUIRED\"");
+    let scheme = "default_auth_scheme = \"IAM_AUTH\"\n[[proxy.auth]]";
+    let by_default = right.replace("[[proxy.auth]]", scheme);
+    let config = parse(&by_default).expect("is right");
+    assert_eq!(config.proxy.auth[0].auth_scheme, AuthScheme::IamAuth);
+    assert_eq!(config.proxy.auth[0].source, SecretSource::Nowhere { username: "app".to_owned() });
+    for (text, wrong) in [
+        (right.clone(), "has a username and no password for it"),
+        (by_default.replace("verify-full", "require"), "target.tls is not \"verify-full\""),
+        (
+            by_default.replace("tls_certificate = \"c.pem\"\ntls_private_key = \"k.pem\"\n", ""),
+            "there is no TLS for clients",
+        ),
+        (
+            by_default.replace("username", "secret_arn = \"a\"\nusername"),
+            "both a secret and username",
+        ),
+        (by_default.replace("REQUIRED", "DISABLED"), "has a username and no password for it"),
+        (
+            format!("{by_default}\n[[proxy.auth]]\nusername = \"app\"\niam_auth = \"REQUIRED\""),
+            "same secret",
+        ),
+    ] {
+        let said = messages(parse(&text));
+        assert!(said.contains(wrong), "{text}\n{said}");
+    }
+}
+
 #[test]
 fn the_examples_in_the_reference_are_right() {
-    let excluded = ["# secret_arn", "# max_connections ="];
+    let excluded = ["# secret_arn", "# username", "# auth_scheme", "# max_connections ="];
     let lines = REFERENCE.lines().map(|line| match line.strip_prefix("# ") {
         Some(example)
             if is_assignment(example) && !excluded.iter().any(|key| line.starts_with(key)) =>
@@ -163,6 +206,15 @@ fn the_examples_in_the_reference_are_right() {
         let example = line.trim_start_matches("# ");
         let text = if example.starts_with("secret_arn") {
             format!("[target]\nhost = \"db\"\n[[proxy.auth]]\n{example}")
+        } else if example.starts_with("username") || example.starts_with("auth_scheme") {
+            format!(
+                "{IAM}\n{example}\n{}",
+                if example.starts_with("username") {
+                    "auth_scheme = \"IAM_AUTH\"\niam_auth = \"REQUIRED\""
+                } else {
+                    "secret_file = \"a.json\""
+                }
+            )
         } else {
             file("", example, "")
         };
@@ -212,10 +264,7 @@ fn a_whole_configuration_needs_no_file() {
             ("PGWEIR_PROXY_RUNTIME", "work-stealing"),
             ("PGWEIR_PROXY_AUTH_1_SECRET_FILE", "other.json"),
             ("PGWEIR_PROXY_AUTH_1_CLIENT_PASSWORD_AUTH_TYPE", "POSTGRES_MD5"),
-            (
-                "PGWEIR_PROXY_AUTH_0_SECRET_ARN",
-                "arn:aws:secretsmanager:eu-central-1:123456789012:secret:app-AbCdEf",
-            ),
+            ("PGWEIR_PROXY_AUTH_0_SECRET_ARN", ARN),
             ("PGWEIR_TARGET_HOST", "db.example.com"),
             ("PGWEIR_TARGET_PORT", "5433"),
             ("PGWEIR_TARGET_TLS", "verify-full"),
@@ -230,7 +279,6 @@ fn a_whole_configuration_needs_no_file() {
     )
     .expect("is right");
     let expected = minimal();
-    let arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:app-AbCdEf".to_owned();
     let expected = Config {
         proxy: Proxy {
             listen: "[::]:6432".parse().expect("an address"),
@@ -242,10 +290,12 @@ fn a_whole_configuration_needs_no_file() {
             max_message_size: ByteSize(64 << 20),
             runtime: Runtime::WorkStealing,
             auth: vec![
-                scram(SecretSource::SecretsManager { arn }),
+                scram(SecretSource::SecretsManager { arn: ARN.to_owned() }),
                 Auth {
                     source: SecretSource::File("other.json".into()),
                     client_password_auth_type: ClientPasswordAuthType::Md5,
+                    iam_auth: IamAuth::Disabled,
+                    auth_scheme: AuthScheme::Secrets,
                 },
             ],
             ..expected.proxy

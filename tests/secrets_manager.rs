@@ -16,7 +16,7 @@ use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::Credentials as Keys;
 use aws_sdk_secretsmanager::primitives::Blob;
 use moto::Moto;
-use pgweir::config::{Auth, ClientPasswordAuthType, SecretSource};
+use pgweir::config::{Auth, AuthScheme, ClientPasswordAuthType, IamAuth, SecretSource};
 use pgweir::credentials::{Credentials, LoadError, Settings, SourceError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -57,11 +57,17 @@ fn auth(secret_id: &str) -> Auth {
     Auth {
         source: SecretSource::SecretsManager { arn: secret_id.to_owned() },
         client_password_auth_type: ClientPasswordAuthType::ScramSha256,
+        iam_auth: IamAuth::Disabled,
+        auth_scheme: AuthScheme::Secrets,
     }
 }
 
 async fn settings(endpoint: &str) -> Settings {
-    Settings { time_to_live: Duration::from_secs(1), aws: Some(sdk_config(endpoint, REGION).await) }
+    Settings {
+        time_to_live: Duration::from_secs(1),
+        overlap: PATIENCE * 60,
+        aws: Some(sdk_config(endpoint, REGION).await),
+    }
 }
 
 /// Loads, and refreshes until the test ends.
@@ -199,7 +205,7 @@ fn endpoint_region_and_credentials_come_from_the_environment() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     if std::env::var_os(INSIDE).is_some() {
         runtime.block_on(async {
-            let settings = Settings { time_to_live: PATIENCE, aws: None };
+            let settings = Settings { time_to_live: PATIENCE, overlap: PATIENCE, aws: None };
             let (credentials, _) = Credentials::load(&[auth("app")], settings).await.unwrap();
             assert_eq!(password(&credentials, "app"), "one");
         });

@@ -8,6 +8,7 @@ use crate::target::{self, PROBE_DATABASE, ProbeError};
 use crate::wire::SqlState;
 use crate::wire::response::ErrorFields;
 use std::fmt::{Display, Write as _};
+use std::sync::Arc;
 
 /// What a check found.
 pub struct Report {
@@ -41,8 +42,7 @@ pub async fn check(config: &Config) -> Result<Report, StartError> {
         Ok(Some(_)) => report.good("certificate for clients", "ok"),
         Err(error) => report.bad("certificate for clients", chain(&error)),
     }
-    let settings =
-        crate::credentials::Settings { time_to_live: config.proxy.secret_time_to_live, aws: None };
+    let settings = super::credential_settings(config);
     let (credentials, problems) = match Credentials::load(&config.proxy.auth, settings).await {
         Ok((credentials, problems)) => (Some(credentials), problems),
         Err(LoadError::NoneUsable { problems }) => (None, problems),
@@ -66,15 +66,14 @@ pub async fn check(config: &Config) -> Result<Report, StartError> {
 async fn log_in(
     report: &mut Report,
     endpoint: &Endpoint,
-    credentials: &Credentials,
+    credentials: &Arc<Credentials>,
     config: &Config,
 ) {
     let mut capacity = None;
     for user in credentials.usernames() {
-        let Some(credential) = credentials.lookup(&user) else { continue };
-        let mut outcome = target::probe(endpoint, PROBE_DATABASE, &credential).await;
+        let mut outcome = target::probe(endpoint, PROBE_DATABASE, credentials, &user).await;
         if outcome.as_ref().is_err_and(ProbeError::reached_target) {
-            outcome = target::probe(endpoint, &user, &credential).await;
+            outcome = target::probe(endpoint, &user, credentials, &user).await;
         }
         let what = format!("login of {user} to {}:{}", endpoint.host, endpoint.port);
         match outcome {

@@ -161,8 +161,8 @@ impl Health {
     async fn open_control(&self) -> Result<Control, ProbeError> {
         let endpoint = self.shared.pools.endpoint();
         let mut last = ProbeError::Timeout;
-        for (database, credential) in self.logins() {
-            match Control::open(&endpoint, &database, &credential).await {
+        for (database, user) in self.logins() {
+            match Control::open(&endpoint, &database, &self.shared.credentials, &user).await {
                 Ok(control) => return Ok(control),
                 Err(error) if error.is_final() => return Err(error),
                 Err(error) => last = error,

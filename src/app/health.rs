@@ -4,7 +4,6 @@ use super::fleet::Fleet;
 use crate::admin::{AdminSource, Check, Readiness};
 use crate::client::Shared;
 use crate::config::{Config, MaxConnections};
-use crate::credentials::Credential;
 use crate::target::{self, PROBE_DATABASE, ProbeError};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::{PoolRow, PoolSnapshot};
@@ -123,9 +122,10 @@ impl Health {
 
     async fn ask(&self) -> Result<target::Capacity, ProbeError> {
         let endpoint = self.shared.pools.endpoint();
+        let credentials = &self.shared.credentials;
         let mut last = ProbeError::Timeout;
-        for (database, credential) in self.logins() {
-            match target::probe(&endpoint, &database, &credential).await {
+        for (database, user) in self.logins() {
+            match target::probe(&endpoint, &database, credentials, &user).await {
                 Ok(capacity) => return Ok(capacity),
                 Err(error) if error.is_final() => return Err(error),
                 Err(error) => last = error,
@@ -135,12 +135,9 @@ impl Health {
     }
 
     /// The database and the user of each login by which the target may be asked, best first.
-    pub(super) fn logins(&self) -> impl Iterator<Item = (String, Arc<Credential>)> {
-        let credentials = &self.shared.credentials;
-        let usable = |user: String| Some((credentials.lookup(&user)?, user));
-        credentials.usernames().into_iter().filter_map(usable).flat_map(|(credential, user)| {
-            [(PROBE_DATABASE.to_owned(), Arc::clone(&credential)), (user, credential)]
-        })
+    pub(super) fn logins(&self) -> impl Iterator<Item = (String, String)> {
+        let users = self.shared.credentials.usernames().into_iter();
+        users.flat_map(|user| [(PROBE_DATABASE.to_owned(), user.clone()), (user.clone(), user)])
     }
 
     /// The target has answered.
@@ -199,7 +196,7 @@ impl Health {
             availability_percentage: 100.0 * answered as f64 / probes.max(1) as f64,
             probes,
             probes_answered: answered,
-            oldest_secret_age: None,
+            secrets: super::secrets::numbers(&self.shared.credentials.status()),
             target_writable: self.writable.load(Ordering::Relaxed),
             fleet: self.fleet.as_ref().map(Fleet::numbers),
         }
@@ -250,6 +247,7 @@ impl AdminSource for Health {
         };
         Readiness::of(vec![
             Check { name: "target", ok: target && self.servers_max() > 0, detail },
+            super::secrets::check(&self.shared.credentials.status()),
             Check {
                 name: "accepting",
                 ok: !draining,

@@ -8,6 +8,7 @@ mod health;
 mod notify;
 mod reload;
 mod run;
+mod secrets;
 mod workers;
 
 use crate::client::{Live, Rejection, Shared};
@@ -123,9 +124,16 @@ pub(crate) fn log_level(level: config::LogLevel) -> log::LogLevel {
     }
 }
 
+pub(crate) fn credential_settings(config: &Config) -> crate::credentials::Settings {
+    crate::credentials::Settings {
+        time_to_live: config.proxy.secret_time_to_live,
+        overlap: config.proxy.secret_overlap,
+        aws: None,
+    }
+}
+
 pub(crate) async fn credentials(config: &Config) -> Result<Arc<Credentials>, StartError> {
-    let settings =
-        crate::credentials::Settings { time_to_live: config.proxy.secret_time_to_live, aws: None };
+    let settings = credential_settings(config);
     let (credentials, _problems) = Credentials::load(&config.proxy.auth, settings).await?;
     Ok(credentials)
 }

@@ -50,6 +50,8 @@ pub(super) async fn reload(
             }
         }
     }
+    let proxy = &merged.proxy;
+    shared.credentials.set_timing(proxy.secret_time_to_live, proxy.secret_overlap);
     if let Err(error) = shared.credentials.reload(&merged.proxy.auth).await {
         tracing::error!(error = &error as &dyn std::error::Error, "secrets not reloaded");
     }

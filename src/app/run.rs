@@ -5,6 +5,7 @@ use super::notify::{State, notify};
 use super::workers::Workers;
 use super::{StartError, cloudwatch, reload};
 use crate::admin;
+use crate::client::iam::ClientTokens;
 use crate::client::registry::Registry;
 use crate::client::{Live, Shared, Worker};
 use crate::config::Config;
@@ -93,6 +94,7 @@ async fn build(config: &Config, workers: &Workers) -> Result<Arc<Shared>, StartE
     Ok(Arc::new(Shared {
         pools,
         credentials,
+        client_tokens: ClientTokens::default(),
         metrics,
         registry: Registry::new(clock::now()),
         tls: RwLock::new(super::acceptor(config)?),

@@ -14,6 +14,7 @@ mod scram_message;
 
 pub mod channel_binding;
 pub mod md5;
+pub mod rds_token;
 pub mod scram;
 pub mod scram_client;
 pub mod scram_server;

@@ -90,6 +90,23 @@ impl ScramServer {
     /// # Errors
     /// [`ScramError::AuthenticationFailed`] for a wrong password and for an unknown user alike.
     pub fn finish(self, client_final: &[u8]) -> Result<Vec<u8>, ScramError> {
+        self.finish_with(client_final, &[&self.verifier])
+    }
+
+    /// The same for a user with several passwords, one of which the client has to know: while a password
+    /// is replaced, or when it was looked up again after the client had spoken.
+    ///
+    /// All verifiers have the salt and the iterations of the one that the exchange began with, because the
+    /// client was told these before it showed what it knows; another is met by no client. All are
+    /// computed, whichever is met, so that the caller decides by their number how long it takes.
+    ///
+    /// # Errors
+    /// As [`ScramServer::finish`].
+    pub fn finish_with(
+        &self,
+        client_final: &[u8],
+        verifiers: &[&ScramVerifier],
+    ) -> Result<Vec<u8>, ScramError> {
         check(client_final, CLIENT_MESSAGE_LEN_MAX)?;
         let last = ClientFinal::parse(client_final)?;
         if !equal(last.channel_binding, self.channel_binding.as_bytes()) {
@@ -103,14 +120,18 @@ impl ScramServer {
             return Err(ScramError::NonceMismatch);
         }
         let signed: [&[u8]; 3] = [&self.first_messages, b",", last.without_proof];
-        let mut client_key = hmac_sha256(self.verifier.stored_key.as_slice(), &signed);
-        for (signature, proof) in client_key.iter_mut().zip(last.proof) {
-            *signature ^= proof;
+        let mut met = None;
+        for verifier in verifiers {
+            let mut client_key = hmac_sha256(verifier.stored_key.as_slice(), &signed);
+            for (signature, proof) in client_key.iter_mut().zip(last.proof) {
+                *signature ^= proof;
+            }
+            if equal(&sha256(&client_key), verifier.stored_key.as_slice()) {
+                met = Some(verifier);
+            }
         }
-        if !equal(&sha256(&client_key), self.verifier.stored_key.as_slice()) {
-            return Err(ScramError::AuthenticationFailed);
-        }
-        let signature = hmac_sha256(self.verifier.server_key.as_slice(), &signed);
+        let verifier = met.ok_or(ScramError::AuthenticationFailed)?;
+        let signature = hmac_sha256(verifier.server_key.as_slice(), &signed);
         Ok(format!("v={}", STANDARD.encode(signature)).into_bytes())
     }
 }

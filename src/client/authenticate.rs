@@ -8,15 +8,23 @@
 use super::handshake::{Greeted, farewell};
 use super::{Rejection, Worker};
 use crate::auth::channel_binding::ServerBinding;
-use crate::auth::md5::RESPONSE_LEN;
-use crate::auth::scram::{Nonce, RAW_NONCE_LEN, ScramErrorKind};
+use crate::auth::md5::{Md5Verifier, RESPONSE_LEN};
+use crate::auth::scram::{Nonce, RAW_NONCE_LEN, ScramError, ScramErrorKind, ScramVerifier};
 use crate::auth::scram_server::ScramServer;
-use crate::config::ClientPasswordAuthType;
+use crate::config::{ClientPasswordAuthType, IamAuth};
+use crate::credentials::{Credential, PASSWORDS_MAX};
 use crate::wire::frame;
 use crate::wire::{ErrorResponse, FrontendTag, SqlState, encode, frontend};
+use std::sync::Arc;
+use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// Largest message of a client that is not let in yet; tokens used as passwords have some KB.
 const MESSAGE_MAX: usize = 16 * 1024;
+
+/// Until a wrong password is answered. Above the time between two reads of a secret out of turn, and
+/// the time of one.
+pub(super) const ANSWER_DELAY: Duration = Duration::from_secs(3);
 
 /// Lets the client in, or not. Yields what it must be told with the rest of its welcome.
 ///
@@ -24,9 +32,13 @@ const MESSAGE_MAX: usize = 16 * 1024;
 /// [`Rejection`]; the client was told why.
 pub async fn authenticate(greeted: &mut Greeted, worker: &Worker) -> Result<Vec<u8>, Rejection> {
     let credentials = &worker.shared.credentials;
-    let method = credentials
-        .lookup(&greeted.user)
-        .map_or_else(|| credentials.mock_auth_type(), |known| known.client_password_auth_type);
+    let (iam, method) = credentials.lookup(&greeted.user).map_or_else(
+        || (credentials.mock_iam_auth(), credentials.mock_auth_type()),
+        |known| (known.iam_auth, known.client_password_auth_type),
+    );
+    if iam == IamAuth::Required {
+        return super::iam::authenticate(greeted, worker).await;
+    }
     match method {
         ClientPasswordAuthType::ScramSha256 => scram(greeted, worker).await,
         ClientPasswordAuthType::Md5 => md5(greeted, worker).await,
@@ -57,11 +69,10 @@ async fn scram(greeted: &mut Greeted, worker: &Worker) -> Result<Vec<u8>, Reject
     aws_lc_rs::rand::fill(&mut random).map_err(|_| Rejection::Malformed)?;
     let nonce = Nonce::from_random(&random);
     let credentials = &worker.shared.credentials;
-    let known = credentials.lookup(&greeted.user);
+    // It has the salt that all passwords of this user have.
     let mock = credentials.mock_verifier(&greeted.user);
-    let verifier = known.as_ref().map_or(&mock, |credential| &credential.verifier);
     let (exchange, server_first) =
-        match ScramServer::start(&binding, mechanism, first, verifier, &nonce) {
+        match ScramServer::start(&binding, mechanism, first, &mock, &nonce) {
             Ok(started) => started,
             Err(error) => return refuse_scram(greeted, error.kind()).await,
         };
@@ -70,7 +81,16 @@ async fn scram(greeted: &mut Greeted, worker: &Worker) -> Result<Vec<u8>, Reject
     send(greeted, &out).await?;
 
     let response = password_message(greeted).await?;
-    match exchange.finish(&response) {
+    let finished = check(&greeted.user, worker, |accepted| {
+        let verifiers: [&ScramVerifier; PASSWORDS_MAX] = std::array::from_fn(|at| {
+            accepted.get(at).map_or(&mock, |credential| &credential.verifier)
+        });
+        match exchange.finish_with(&response, &verifiers) {
+            Err(error) if error.kind() == ScramErrorKind::AuthenticationFailed => None,
+            finished => Some(finished),
+        }
+    });
+    match finished.await.unwrap_or(Err(ScramError::AuthenticationFailed)) {
         Ok(server_final) => {
             let mut out = Vec::with_capacity(1024);
             encode::authentication(&mut out, 12, &server_final);
@@ -91,14 +111,56 @@ async fn md5(greeted: &mut Greeted, worker: &Worker) -> Result<Vec<u8>, Rejectio
     if message.pop() != Some(0) || message.len() > RESPONSE_LEN {
         return refuse_password(greeted).await;
     }
+    let mock = worker.shared.credentials.mock_md5_verifier(&greeted.user);
+    let met = check(&greeted.user, worker, |accepted| {
+        let verifiers: [&Md5Verifier; PASSWORDS_MAX] =
+            std::array::from_fn(|at| accepted.get(at).map_or(&mock, |credential| &credential.md5));
+        // All of them, whichever is met.
+        let met = verifiers.iter().fold(false, |met, one| met | one.accepts(salt, &message));
+        met.then_some(())
+    });
+    match met.await {
+        Some(()) => Ok(encode::AUTHENTICATION_OK.to_vec()),
+        None => refuse_password(greeted).await,
+    }
+}
+
+/// Checks what the client showed against the passwords of its user: those known, and, as one that is
+/// none of them may have been put in force just now, those known after the secret was read again.
+///
+/// `None` comes [`ANSWER_DELAY`] after the first check, whether the user exists or not: the answer's
+/// time tells nothing, and guessing is slow.
+async fn check<T>(
+    user: &str,
+    worker: &Worker,
+    met: impl Fn(&[Arc<Credential>]) -> Option<T>,
+) -> Option<T> {
     let credentials = &worker.shared.credentials;
-    let known = credentials.lookup(&greeted.user);
-    let mock = credentials.mock_md5_verifier(&greeted.user);
-    let verifier = known.as_ref().map_or(&mock, |credential| &credential.md5);
-    if verifier.accepts(salt, &message) {
-        Ok(encode::AUTHENTICATION_OK.to_vec())
-    } else {
-        refuse_password(greeted).await
+    if let Some(outcome) = met(&credentials.accepted(user)) {
+        return Some(outcome);
+    }
+    let answer_at = tokio::time::Instant::now() + ANSWER_DELAY;
+    let read_again = credentials.refresh_now(user);
+    if tokio::time::timeout_at(answer_at, read_again).await.is_ok()
+        && let Some(outcome) = met(&credentials.accepted(user))
+    {
+        return Some(outcome);
+    }
+    tokio::time::sleep_until(answer_at).await;
+    None
+}
+
+/// Asks for a password in clear and yields it. Only for connections with TLS.
+pub(super) async fn cleartext_password(
+    greeted: &mut Greeted,
+) -> Result<Zeroizing<Vec<u8>>, Rejection> {
+    let mut offer = std::mem::take(&mut greeted.owed);
+    encode::authentication(&mut offer, 3, &[]);
+    send(greeted, &offer).await?;
+    let mut message = Zeroizing::new(password_message(greeted).await?);
+    match message.pop() {
+        Some(0) => Ok(message),
+        _ => refuse_malformed(greeted).await,
     }
 }
 

@@ -9,6 +9,7 @@
 
 pub mod authenticate;
 pub mod handshake;
+pub mod iam;
 pub mod registry;
 pub mod serve;
 pub mod welcome;
@@ -41,6 +42,8 @@ pub struct Shared {
     pub pools: Arc<Pools>,
     /// Who may log in.
     pub credentials: Arc<Credentials>,
+    /// Tokens that clients logged in with.
+    pub client_tokens: iam::ClientTokens,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Clients that are logged in, by the key they cancel with.

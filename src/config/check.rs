@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::draft::Draft;
+use super::draft::{Draft, Entry};
 use super::errors::{ConfigErrors, Origin};
 use super::keys::{self, AUTH, Fallback, KEYS};
-use super::settings::{Config, TargetTls};
+use super::settings::{AuthScheme, Config, IamAuth, TargetTls};
 
 /// Of two keys that exclude each other, those that were given.
 enum Settled {
@@ -25,11 +25,13 @@ impl Draft {
         self.check_max_connections();
         self.check_listeners();
         self.check_entries(nowhere);
+        self.check_iam();
         if !self.problems.is_empty() {
             return Err(ConfigErrors::new(self.problems));
         }
         let entries = std::mem::take(&mut self.entries);
-        let auth: Option<Vec<_>> = entries.into_iter().map(super::draft::Entry::join).collect();
+        let scheme = self.config.proxy.default_auth_scheme;
+        let auth: Option<Vec<_>> = entries.into_iter().map(|entry| entry.join(scheme)).collect();
         let joined = auth.zip(self.join()).map(|(auth, mut config)| {
             config.proxy.auth = auth;
             config
@@ -162,6 +164,7 @@ impl Draft {
         match settled {
             Settled::First => entry.secret_arn = None,
             Settled::Second => entry.secret_file = None,
+            Settled::Neither if entry.username.is_some() => {}
             Settled::Neither => {
                 let origin = entry.origin.clone();
                 self.complain(origin, &name, "has no secret", "set secret_file or secret_arn");
@@ -173,15 +176,54 @@ impl Draft {
         }
     }
 
+    /// A name instead of a secret is enough where IAM proves the user on both sides. Tokens go only where
+    /// somebody is known to be who they should be: over TLS, and to nobody but the target.
+    fn check_iam(&mut self) {
+        const TLS: &str = "target.tls";
+        let default = self.config.proxy.default_auth_scheme;
+        let client_tls = self.given.contains_key("proxy.tls_certificate");
+        let mut problems = Vec::new();
+        for (index, entry) in self.entries.iter().enumerate() {
+            let to_target = entry.scheme(default) == AuthScheme::IamAuth;
+            let from_client = entry.iam_auth == IamAuth::Required;
+            let has_secret = entry.secret_file.is_some() || entry.secret_arn.is_some();
+            let mut complain = |wrong: &str, right: &str| {
+                problems.push((index, entry.origin.clone(), wrong.to_owned(), right.to_owned()));
+            };
+            if entry.username.is_some() && has_secret {
+                complain("has both a secret and username", "keep one of the two");
+            } else if entry.username.is_some() && !(to_target && from_client) {
+                let right =
+                    "set auth_scheme = \"IAM_AUTH\" and iam_auth = \"REQUIRED\", or name a secret";
+                complain("has a username and no password for it", right);
+            }
+            if from_client && !client_tls {
+                let right = "set proxy.tls_certificate and proxy.tls_private_key";
+                complain("has iam_auth = \"REQUIRED\", but there is no TLS for clients", right);
+            }
+            if (to_target || from_client) && self.config.target.tls != TargetTls::VerifyFull {
+                let wrong =
+                    format!("sends IAM tokens to the target, but {TLS} is not \"verify-full\"");
+                complain(
+                    &wrong,
+                    "set target.tls to verify-full, and target.tls_ca to the RDS bundle",
+                );
+            }
+        }
+        for (index, origin, wrong, right) in problems {
+            self.complain(origin, &format!("{AUTH}[{index}]"), wrong, right);
+        }
+    }
+
     /// No entry has the source of an earlier one.
     fn check_unique(&mut self, index: usize) {
         let Some((entry, earlier)) = self.entries.get(..=index).and_then(<[_]>::split_last) else {
             return;
         };
         let same = earlier.iter().position(|other| {
-            (entry.secret_file.is_some() || entry.secret_arn.is_some())
-                && (&entry.secret_file, &entry.secret_arn)
-                    == (&other.secret_file, &other.secret_arn)
+            let sources =
+                |of: &Entry| (of.secret_file.clone(), of.secret_arn.clone(), of.username.clone());
+            sources(entry) != (None, None, None) && sources(entry) == sources(other)
         });
         if let Some(same) = same {
             let origin = entry.origin.clone();

@@ -8,11 +8,13 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::entry_keys::ENTRY_KEYS;
 use super::errors::{Origin, Plain, Problem};
-use super::keys::{self, ENTRY_KEYS, KEYS, Key};
+use super::keys::{self, KEYS, Key};
 use super::settings::{
-    Admin, Auth, ClientPasswordAuthType, Config, Fleet, FleetShare, Log, LogFormat, LogLevel,
-    MaxConnections, Metrics, Pem, Proxy, Runtime, SecretSource, Target, TargetTls, TlsFiles,
+    Admin, Auth, AuthScheme, ClientPasswordAuthType, Config, DefaultAuthScheme, Fleet, FleetShare,
+    IamAuth, Log, LogFormat, LogLevel, MaxConnections, Metrics, Pem, Proxy, Runtime, SecretSource,
+    Target, TargetTls, TlsFiles,
 };
 use super::units::ByteSize;
 use super::value::{Given, Value};
@@ -38,7 +40,11 @@ pub(super) struct Draft {
 pub(super) struct Entry {
     pub secret_file: Option<PathBuf>,
     pub secret_arn: Option<String>,
+    pub username: Option<String>,
     pub client_password_auth_type: ClientPasswordAuthType,
+    pub iam_auth: IamAuth,
+    /// `None`: as the default of all says.
+    pub auth_scheme: Option<AuthScheme>,
     /// Where it began.
     pub origin: Origin,
 }
@@ -96,7 +102,10 @@ impl Draft {
         let mut entry = Entry {
             secret_file: None,
             secret_arn: None,
+            username: None,
             client_password_auth_type: ClientPasswordAuthType::ScramSha256,
+            iam_auth: IamAuth::Disabled,
+            auth_scheme: None,
             origin,
         };
         let problems = ENTRY_KEYS.iter().filter_map(|key| fall_back(key, &mut entry));
@@ -154,13 +163,28 @@ impl Draft {
 
 impl Entry {
     /// The checked entry; `None` unless exactly one source was given.
-    pub fn join(self) -> Option<Auth> {
-        let source = match (self.secret_file, self.secret_arn) {
-            (Some(file), None) => SecretSource::File(file),
-            (None, Some(arn)) => SecretSource::SecretsManager { arn },
+    pub fn join(self, default: DefaultAuthScheme) -> Option<Auth> {
+        let auth_scheme = self.scheme(default);
+        let source = match (self.secret_file, self.secret_arn, self.username) {
+            (Some(file), None, None) => SecretSource::File(file),
+            (None, Some(arn), None) => SecretSource::SecretsManager { arn },
+            (None, None, Some(username)) => SecretSource::Nowhere { username },
             _ => return None,
         };
-        Some(Auth { source, client_password_auth_type: self.client_password_auth_type })
+        Some(Auth {
+            source,
+            client_password_auth_type: self.client_password_auth_type,
+            iam_auth: self.iam_auth,
+            auth_scheme,
+        })
+    }
+
+    /// How servers are logged in to.
+    pub fn scheme(&self, default: DefaultAuthScheme) -> AuthScheme {
+        self.auth_scheme.unwrap_or(match default {
+            DefaultAuthScheme::None => AuthScheme::Secrets,
+            DefaultAuthScheme::IamAuth => AuthScheme::IamAuth,
+        })
     }
 }
 
@@ -217,6 +241,8 @@ fn blank() -> Config {
             tcp_keepalive: Duration::MAX,
             tcp_user_timeout: Duration::MAX,
             secret_time_to_live: Duration::MAX,
+            secret_overlap: Duration::MAX,
+            default_auth_scheme: DefaultAuthScheme::IamAuth,
             auth: Vec::new(),
         },
         target: Target {
@@ -277,7 +303,10 @@ mod tests {
         draft.begin_entry(Origin::Environment);
         assert_eq!(draft.problems, []);
         assert_eq!(draft.entries.len(), 1);
-        assert!(draft.entries.remove(0).join().is_none(), "it has no source yet");
+        assert!(
+            draft.entries.remove(0).join(DefaultAuthScheme::None).is_none(),
+            "it has no source yet"
+        );
     }
 
     #[test]

@@ -7,8 +7,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::draft::{Draft, Entry};
+use super::entry_keys::ENTRY_KEYS;
 use super::errors::{Origin, PROBLEMS_MAX, Problem};
-use super::keys::{self, AUTH, AUTH_MAX, ENTRY_KEYS, KEYS, Key};
+use super::keys::{self, AUTH, AUTH_MAX, KEYS, Key};
 use super::suggest;
 use super::value::{Given, Value};
 

@@ -2,7 +2,7 @@
 
 use super::value::{Place, Value};
 
-/// Path of the list of database users, whose keys are [`super::keys::ENTRY_KEYS`].
+/// Path of the list of database users, whose keys are [`super::entry_keys::ENTRY_KEYS`].
 pub(super) const AUTH: &str = "proxy.auth";
 
 /// Prefix of every variable.

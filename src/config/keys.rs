@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::draft::{Draft, Entry};
+use super::draft::Draft;
 pub(super) use super::key::{
     AUTH, Example, Fallback, Key, VARIABLE_PREFIX, entry_name, entry_variable, variable,
 };
@@ -43,39 +43,9 @@ macro_rules! at {
         }
     };
 }
+pub(super) use at;
 
-/// Keys of an entry of `[[proxy.auth]]`.
-pub(super) static ENTRY_KEYS: &[Key<Entry>] = &[
-    Key::new(
-        "secret_file",
-        Fallback::Absent(Example::Text("app-user.json")),
-        "File with the user's name and password, {\"username\": \"...\", \"password\": \"...\"}; this or secret_arn",
-        at!(Entry.secret_file),
-    )
-    .pgbouncer(&["auth_file"])
-    .live()
-    .secret(),
-    Key::new(
-        "secret_arn",
-        Fallback::Absent(Example::Text(
-            "arn:aws:secretsmanager:eu-central-1:123456789012:secret:app-user-AbCdEf",
-        )),
-        "The same as a secret of AWS Secrets Manager",
-        at!(Entry.secret_arn, rules::SECRET),
-    )
-    .live()
-    .secret(),
-    Key::new(
-        "client_password_auth_type",
-        Fallback::Text("POSTGRES_SCRAM_SHA_256"),
-        "How clients prove that they know the password",
-        at!(Entry.client_password_auth_type),
-    )
-    .pgbouncer(&["auth_type"])
-    .live(),
-];
-
-/// All other keys, in the order of the reference; those of a section stand together.
+/// All keys but those of the list, in the order of the reference; those of a section stand together.
 pub(super) static KEYS: &[Key<Draft>] = &[
     Key::new(
         "proxy.listen",
@@ -206,6 +176,20 @@ pub(super) static KEYS: &[Key<Draft>] = &[
         Fallback::Text("5m"),
         "How long a secret is used before it is read again",
         at!(Draft.config.proxy.secret_time_to_live, Between(SECOND, DAY)),
+    )
+    .live(),
+    Key::new(
+        "proxy.secret_overlap",
+        Fallback::Text("1h"),
+        "How long clients may use the password before the current one after a rotation; 0s = not at all",
+        at!(Draft.config.proxy.secret_overlap, Between(Duration::ZERO, YEAR)),
+    )
+    .live(),
+    Key::new(
+        "proxy.default_auth_scheme",
+        Fallback::Text("NONE"),
+        "How servers are logged in to by default: NONE = with the secret, IAM_AUTH = with a token of pgweir's own role",
+        at!(Draft.config.proxy.default_auth_scheme),
     )
     .live(),
     Key::new(

@@ -8,6 +8,7 @@
 
 mod check;
 mod draft;
+mod entry_keys;
 mod environment;
 mod errors;
 mod file;
@@ -31,8 +32,9 @@ use draft::Draft;
 pub use environment::CONFIG_VARIABLE;
 pub use errors::{ConfigErrors, Origin, Problem};
 pub use settings::{
-    Admin, Auth, ClientPasswordAuthType, Config, Fleet, FleetShare, Log, LogFormat, LogLevel,
-    MaxConnections, Metrics, Pem, Proxy, Runtime, SecretSource, Target, TargetTls, TlsFiles,
+    Admin, Auth, AuthScheme, ClientPasswordAuthType, Config, DefaultAuthScheme, Fleet, FleetShare,
+    IamAuth, Log, LogFormat, LogLevel, MaxConnections, Metrics, Pem, Proxy, Runtime, SecretSource,
+    Target, TargetTls, TlsFiles,
 };
 pub use units::ByteSize;
 

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::keys::{AUTH, ENTRY_KEYS, Example, Fallback, KEYS, Key};
+use super::entry_keys::ENTRY_KEYS;
+use super::keys::{AUTH, Example, Fallback, KEYS, Key};
 use super::value::Value;
 
 const HEAD: &str = "\

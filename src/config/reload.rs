@@ -1,7 +1,8 @@
 //! What SIGHUP can change of a running configuration.
 
 use super::draft::Draft;
-use super::keys::{AUTH, ENTRY_KEYS, KEYS};
+use super::entry_keys::ENTRY_KEYS;
+use super::keys::{AUTH, KEYS};
 use super::settings::Config;
 
 impl Config {

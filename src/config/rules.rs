@@ -45,6 +45,10 @@ pub(super) const SECRET: Text = Text {
     check: secret,
 };
 
+/// A database user.
+pub(super) const USERNAME: Text =
+    Text { allowed: "the name of a database user, at most 63 bytes", check: username };
+
 /// SQL.
 pub(super) const QUERY: Text = Text { allowed: "SQL of at most 64KiB", check: query };
 
@@ -125,6 +129,18 @@ fn dimension(text: &str) -> Result<(), &'static str> {
     }
     let fits = |c: char| c.is_ascii_graphic() || c == ' ';
     if text.chars().all(fits) { Ok(()) } else { Err("has a character that is not allowed") }
+}
+
+fn username(text: &str) -> Result<(), &'static str> {
+    /// PostgreSQL's `NAMEDATALEN` less its zero byte.
+    const NAME_MAX: usize = 63;
+    if text.is_empty() {
+        return Err("is empty");
+    }
+    if text.len() > NAME_MAX || text.chars().any(char::is_control) {
+        return Err("is not the name of a database user");
+    }
+    Ok(())
 }
 
 fn query(text: &str) -> Result<(), &'static str> {

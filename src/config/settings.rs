@@ -77,6 +77,11 @@ pub struct Proxy {
     pub tcp_user_timeout: Duration,
     /// How long a secret is used before it is read again. Default `5m`, 1s to 1d.
     pub secret_time_to_live: Duration,
+    /// How long clients may present the password before the current one after a rotation; zero = not at all.
+    /// Default `1h`, up to 365d.
+    pub secret_overlap: Duration,
+    /// How servers are logged in to by users whose entry does not say it. Default `NONE`, which is with the secret.
+    pub default_auth_scheme: DefaultAuthScheme,
     /// The database users that clients may log in as, one entry each: 1 to 1000 entries. PgBouncer: `auth_file`.
     pub auth: Vec<Auth>,
 }
@@ -115,6 +120,10 @@ pub struct Auth {
     pub source: SecretSource,
     /// How clients prove that they know the password. Default `POSTGRES_SCRAM_SHA_256`. PgBouncer: `auth_type`.
     pub client_password_auth_type: ClientPasswordAuthType,
+    /// Whether clients log in with an RDS IAM token for the target instead of the password. Default `DISABLED`.
+    pub iam_auth: IamAuth,
+    /// How servers are logged in to. Default as [`Proxy::default_auth_scheme`].
+    pub auth_scheme: AuthScheme,
 }
 
 /// Where a secret is: `{"username": "...", "password": "..."}`, Secrets Manager's format, in both cases.
@@ -126,6 +135,11 @@ pub enum SecretSource {
     SecretsManager {
         /// Its ARN, or its name.
         arn: String,
+    },
+    /// `username`: there is none, because IAM proves who the user is, on both sides.
+    Nowhere {
+        /// The database user.
+        username: String,
     },
 }
 
@@ -289,6 +303,36 @@ choices! {
         ScramSha256 = "POSTGRES_SCRAM_SHA_256",
         /// MD5, for drivers that know nothing else.
         Md5 = "POSTGRES_MD5",
+    }
+}
+
+choices! {
+    /// How servers are logged in to by default: RDS Proxy's `DefaultAuthScheme`.
+    DefaultAuthScheme {
+        /// With the password of the secret.
+        None = "NONE",
+        /// With a token that pgweir signs.
+        IamAuth = "IAM_AUTH",
+    }
+}
+
+choices! {
+    /// How servers are logged in to as one user.
+    AuthScheme {
+        /// With the password of the secret.
+        Secrets = "SECRETS",
+        /// With a token that pgweir signs.
+        IamAuth = "IAM_AUTH",
+    }
+}
+
+choices! {
+    /// Whether clients log in with an IAM token: RDS Proxy's `IAMAuth`.
+    IamAuth {
+        /// They may not; they know the password.
+        Disabled = "DISABLED",
+        /// They must.
+        Required = "REQUIRED",
     }
 }
 

@@ -1,6 +1,7 @@
 //! "Did you mean": the key that somebody probably meant by a name that is none.
 
-use super::keys::{self, AUTH, ENTRY_KEYS, KEYS};
+use super::entry_keys::ENTRY_KEYS;
+use super::keys::{self, AUTH, KEYS};
 
 /// Longest name that is compared, in characters; no key comes near it.
 const COMPARED_MAX: usize = 64;

@@ -1,6 +1,7 @@
 //! The table of keys against the documentation of the fields, and what no name of a key may do.
 
-use super::keys::{self, ENTRY_KEYS, Fallback, KEYS};
+use super::entry_keys::ENTRY_KEYS;
+use super::keys::{self, Fallback, KEYS};
 
 /// The documentation of a field, as one line.
 fn documentation(section: &str, field: &str) -> String {

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::settings::{Choice, FleetShare, Pem};
+use super::settings::{AuthScheme, Choice, FleetShare, Pem};
 use super::units::{self, ByteSize, InWords};
 
 /// A value as it was given.
@@ -318,7 +318,7 @@ macro_rules! optional {
         }
     )+ };
 }
-optional!(u32, String, PathBuf, Pem);
+optional!(u32, String, PathBuf, Pem, AuthScheme);
 
 impl<T: Choice> Setting for T {
     type Bounds = ();

@@ -10,7 +10,7 @@ use super::error::SourceError;
 use crate::auth::md5::Md5Verifier;
 use crate::auth::scram::{ITERATIONS_DEFAULT, SALT_LEN, ScramKeys, ScramParameters, ScramVerifier};
 use crate::auth::secret::{Password, Secret};
-use crate::config::ClientPasswordAuthType;
+use crate::config::{Auth, AuthScheme, ClientPasswordAuthType, IamAuth};
 
 /// Key sets kept per secret. A target has one salt per role; others appear while a password changes.
 const SERVER_KEYS_MAX: usize = 4;
@@ -23,6 +23,10 @@ pub struct Credential {
     pub password: Password,
     /// How clients of this user prove that they know the password.
     pub client_password_auth_type: ClientPasswordAuthType,
+    /// Whether clients of this user show an IAM token instead.
+    pub iam_auth: IamAuth,
+    /// How servers are logged in to as this user.
+    pub auth_scheme: AuthScheme,
     /// What SCRAM logins of clients are checked against.
     pub verifier: ScramVerifier,
     /// What MD5 logins of clients are checked against; also answers a target that asks for MD5.
@@ -52,28 +56,34 @@ impl Credential {
     /// [`SourceError::Derivation`] when the process is stopping.
     pub(super) async fn derive(
         secret: Secret,
-        client_password_auth_type: ClientPasswordAuthType,
+        auth: &Auth,
         salt: [u8; SALT_LEN],
         generation: u64,
     ) -> Result<Self, SourceError> {
+        let (client_password_auth_type, iam_auth, auth_scheme) =
+            (auth.client_password_auth_type, auth.iam_auth, auth.auth_scheme);
         let derive = move || Self {
             verifier: ScramVerifier::derive(&secret.password, salt, ITERATIONS_DEFAULT),
             md5: Md5Verifier::derive(&secret.password, &secret.username),
             username: secret.username,
             password: secret.password,
             client_password_auth_type,
+            iam_auth,
+            auth_scheme,
             generation,
             server_keys: ServerKeys::default(),
         };
         tokio::task::spawn_blocking(derive).await.map_err(|_| SourceError::Derivation)
     }
 
-    /// The same secret for clients that prove it in another way; nothing is derived again.
-    pub(super) fn retyped(&self, client_password_auth_type: ClientPasswordAuthType) -> Self {
+    /// The same secret for clients or servers that prove it in another way; nothing is derived again.
+    pub(super) fn retyped(&self, auth: &Auth) -> Self {
         Self {
             username: self.username.clone(),
             password: self.password.clone(),
-            client_password_auth_type,
+            client_password_auth_type: auth.client_password_auth_type,
+            iam_auth: auth.iam_auth,
+            auth_scheme: auth.auth_scheme,
             verifier: self.verifier.clone(),
             md5: self.md5.clone(),
             generation: self.generation,

@@ -7,15 +7,20 @@
 //! - A source that cannot be read disables its own user and heals by itself.
 //! - A value once read stays in use for as long as its source cannot be read, for whatever reason.
 //! - A secret that did not change keeps its [`Credential`], and with it all derived keys.
+//! - While a secret is rotated, clients may come with the old password or the new one, and servers are
+//!   opened with the one that the target takes ([`candidates`]).
 //!
 //! How a login is done is left to `auth` and its callers; what a changed secret means for open servers,
 //! to the pool.
 
+mod candidates;
 mod credential;
 mod error;
 mod file;
+mod iam_token;
 mod reader;
 mod refresh;
+mod rotation;
 mod schedule;
 mod secrets_manager;
 mod source;
@@ -30,10 +35,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub use credential::Credential;
 pub use error::{CredentialProblem, LoadError, SourceError};
@@ -41,11 +48,14 @@ pub use status::SourceStatus;
 
 use crate::auth::md5::Md5Verifier;
 use crate::auth::scram::{ITERATIONS_DEFAULT, ScramVerifier};
-use crate::auth::secret::Secret;
-use crate::config::{Auth, ClientPasswordAuthType};
-use reader::{ReadSecret, Reader};
+use crate::auth::secret::{Password, Secret};
+use crate::config::{Auth, ClientPasswordAuthType, IamAuth, SecretSource};
+use candidates::{Candidate, Candidates};
+pub use iam_token::{Token, Tokens};
+use reader::{ReadSecret, Reader, SecretValue, Stage};
 use schedule::Schedule;
-use source::{Outcome, Source};
+use secrets_manager::Chain;
+use source::{Change, Outcome, Source};
 
 /// Sources read at the same time.
 const READS_AT_ONCE: usize = 8;
@@ -58,14 +68,29 @@ const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Settings {
     /// A value older than this, 10 % more or less, is read again. Within 1 second and 30 days.
     pub time_to_live: Duration,
+    /// How long the password before the current one is accepted from clients. Zero: not at all.
+    pub overlap: Duration,
     /// Replaces the standard chain of the AWS SDK: region, endpoint and credentials.
     pub aws: Option<SdkConfig>,
+}
+
+/// Passwords of one user that are accepted from clients at the same time. Each login is checked against
+/// as many, so that its time does not tell how many there are.
+pub const PASSWORDS_MAX: usize = 3;
+
+/// What can change while clients are served.
+#[derive(Clone, Copy)]
+struct Timing {
+    schedule: Schedule,
+    overlap: Duration,
 }
 
 /// All database users who can log in, and the sources of their secrets. Shared by `Arc`.
 pub struct Credentials {
     reader: Arc<dyn ReadSecret>,
-    schedule: Schedule,
+    /// IAM tokens for the target.
+    pub tokens: Tokens,
+    timing: RwLock<Timing>,
     /// In the order of the configuration: of two sources for a user the first is used.
     roster: watch::Sender<Arc<[Arc<Source>]>>,
     table: RwLock<HashMap<String, Known>>,
@@ -79,7 +104,8 @@ pub struct Credentials {
 }
 
 struct Known {
-    credential: Arc<Credential>,
+    /// In the order in which servers should be opened with them.
+    candidates: Vec<Candidate>,
     source: Arc<Source>,
 }
 
@@ -95,14 +121,18 @@ impl Credentials {
         auth: &[Auth],
         settings: Settings,
     ) -> Result<(Arc<Self>, Vec<CredentialProblem>), LoadError> {
-        let schedule = Schedule::new(settings.time_to_live);
-        Self::load_from(Arc::new(Reader::new(settings.aws)), auth, schedule).await
+        let timing =
+            Timing { schedule: Schedule::new(settings.time_to_live), overlap: settings.overlap };
+        let chain = Chain::new(settings.aws);
+        let reader = Arc::new(Reader::new(Arc::clone(&chain)));
+        Self::load_from(reader, Tokens::new(chain), auth, timing).await
     }
 
     async fn load_from(
         reader: Arc<dyn ReadSecret>,
+        tokens: Tokens,
         auth: &[Auth],
-        schedule: Schedule,
+        timing: Timing,
     ) -> Result<(Arc<Self>, Vec<CredentialProblem>), LoadError> {
         let mut mock_key = [0; 32];
         aws_lc_rs::rand::fill(&mut mock_key).map_err(|_| LoadError::NoRandomness)?;
@@ -110,7 +140,8 @@ impl Credentials {
             auth.iter().map(|auth| Arc::new(Source::new(auth.clone(), None))).collect();
         let this = Arc::new(Self {
             reader,
-            schedule,
+            tokens,
+            timing: RwLock::new(timing),
             roster: watch::Sender::new(Arc::clone(&sources)),
             table: RwLock::default(),
             publishing: Mutex::default(),
@@ -129,10 +160,29 @@ impl Credentials {
         Ok((this, problems))
     }
 
-    /// The user's credential. Takes a read lock for the time of one look into a table.
+    /// What servers of this user are to be opened with. Takes a read lock for the time of one look
+    /// into a table.
     #[must_use]
     pub fn lookup(&self, username: &str) -> Option<Arc<Credential>> {
-        self.table.read().get(username).map(|known| Arc::clone(&known.credential))
+        let (table, now) = (self.table.read(), Instant::now());
+        let mut candidates = table.get(username)?.candidates.iter();
+        let usable = candidates.find(|candidate| candidate.is_usable(now))?;
+        Some(Arc::clone(&usable.credential))
+    }
+
+    /// What clients of this user may present: none, if there is no such user, and at most
+    /// [`PASSWORDS_MAX`].
+    #[must_use]
+    pub fn accepted(&self, username: &str) -> Vec<Arc<Credential>> {
+        let (table, now) = (self.table.read(), Instant::now());
+        let Some(known) = table.get(username) else { return Vec::new() };
+        let accepted = known.candidates.iter().filter(|candidate| candidate.is_accepted(now));
+        accepted.take(PASSWORDS_MAX).map(|candidate| Arc::clone(&candidate.credential)).collect()
+    }
+
+    /// Puts other times in force, for what is read from now on.
+    pub fn set_timing(&self, time_to_live: Duration, overlap: Duration) {
+        *self.timing.write() = Timing { schedule: Schedule::new(time_to_live), overlap };
     }
 
     /// The users who can log in, in alphabetical order.
@@ -163,6 +213,12 @@ impl Credentials {
         roster.first().map_or(ClientPasswordAuthType::ScramSha256, |source| {
             source.config.client_password_auth_type
         })
+    }
+
+    /// Whether a user who does not exist is asked for an IAM token: as the first one of the configuration.
+    #[must_use]
+    pub fn mock_iam_auth(&self) -> IamAuth {
+        self.roster.borrow().first().map_or(IamAuth::Disabled, |source| source.config.iam_auth)
     }
 
     /// Sees a new value whenever a user has another credential, has gone or has come. Which one, a
@@ -204,42 +260,98 @@ impl Credentials {
         let fingerprint = self.reader.fingerprint(&source.config.source).await;
         source.begin(READ_TIMEOUT * 2);
         let outcome = self.fetch(source).await;
-        source.end(outcome, fingerprint, self.schedule)
+        let schedule = self.timing.read().schedule;
+        source.end(outcome, fingerprint, schedule)
     }
 
     async fn fetch(&self, source: &Source) -> Result<Outcome, SourceError> {
-        let read = self.reader.read(&source.config.source);
-        let bytes = timeout(READ_TIMEOUT, read).await.map_err(|_| SourceError::TimedOut)??;
+        if let SecretSource::Nowhere { username } = &source.config.source {
+            return self.without_secret(source, username).await;
+        }
+        let SecretValue { bytes, created } = self.read_stage(source, Stage::Current).await?;
         let secret = Secret::from_json(&bytes)?;
         if source.holds(&secret) {
             return Ok(Outcome::Unchanged);
         }
+        let current = self.credential_of(source, secret).await?;
+        let overlap = self.timing.read().overlap;
+        let previous = self.previous(source, &current, created, overlap).await;
+        Ok(Outcome::Changed(Change { current, previous, overlap }))
+    }
+
+    /// A user whom IAM proves. The password is one that nobody knows.
+    async fn without_secret(
+        &self,
+        source: &Source,
+        username: &str,
+    ) -> Result<Outcome, SourceError> {
+        if source.credential().is_some() {
+            return Ok(Outcome::Unchanged);
+        }
+        let mut random = [0; 32];
+        aws_lc_rs::rand::fill(&mut random).map_err(|_| SourceError::Derivation)?;
+        let password = Password::new(STANDARD.encode(random));
+        let secret = Secret { username: username.to_owned(), password };
+        let current = self.credential_of(source, secret).await?;
+        Ok(Outcome::Changed(Change { current, previous: None, overlap: Duration::ZERO }))
+    }
+
+    async fn read_stage(&self, source: &Source, stage: Stage) -> Result<SecretValue, SourceError> {
+        let read = self.reader.read(&source.config.source, stage);
+        timeout(READ_TIMEOUT, read).await.map_err(|_| SourceError::TimedOut)?
+    }
+
+    /// What is known of this secret, or derived from it.
+    async fn credential_of(
+        &self,
+        source: &Source,
+        secret: Secret,
+    ) -> Result<Arc<Credential>, SourceError> {
+        if let Some(known) = source.candidates(|candidates| candidates.find(&secret)) {
+            return Ok(known);
+        }
         let generation = self.last_generation.fetch_add(1, Ordering::Relaxed) + 1;
-        let auth_type = source.config.client_password_auth_type;
+        // One salt for all passwords of a user: a client is shown it before it says which one it has.
         let salt = ScramVerifier::salt_for(&self.mock_key, &secret.username);
-        let credential = Credential::derive(secret, auth_type, salt, generation).await?;
-        Ok(Outcome::Changed(Arc::new(credential)))
+        Credential::derive(secret, &source.config, salt, generation).await.map(Arc::new)
     }
 
     /// Makes the table anew from what the sources hold, and tells who watches.
     fn publish(&self) {
         let _publishing = self.publishing.lock();
         let mut table: HashMap<String, Known> = HashMap::new();
-        for source in self.sources().iter() {
-            let Some(credential) = source.credential() else {
+        let sources = self.sources();
+        for source in sources.iter() {
+            let Some(current) = source.credential() else {
                 continue;
             };
-            match table.entry(credential.username.clone()) {
+            match table.entry(current.username.clone()) {
                 Entry::Vacant(free) => {
                     source.set_duplicate(None);
-                    free.insert(Known { credential, source: Arc::clone(source) });
+                    free.insert(Known::of(source, &current.username));
                 }
                 Entry::Occupied(taken) => source.set_duplicate(Some(&taken.get().source)),
+            }
+        }
+        // The other one of two alternating users, unless it has a secret of its own.
+        for source in sources.iter() {
+            let users = |candidates: &mut Candidates| -> Vec<String> {
+                candidates.other_users().into_iter().map(str::to_owned).collect()
+            };
+            for user in source.candidates(users) {
+                table.entry(user.clone()).or_insert_with(|| Known::of(source, &user));
             }
         }
         let replaced = std::mem::replace(&mut *self.table.write(), table);
         drop(replaced);
         self.revision.send_modify(|revision| *revision += 1);
+    }
+}
+
+impl Known {
+    fn of(source: &Arc<Source>, username: &str) -> Self {
+        let candidates = source.candidates(|candidates| candidates.of_user(username));
+        Self { candidates, source: Arc::clone(source) }
     }
 }
 

@@ -81,46 +81,6 @@ impl Credentials {
         }
     }
 
-    /// Reads the user's secret out of turn, and yields what is known then.
-    ///
-    /// For a password that the target refused (`28P01`): if the generation is another one then, another
-    /// try is worth while. At most one such read per source in 5 seconds, and only one read at a time:
-    /// further callers wait for the one under way. Takes up to 15 seconds while the source is away.
-    ///
-    /// Also for a client's wrong password, which may be one newer than ours; but the answer to the client
-    /// must not wait for it, or its time would tell that the user exists.
-    ///
-    /// # Cancel safety
-    /// The read goes on when the call is dropped.
-    pub async fn refresh_now(self: &Arc<Self>, username: &str) -> Option<Arc<Credential>> {
-        let (seen, source) = {
-            let table = self.table.read();
-            let known = table.get(username)?;
-            (Arc::clone(&known.credential), Arc::clone(&known.source))
-        };
-        if !source.may_force() && source.flight.try_lock().is_ok() {
-            return Some(seen);
-        }
-        let this = Arc::clone(self);
-        let read = tokio::spawn(async move { this.read_out_of_turn(&source, &seen).await });
-        if let Err(panicked) = read.await {
-            error!(error = %panicked, "refreshing a secret out of turn failed");
-        }
-        self.lookup(username)
-    }
-
-    async fn read_out_of_turn(&self, source: &Source, seen: &Arc<Credential>) {
-        let _flight = source.flight.lock().await;
-        let replaced = source.credential().is_none_or(|now| !Arc::ptr_eq(&now, seen));
-        if replaced || !source.may_force() {
-            return;
-        }
-        source.note_forced();
-        if self.read(source).await {
-            self.publish();
-        }
-    }
-
     /// Takes another list of sources into use, for SIGHUP.
     ///
     /// A source that stays keeps its value and generation, and is read again soon. New ones are read
@@ -167,5 +127,5 @@ impl Credentials {
 fn inherited(auth: &Auth, old: &[Arc<Source>]) -> Option<Arc<Credential>> {
     let before = old.iter().find(|source| source.config.source == auth.source)?;
     let credential = before.credential()?;
-    Some(Arc::new(credential.retyped(auth.client_password_auth_type)))
+    Some(Arc::new(credential.retyped(auth)))
 }

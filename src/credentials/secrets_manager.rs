@@ -6,7 +6,8 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -22,7 +23,7 @@ use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
 use super::error::{SourceError, printable};
-use super::reader::SecretBytes;
+use super::reader::{SecretBytes, SecretValue, Stage};
 
 /// Of a TCP connection, the TLS handshake included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -32,50 +33,66 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Tries of one read; the schedule of [`super::source`] adds its own back-off between reads.
 const ATTEMPTS_MAX: u32 = 3;
-/// The version in force. Rotation has two more labels, `AWSPREVIOUS` and `AWSPENDING`.
-const VERSION_STAGE: &str = "AWSCURRENT";
+/// The AWS SDK's standard chain, or what replaces it. Looked up when it is first needed.
+pub struct Chain {
+    given: Option<SdkConfig>,
+    standard: OnceCell<SdkConfig>,
+}
+
+impl Chain {
+    /// `given` replaces the standard chain.
+    pub fn new(given: Option<SdkConfig>) -> Arc<Self> {
+        Arc::new(Self { given, standard: OnceCell::new() })
+    }
+
+    /// Region, endpoint and credentials.
+    pub async fn config(&self) -> &SdkConfig {
+        match &self.given {
+            Some(given) => given,
+            None => self.standard.get_or_init(standard_chain).await,
+        }
+    }
+}
 
 /// A client for each region in which there is a secret.
 pub struct SecretsManager {
-    given: Option<SdkConfig>,
-    chain: OnceCell<SdkConfig>,
+    chain: Arc<Chain>,
     clients: Mutex<HashMap<String, Client>>,
 }
 
 impl SecretsManager {
-    /// `given` replaces the standard chain.
-    pub fn new(given: Option<SdkConfig>) -> Self {
-        Self { given, chain: OnceCell::new(), clients: Mutex::new(HashMap::new()) }
+    /// Makes no call and no connection.
+    pub fn new(chain: Arc<Chain>) -> Self {
+        Self { chain, clients: Mutex::new(HashMap::new()) }
     }
 
-    /// Reads the current version of a secret, given by ARN or by name.
+    /// Reads a version of a secret, which is given by ARN or by name.
     ///
     /// # Errors
     /// Each names what is missing; none holds anything of the secret.
-    pub async fn read(&self, secret_id: &str) -> Result<SecretBytes, SourceError> {
+    pub async fn read(&self, secret_id: &str, stage: Stage) -> Result<SecretValue, SourceError> {
         let answer = self
             .client_for(secret_id)
             .await?
             .get_secret_value()
             .secret_id(secret_id)
-            .version_stage(VERSION_STAGE)
+            .version_stage(label(stage))
             .send()
             .await
             .map_err(|error| classify(&error))?;
-        Ok(content(answer))
+        // A time before 1970 is none.
+        let created = answer.created_date.and_then(|date| SystemTime::try_from(date).ok());
+        Ok(SecretValue { bytes: content(answer), created })
     }
 
     /// Whether nothing was looked up so far.
     #[cfg(test)]
     pub fn is_untouched(&self) -> bool {
-        !self.chain.initialized() && self.clients.lock().is_empty()
+        !self.chain.standard.initialized() && self.clients.lock().is_empty()
     }
 
     async fn client_for(&self, secret_id: &str) -> Result<Client, SourceError> {
-        let chain = match &self.given {
-            Some(given) => given,
-            None => self.chain.get_or_init(standard_chain).await,
-        };
+        let chain = self.chain.config().await;
         let region = region_of(secret_id).map(|region| Region::new(region.to_owned()));
         let Some(region) = region.or_else(|| chain.region().cloned()) else {
             return Err(SourceError::NoRegion);
@@ -84,6 +101,14 @@ impl SecretsManager {
         let client =
             clients.entry(region.as_ref().to_owned()).or_insert_with(|| new_client(chain, region));
         Ok(client.clone())
+    }
+}
+
+fn label(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Current => "AWSCURRENT",
+        Stage::Previous => "AWSPREVIOUS",
+        Stage::Pending => "AWSPENDING",
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::candidates::Candidates;
 use super::credential::Credential;
 use super::error::{CredentialProblem, SourceError};
 use super::file::Fingerprint;
@@ -16,15 +17,18 @@ use super::status::SourceStatus;
 use crate::auth::secret::Secret;
 use crate::config::{Auth, SecretSource};
 
-/// At most one read out of turn per source in this time, however many logins fail.
-const FORCED_READ_INTERVAL: Duration = Duration::from_secs(5);
+/// At most one read out of turn per source in this time, however many logins fail. A login that is
+/// refused for a password just rotated waits no longer than that.
+const FORCED_READ_INTERVAL: Duration = Duration::from_secs(1);
+/// The same while the source cannot be read.
+const FORCED_READ_INTERVAL_AWAY: Duration = Duration::from_secs(5);
 
 /// A source, and the secret that came from it.
 pub struct Source {
     /// What the configuration says of it.
     pub config: Auth,
     /// Held while the source is read: one read at a time.
-    pub flight: tokio::sync::Mutex<()>,
+    pub flight: Arc<tokio::sync::Mutex<()>>,
     /// Told when a read moved the next one.
     pub rescheduled: Notify,
     state: Mutex<State>,
@@ -35,11 +39,21 @@ pub enum Outcome {
     /// The secret that is in use already.
     Unchanged,
     /// Another secret, or the first one.
-    Changed(Arc<Credential>),
+    Changed(Change),
+}
+
+/// Another secret, and what the source says was before it.
+pub struct Change {
+    /// The secret.
+    pub current: Arc<Credential>,
+    /// Where the source keeps it, and until when clients may present it.
+    pub previous: Option<(Arc<Credential>, Option<Instant>)>,
+    /// How long the one that was in use until now is accepted.
+    pub overlap: Duration,
 }
 
 struct State {
-    credential: Option<Arc<Credential>>,
+    candidates: Candidates,
     fingerprint: Option<Fingerprint>,
     due: Instant,
     last_success: Option<Instant>,
@@ -54,7 +68,7 @@ impl Source {
     /// A source that is due at once. `credential` is what is known of it from elsewhere.
     pub fn new(config: Auth, credential: Option<Arc<Credential>>) -> Self {
         let state = State {
-            credential,
+            candidates: Candidates::new(credential),
             fingerprint: None,
             due: Instant::now(),
             last_success: None,
@@ -65,7 +79,7 @@ impl Source {
         };
         Self {
             config,
-            flight: tokio::sync::Mutex::new(()),
+            flight: Arc::default(),
             rescheduled: Notify::new(),
             state: Mutex::new(state),
         }
@@ -76,17 +90,23 @@ impl Source {
         match &self.config.source {
             SecretSource::File(path) => path.display().to_string(),
             SecretSource::SecretsManager { arn } => arn.clone(),
+            SecretSource::Nowhere { username } => format!("user \"{username}\""),
         }
     }
 
     /// The last secret that could be used.
     pub fn credential(&self) -> Option<Arc<Credential>> {
-        self.state.lock().credential.clone()
+        self.state.lock().candidates.current().map(Arc::clone)
     }
 
     /// Whether `secret` is the one in use.
     pub fn holds(&self, secret: &Secret) -> bool {
-        self.state.lock().credential.as_ref().is_some_and(|credential| credential.is_of(secret))
+        self.credential().is_some_and(|credential| credential.is_of(secret))
+    }
+
+    /// Reads, and changes, what passwords are known.
+    pub fn candidates<T>(&self, look: impl FnOnce(&mut Candidates) -> T) -> T {
+        look(&mut self.state.lock().candidates)
     }
 
     /// When it is to be read next.
@@ -107,17 +127,27 @@ impl Source {
         self.state.lock().fingerprint != seen
     }
 
-    /// Whether a read out of turn is allowed: there was none lately, and the service asked for no pause.
-    pub fn may_force(&self) -> bool {
+    /// From when on a read out of turn is allowed; `None` while the service asks for a pause.
+    pub fn forced_from(&self) -> Option<Instant> {
         let (state, now) = (self.state.lock(), Instant::now());
-        let lately = state.last_forced.is_some_and(|forced| now < forced + FORCED_READ_INTERVAL);
-        let paused = state.throttled() && now < state.due;
-        !lately && !paused
+        if state.throttled() && now < state.due {
+            return None;
+        }
+        let interval = match state.failures {
+            0 => FORCED_READ_INTERVAL,
+            _ => FORCED_READ_INTERVAL_AWAY,
+        };
+        Some(state.last_forced.map_or(now, |forced| now.max(forced + interval)))
     }
 
     /// Notes that a read out of turn begins.
     pub fn note_forced(&self) {
         self.state.lock().last_forced = Some(Instant::now());
+    }
+
+    /// Whether a read out of turn began at `time` or later.
+    pub fn was_forced_since(&self, time: Instant) -> bool {
+        self.state.lock().last_forced.is_some_and(|forced| forced >= time)
     }
 
     /// Notes that a read begins. Should it be dropped, the next one begins after `wait`.
@@ -161,10 +191,13 @@ impl Source {
         }
         match outcome {
             Outcome::Unchanged => false,
-            Outcome::Changed(credential) => {
-                let (user, generation) = (&credential.username, credential.generation);
+            Outcome::Changed(Change { current, previous, overlap }) => {
+                let (user, generation) = (&current.username, current.generation);
                 info!(source = self.origin(), user, generation, "secret taken into use");
-                state.credential = Some(credential);
+                state.candidates.replace(current, overlap, now);
+                if let Some((previous, until)) = previous {
+                    state.candidates.add_previous(previous, until, now);
+                }
                 true
             }
         }
@@ -174,7 +207,7 @@ impl Source {
     fn failed(&self, state: &mut State, error: SourceError) {
         let kind = |error: &SourceError| error.as_label();
         if state.last_error.as_ref().map(kind) != Some(error.as_label()) {
-            let old_value_kept = state.credential.is_some();
+            let old_value_kept = state.candidates.current().is_some();
             warn!(source = self.origin(), %error, old_value_kept, "secret cannot be read");
         }
         state.last_error = Some(error);
@@ -183,7 +216,7 @@ impl Source {
     /// Notes whether an earlier source, `first`, has the user of this one.
     pub fn set_duplicate(&self, first: Option<&Self>) {
         let mut state = self.state.lock();
-        let duplicate = first.zip(state.credential.as_ref()).map(|(first, credential)| {
+        let duplicate = first.zip(state.candidates.current()).map(|(first, credential)| {
             SourceError::DuplicateUser {
                 username: credential.username.clone(),
                 first: first.origin(),
@@ -198,7 +231,7 @@ impl Source {
     /// What is wrong with it, if anything.
     pub fn problem(&self) -> Option<CredentialProblem> {
         let state = self.state.lock();
-        let unread = || state.credential.is_none().then_some(SourceError::TimedOut);
+        let unread = || state.candidates.current().is_none().then_some(SourceError::TimedOut);
         let error = state.duplicate.clone().or_else(|| state.last_error.clone()).or_else(unread)?;
         Some(CredentialProblem { origin: self.origin(), error, user_disabled: !state.usable() })
     }
@@ -208,8 +241,8 @@ impl Source {
         let state = self.state.lock();
         SourceStatus {
             origin: self.origin(),
-            username: state.credential.as_ref().map(|credential| credential.username.clone()),
-            generation: state.credential.as_ref().map(|credential| credential.generation),
+            username: state.candidates.current().map(|current| current.username.clone()),
+            generation: state.candidates.current().map(|current| current.generation),
             usable: state.usable(),
             last_success: state.last_success,
             last_error: state.duplicate.clone().or_else(|| state.last_error.clone()),
@@ -224,6 +257,6 @@ impl State {
     }
 
     fn usable(&self) -> bool {
-        self.credential.is_some() && self.duplicate.is_none()
+        self.candidates.current().is_some() && self.duplicate.is_none()
     }
 }

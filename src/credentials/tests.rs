@@ -4,23 +4,26 @@ mod files;
 mod loading;
 mod refreshing;
 mod reloading;
+mod rotating;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
 
 use super::file::Fingerprint;
-use super::reader::{Boxed, ReadSecret, SecretBytes};
+use super::reader::{Boxed, ReadSecret, SecretValue, Stage};
 use super::schedule::Schedule;
-use super::{CredentialProblem, Credentials, LoadError, SourceError};
-use crate::config::{Auth, ClientPasswordAuthType, SecretSource};
+use super::secrets_manager::Chain;
+use super::{CredentialProblem, Credentials, LoadError, SourceError, Timing, Tokens};
+use crate::config::{Auth, AuthScheme, ClientPasswordAuthType, IamAuth, SecretSource};
 
 const TIME_TO_LIVE: Duration = Duration::from_secs(300);
+const OVERLAP: Duration = Duration::from_secs(3600);
 
 /// A service that answers as the test says, and remembers what it was asked.
 #[derive(Default)]
@@ -30,6 +33,8 @@ struct Service {
     asked: Mutex<Vec<(String, Instant)>>,
     running: AtomicUsize,
     running_max: AtomicUsize,
+    /// When each version was made.
+    created: Mutex<Option<SystemTime>>,
     /// The next read panics: there is a mistake in the code.
     has_a_bug: AtomicBool,
 }
@@ -66,7 +71,7 @@ impl Service {
         asked.iter().filter(|(asked, _)| asked == secret_id).map(|(_, at)| *at).collect()
     }
 
-    async fn answer(&self, secret_id: &str) -> Result<SecretBytes, SourceError> {
+    async fn answer(&self, secret_id: &str) -> Result<SecretValue, SourceError> {
         self.asked.lock().push((secret_id.to_owned(), Instant::now()));
         let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
         self.running_max.fetch_max(running, Ordering::SeqCst);
@@ -76,16 +81,31 @@ impl Service {
         }
         assert!(!self.has_a_bug.swap(false, Ordering::SeqCst), "for a test");
         self.running.fetch_sub(1, Ordering::SeqCst);
-        let answer = self.answers.lock().get(secret_id).cloned();
-        answer.unwrap_or(Err(SourceError::NotFound)).map(|text| Zeroizing::new(text.into_bytes()))
+        self.known(secret_id)
+    }
+
+    /// Another version than the current one: under the secret's name and the label.
+    fn known(&self, key: &str) -> Result<SecretValue, SourceError> {
+        let answer = self.answers.lock().get(key).cloned();
+        let text = answer.unwrap_or(Err(SourceError::NotFound))?;
+        Ok(SecretValue { bytes: Zeroizing::new(text.into_bytes()), created: *self.created.lock() })
     }
 }
 
 impl ReadSecret for Service {
-    fn read<'a>(&'a self, source: &'a SecretSource) -> Boxed<'a, Result<SecretBytes, SourceError>> {
-        match source {
-            SecretSource::SecretsManager { arn } => Box::pin(self.answer(arn)),
-            SecretSource::File(_) => Box::pin(async { Err(SourceError::NotFound) }),
+    fn read<'a>(
+        &'a self,
+        source: &'a SecretSource,
+        stage: Stage,
+    ) -> Boxed<'a, Result<SecretValue, SourceError>> {
+        match (source, stage) {
+            (SecretSource::SecretsManager { arn }, Stage::Current) => Box::pin(self.answer(arn)),
+            (SecretSource::SecretsManager { arn }, stage) => {
+                Box::pin(async move { self.known(&format!("{arn}/{stage:?}")) })
+            }
+            (SecretSource::File(_) | SecretSource::Nowhere { .. }, _) => {
+                Box::pin(async { Err(SourceError::NotFound) })
+            }
         }
     }
 
@@ -102,6 +122,8 @@ fn auth(secret_id: &str) -> Auth {
     Auth {
         source: SecretSource::SecretsManager { arn: secret_id.to_owned() },
         client_password_auth_type: ClientPasswordAuthType::ScramSha256,
+        iam_auth: IamAuth::Disabled,
+        auth_scheme: AuthScheme::Secrets,
     }
 }
 
@@ -114,7 +136,9 @@ async fn load(
     auth: &[Auth],
 ) -> Result<(Arc<Credentials>, Vec<CredentialProblem>), LoadError> {
     let reader: Arc<dyn ReadSecret> = Arc::<Service>::clone(service);
-    Credentials::load_from(reader, auth, Schedule::new(TIME_TO_LIVE)).await
+    let timing = Timing { schedule: Schedule::new(TIME_TO_LIVE), overlap: OVERLAP };
+    let tokens = Tokens::new(Chain::new(None));
+    Credentials::load_from(reader, tokens, auth, timing).await
 }
 
 /// Loads, and refreshes until the test ends.

@@ -1,6 +1,6 @@
 //! What is done now and then: dead, old and surplus idle servers are closed, and replaced in time.
 
-use super::{BorrowError, Pools, core::PoolId};
+use super::{BorrowError, Pool, Pools, core::PoolId};
 use crate::server::{CloseReason, Server};
 use crate::telemetry::clock;
 use hashbrown::HashMap;
@@ -33,13 +33,9 @@ impl Pools {
         let settings = self.settings();
         let stopping = self.stopping.load(Ordering::Relaxed);
         let mut reasons = Vec::new();
-        let credentials = &self.credentials;
-        let users: HashMap<PoolId, Option<u64>> = self
-            .by_name
-            .read()
-            .values()
-            .map(|pool| (pool.id, credentials.lookup(&pool.user).map(|known| known.generation)))
-            .collect();
+        let pools: HashMap<PoolId, Arc<Pool>> =
+            self.by_name.read().values().map(|pool| (pool.id, Arc::clone(pool))).collect();
+        pools.values().for_each(|pool| pool.note_secret());
         let taken = {
             let mut core = self.core.lock();
             let kept_max =
@@ -60,8 +56,7 @@ impl Pools {
                     Some(reason)
                 } else if server.expires_at.is_some_and(|at| at <= now) {
                     Some(CloseReason::Lifetime)
-                } else if users.get(&id).is_some_and(|&current| current != Some(server.generation))
-                {
+                } else if pools.get(&id).is_some_and(|pool| pool.outdates(server, now)) {
                     Some(CloseReason::SecretChanged)
                 } else if idle_for >= settings.idle_connection_timeout && surplus > 0 {
                     surplus -= 1;
@@ -83,7 +78,8 @@ impl Pools {
     fn retire(self: &Arc<Self>, id: PoolId, server: Box<Server>, reason: CloseReason) {
         let Some(pool) = self.pool_by_id(id) else { return };
         let worker = server.worker;
-        let replace = reason == CloseReason::Lifetime && {
+        let secret_changed = reason == CloseReason::SecretChanged && pool.secret.is_known();
+        let replace = (reason == CloseReason::Lifetime || secret_changed) && {
             let mut core = self.core.lock();
             let limits = core.limits();
             let room = core.open() < limits.budget && core.counts(id).opening == 0;

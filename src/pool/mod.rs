@@ -10,7 +10,9 @@ pub mod lease;
 pub mod maintain;
 pub mod open;
 mod profile;
+pub mod prove;
 pub mod seat;
+mod secret;
 mod settings;
 pub mod statements;
 
@@ -83,6 +85,7 @@ pub struct Pool {
     failure: Mutex<Option<Failure>>,
     profile: profile::Profile,
     pinned: AtomicU32,
+    secret: secret::SecretInUse,
 }
 
 impl Pools {
@@ -137,6 +140,7 @@ impl Pools {
             failure: Mutex::default(),
             profile: profile::Profile::default(),
             pinned: AtomicU32::new(0),
+            secret: secret::SecretInUse::default(),
         });
         by_name.insert(key, Arc::clone(&pool));
         Ok(pool)
@@ -418,6 +422,9 @@ impl Pool {
         }
         if server.expires_at.is_some_and(|at| at <= now) {
             return Some(CloseReason::Lifetime);
+        }
+        if self.outdates(server, now) {
+            return Some(CloseReason::SecretChanged);
         }
         None
     }

@@ -1,8 +1,8 @@
 //! Opening servers, and what is done while the target refuses.
 
 use super::{BorrowError, Pool, Pools};
-use crate::config::TargetTls;
-use crate::server::connect::{ConnectError, Outlook, connect};
+use crate::server::connect::{ConnectError, Outlook};
+use crate::server::login::log_in;
 use crate::server::{Reported, Server};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::GaugeKind;
@@ -106,7 +106,7 @@ impl Pool {
         let pool = Arc::clone(self);
         let Some(runtime) = self.pools.runtime(worker) else { return };
         runtime.spawn(async move {
-            let opening = Opening { pool: Some(pool) };
+            let opening = Opening::of(&pool);
             let result = opening.connect(worker).await;
             opening.finish(result, worker);
         });
@@ -182,6 +182,7 @@ impl Pool {
                 *baseline = Some(Arc::new(reported));
             }
         }
+        self.note_opened_with(server.generation, now);
         server.worker = worker;
         server.expires_at = self.pools.expiry(now);
         let shard = self.pools.metrics.shard(worker);
@@ -273,6 +274,9 @@ impl Pool {
             }
             ConnectError::InitQuery => BorrowError::Away { cause: "init_query failed" },
             ConnectError::Protocol => BorrowError::Away { cause: "the server broke the protocol" },
+            ConnectError::Token(_) => {
+                BorrowError::Away { cause: "no IAM token for the server can be signed" }
+            }
             ConnectError::NoCredential => BorrowError::NoCredential,
         };
         let given_up = match outlook {
@@ -299,11 +303,16 @@ impl Pools {
 }
 
 /// A reserved slot on its way to becoming a server. Dropped halfway, it gives the slot back.
-struct Opening {
+pub(super) struct Opening {
     pool: Option<Arc<Pool>>,
 }
 
 impl Opening {
+    /// Of a slot that was reserved in this pool.
+    pub(super) fn of(pool: &Arc<Pool>) -> Self {
+        Self { pool: Some(Arc::clone(pool)) }
+    }
+
     async fn connect(&self, worker: usize) -> Result<(Server, Reported), ConnectError> {
         let Some(pool) = &self.pool else { return Err(ConnectError::NoCredential) };
         let shard = pool.pools.metrics.shard(worker);
@@ -312,33 +321,22 @@ impl Opening {
             shard.count.database_connection_requests_with_tls.one();
         }
         let begun = clock::now();
-        let credential =
-            pool.pools.credentials.lookup(&pool.user).ok_or(ConnectError::NoCredential)?;
-        let mut opened = connect(&pool.pools.endpoint(), &pool.database, &credential).await;
+        let (endpoint, credentials) = (pool.pools.endpoint(), &pool.pools.credentials);
+        let mut opened = log_in(&endpoint, &pool.database, credentials, &pool.user).await;
         if let Ok((server, _)) = &mut opened
             && pool.examine(server).await.is_err()
         {
             opened = Err(ConnectError::Protocol);
         }
-        let with_tls = match (pool.pools.endpoint().connector.mode(), &opened) {
-            (TargetTls::Disable, _) => false,
-            (TargetTls::Prefer, Ok((server, _))) => server.stream.is_tls(),
-            // Whether it was to be had is not known.
-            (TargetTls::Prefer, Err(_)) => false,
-            (TargetTls::Require | TargetTls::VerifyCa | TargetTls::VerifyFull, _) => true,
-        };
-        shard.count.database_connection_requests_with_tls.add(u64::from(with_tls));
         shard.time.database_connection_setup.observe(clock::now().saturating_duration_since(begun));
-        if let Err(error) = &opened
-            && error.is_wrong_password()
-        {
-            // The secret may have been rotated since it was read.
-            pool.pools.credentials.refresh_now(&pool.user).await;
-        }
         opened
     }
 
-    fn finish(mut self, result: Result<(Server, Reported), ConnectError>, worker: usize) {
+    pub(super) fn finish(
+        mut self,
+        result: Result<(Server, Reported), ConnectError>,
+        worker: usize,
+    ) {
         let Some(pool) = self.pool.take() else { return };
         match result {
             Ok((server, reported)) => pool.opened(Box::new(server), reported, worker),

@@ -10,7 +10,7 @@ use crate::auth::md5::Md5Verifier;
 use crate::auth::scram::{Nonce, RAW_NONCE_LEN, ScramError};
 use crate::auth::scram_client::{ScramClient, ScramProof};
 use crate::config::TargetTls;
-use crate::credentials::Credential;
+use crate::credentials::{Credential, SourceError, Token};
 use crate::net::socket::{self, SocketOptions};
 use crate::net::stream::Stream;
 use crate::net::tls_connector::TargetConnector;
@@ -41,6 +41,44 @@ pub struct Endpoint {
     pub init_query: String,
 }
 
+/// How a login proves who it is.
+pub enum Proof {
+    /// By the password.
+    Secret(Arc<Credential>),
+    /// By an IAM token, which goes to nobody but a target that was verified.
+    Token {
+        /// The database user.
+        user: String,
+        /// The token.
+        token: Token,
+        /// What [`Server::generation`] is to be: that of the user's credential.
+        generation: u64,
+    },
+}
+
+impl Proof {
+    fn user(&self) -> &str {
+        match self {
+            Self::Secret(credential) => &credential.username,
+            Self::Token { user, .. } => user,
+        }
+    }
+
+    fn generation(&self) -> u64 {
+        match self {
+            Self::Secret(credential) => credential.generation,
+            Self::Token { generation, .. } => *generation,
+        }
+    }
+
+    fn password(&self) -> &[u8] {
+        match self {
+            Self::Secret(credential) => credential.password.expose().as_bytes(),
+            Self::Token { token, .. } => token.as_bytes(),
+        }
+    }
+}
+
 /// Why no server could be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -68,6 +106,9 @@ pub enum ConnectError {
     /// The target wants a method that pgweir does not speak, or a password in the clear.
     #[error("target wants an authentication method that is not allowed here")]
     Method,
+    /// No IAM token could be signed.
+    #[error("no IAM token can be signed: {0}")]
+    Token(SourceError),
     /// The user has no secret that can be used.
     #[error("the user has no usable secret")]
     NoCredential,
@@ -108,7 +149,11 @@ impl ConnectError {
                 }
                 _ => Outlook::Refused,
             },
-            Self::Unreachable(_) | Self::Io(_) | Self::Timeout | Self::Protocol => Outlook::Away,
+            Self::Unreachable(_)
+            | Self::Io(_)
+            | Self::Timeout
+            | Self::Protocol
+            | Self::Token(_) => Outlook::Away,
             Self::Tls(_) | Self::Scram(_) | Self::Method | Self::InitQuery | Self::NoCredential => {
                 Outlook::Refused
             }
@@ -120,7 +165,7 @@ impl ConnectError {
     #[must_use]
     pub fn reached_target(&self) -> Option<bool> {
         match self {
-            Self::NoCredential => None,
+            Self::NoCredential | Self::Token(_) => None,
             Self::Refused(_) => Some(self.outlook() != Outlook::Away),
             Self::Method | Self::InitQuery => Some(true),
             // With TLS or SCRAM, something is there that is not as the configuration demands.
@@ -138,6 +183,13 @@ impl ConnectError {
     pub fn is_wrong_password(&self) -> bool {
         matches!(self, Self::Refused(refusal) if refusal.sqlstate == Some(SqlState::INVALID_PASSWORD))
     }
+
+    /// The target refused the user, in class 28: RDS does so with a bad token (`PAM authentication
+    /// failed`).
+    #[must_use]
+    pub fn is_refused_login(&self) -> bool {
+        matches!(self, Self::Refused(Refusal { sqlstate: Some(SqlState(code)), .. }) if code.starts_with(b"28"))
+    }
 }
 
 static NEXT_SERVER: AtomicU64 = AtomicU64::new(1);
@@ -152,9 +204,9 @@ static NEXT_SERVER: AtomicU64 = AtomicU64::new(1);
 pub async fn connect(
     endpoint: &Endpoint,
     database: &str,
-    credential: &Arc<Credential>,
+    proof: &Proof,
 ) -> Result<(Server, Reported), ConnectError> {
-    tokio::time::timeout(endpoint.timeout, connect_now(endpoint, database, credential))
+    tokio::time::timeout(endpoint.timeout, connect_now(endpoint, database, proof))
         .await
         .map_err(|_| ConnectError::Timeout)?
 }
@@ -162,16 +214,16 @@ pub async fn connect(
 async fn connect_now(
     endpoint: &Endpoint,
     database: &str,
-    credential: &Arc<Credential>,
+    proof: &Proof,
 ) -> Result<(Server, Reported), ConnectError> {
     let mut stream = open_stream(endpoint).await?;
     let mut out = Vec::with_capacity(128);
-    let parameters = [("user", credential.username.as_str()), ("database", database)];
+    let parameters = [("user", proof.user()), ("database", database)];
     encode::startup(&mut out, PROTOCOL_3_0, parameters);
     stream.write_all(&out).await?;
     let mut login = Login { stream, buffer: Vec::new() };
-    login.authenticate(credential).await?;
-    let (server, reported) = login.finish(credential.generation).await?;
+    login.authenticate(proof).await?;
+    let (server, reported) = login.finish(proof.generation()).await?;
     let mut server = server;
     if !endpoint.init_query.is_empty() {
         server.query(&endpoint.init_query).await.map_err(|_| ConnectError::InitQuery)?;
@@ -231,23 +283,23 @@ impl Login {
         Ok(self.stream.write_all(&out).await?)
     }
 
-    async fn authenticate(&mut self, credential: &Arc<Credential>) -> Result<(), ConnectError> {
+    async fn authenticate(&mut self, proof: &Proof) -> Result<(), ConnectError> {
         let (tag, body) = self.message().await?;
         if tag != BackendTag::AUTHENTICATION {
             return Err(ConnectError::Protocol);
         }
-        match Authentication::read(&body).ok_or(ConnectError::Protocol)? {
-            Authentication::Ok => return Ok(()),
-            Authentication::CleartextPassword if self.stream.is_tls() => {
-                let password = credential.password.expose().as_bytes();
-                self.send(|out| encode::password(out, password)).await?;
+        let request = Authentication::read(&body).ok_or(ConnectError::Protocol)?;
+        match (request, proof) {
+            (Authentication::Ok, _) => return Ok(()),
+            (Authentication::CleartextPassword, proof) if self.stream.is_tls() => {
+                self.send(|out| encode::password(out, proof.password())).await?;
             }
-            Authentication::Md5Password(salt) => {
+            (Authentication::Md5Password(salt), Proof::Secret(credential)) => {
                 let verifier = Md5Verifier::derive(&credential.password, &credential.username);
                 let response = verifier.response(salt);
                 self.send(|out| encode::password(out, response.as_slice())).await?;
             }
-            Authentication::Sasl(mechanisms) => {
+            (Authentication::Sasl(mechanisms), Proof::Secret(credential)) => {
                 let proof = self.scram(&mechanisms, credential).await?;
                 return self.finish_scram(proof).await;
             }

@@ -4,6 +4,7 @@
 
 pub mod cancel;
 pub mod connect;
+pub mod login;
 pub mod query;
 pub mod reset;
 pub mod settings;

@@ -8,9 +8,10 @@
 
 use super::share::{self, Announcement};
 use super::{ASK_TIMEOUT, CAPACITY_COLUMNS, CLOSE_PATIENCE, Capacity, ProbeError, read_capacity};
-use crate::credentials::Credential;
+use crate::credentials::Credentials;
 use crate::server::Server;
-use crate::server::connect::{Endpoint, connect};
+use crate::server::connect::Endpoint;
+use crate::server::login::log_in;
 use std::sync::Arc;
 
 /// Once, after the login: a member whose machine is gone should not count for hours.
@@ -52,9 +53,10 @@ impl Control {
     pub async fn open(
         endpoint: &Endpoint,
         database: &str,
-        credential: &Arc<Credential>,
+        credentials: &Arc<Credentials>,
+        user: &str,
     ) -> Result<Self, ProbeError> {
-        let (mut server, _) = connect(endpoint, database, credential).await?;
+        let (mut server, _) = log_in(endpoint, database, credentials, user).await?;
         tokio::time::timeout(ASK_TIMEOUT, server.query(SETUP))
             .await
             .map_err(|_| ProbeError::Timeout)??;

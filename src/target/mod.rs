@@ -6,8 +6,9 @@ pub mod control;
 pub mod share;
 
 use crate::config::MaxConnections;
-use crate::credentials::Credential;
-use crate::server::connect::{ConnectError, Endpoint, Outlook, connect};
+use crate::credentials::Credentials;
+use crate::server::connect::{ConnectError, Endpoint, Outlook};
+use crate::server::login::log_in;
 use crate::server::query::QueryError;
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,9 +114,10 @@ impl ProbeError {
 pub async fn probe(
     endpoint: &Endpoint,
     database: &str,
-    credential: &Arc<Credential>,
+    credentials: &Arc<Credentials>,
+    user: &str,
 ) -> Result<Capacity, ProbeError> {
-    let (mut server, _) = connect(endpoint, database, credential).await?;
+    let (mut server, _) = log_in(endpoint, database, credentials, user).await?;
     let sql = format!("SELECT {CAPACITY_COLUMNS}");
     let rows = tokio::time::timeout(ASK_TIMEOUT, server.query(&sql))
         .await

@@ -22,7 +22,7 @@ mod value;
 pub use emf::{CloudWatch, CloudWatchNames};
 pub use label::{Label, LabelSet, Labels, QueryProtocol};
 pub use shard::{Counters, GaugeGuard, GaugeKind, Shard, Timings};
-pub use snapshot::{FleetNumbers, PoolRow, PoolSnapshot};
+pub use snapshot::{FleetNumbers, PoolRow, PoolSnapshot, SecretNumbers};
 pub use sqlstate::SqlStateClasses;
 pub use value::{Counter, Family, Histogram};
 

@@ -67,6 +67,12 @@ impl Setup {
         self
     }
 
+    /// Adds an entry of `[[proxy.auth]]`, given as lines of TOML.
+    pub fn entry(mut self, lines: &str) -> Self {
+        let _ = writeln!(self.auth, "[[proxy.auth]]\n{lines}");
+        self
+    }
+
     /// Sets a key of `[proxy]`, given as a line of TOML; a later line for the same key wins.
     pub fn proxy(mut self, line: &str) -> Self {
         set(&mut self.proxy, line);

@@ -1,8 +1,11 @@
 //! A stand-in for PostgreSQL that does what a test tells it: behaves, dies, talks nonsense, or hangs.
 
 use super::PATIENCE;
+use super::certificates::Signed;
 use super::messages::{Message, SSL_REQUEST, backend};
-use std::io::{self, Read as _, Write as _};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -20,6 +23,31 @@ impl ScriptedServer {
     ///
     /// An error that it returns ends the connection, as the end of the script does.
     pub fn start(script: impl Fn(&mut Scripted) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        Self::start_with(None, script)
+    }
+
+    /// The same with TLS for those who ask for it.
+    pub fn start_tls(
+        signed: &Signed,
+        script: impl Fn(&mut Scripted) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let chain = CertificateDer::pem_slice_iter(signed.certificate.as_bytes());
+        let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
+        let key = PrivateKeyDer::from_pem_slice(signed.private_key.as_bytes()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        Self::start_with(Some(Arc::new(config)), script)
+    }
+
+    fn start_with(
+        tls: Option<Arc<rustls::ServerConfig>>,
+        script: impl Fn(&mut Scripted) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Self {
             port: listener.local_addr().unwrap().port(),
@@ -35,7 +63,7 @@ impl ScriptedServer {
                 }
                 connections.fetch_add(1, Ordering::AcqRel);
                 let script = script.clone();
-                let mut connection = Scripted::new(stream.unwrap());
+                let mut connection = Scripted::new(stream.unwrap(), tls.clone());
                 thread::spawn(move || {
                     let _ = script(&mut connection);
                 });
@@ -74,9 +102,16 @@ pub enum First {
     },
 }
 
+/// Plain or TLS.
+trait Stream: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Stream for T {}
+
 /// One connection of a scripted server.
 pub struct Scripted {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
+    /// To begin TLS with, when asked for it.
+    tls: Option<(Arc<rustls::ServerConfig>, TcpStream)>,
     /// What it tells as its own process id.
     pub process_id: u32,
     /// A failed statement makes the rest of its batch be skipped.
@@ -84,11 +119,13 @@ pub struct Scripted {
 }
 
 impl Scripted {
-    fn new(stream: TcpStream) -> Self {
+    fn new(stream: TcpStream, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1000);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, process_id: NEXT.fetch_add(1, Ordering::Relaxed), skipping: false }
+        let tls = tls.map(|config| (config, stream.try_clone().unwrap()));
+        let process_id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { stream: Box::new(stream), tls, process_id, skipping: false }
     }
 
     /// Reads the first packet; refuses TLS if asked for it.
@@ -100,7 +137,14 @@ impl Scripted {
             let mut rest = vec![0; usize::try_from(word(0)).unwrap() - header.len()];
             self.stream.read_exact(&mut rest)?;
             if word(4) == SSL_REQUEST {
-                self.send(b"N")?;
+                match self.tls.take() {
+                    Some((config, tcp)) => {
+                        self.send(b"S")?;
+                        let connection = rustls::ServerConnection::new(config).unwrap();
+                        self.stream = Box::new(rustls::StreamOwned::new(connection, tcp));
+                    }
+                    None => self.send(b"N")?,
+                }
                 continue;
             }
             if word(4) == super::messages::CANCEL_REQUEST {
@@ -161,7 +205,8 @@ impl Scripted {
 
     /// Sends these bytes in one write.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
+        self.stream.write_all(bytes)?;
+        self.stream.flush()
     }
 
     /// Answers `message` as a server would for which every statement succeeds without a result.

@@ -34,13 +34,16 @@ fn file_auth(path: &Path) -> Auth {
     Auth {
         source: SecretSource::File(path.to_owned()),
         client_password_auth_type: ClientPasswordAuthType::ScramSha256,
+        iam_auth: IamAuth::Disabled,
+        auth_scheme: AuthScheme::Secrets,
     }
 }
 
 /// Loads and refreshes with a time to live of a day, so that only a look at the file can tell.
 async fn load_and_watch(paths: &[&Path]) -> Arc<Credentials> {
     let auth: Vec<Auth> = paths.iter().map(|path| file_auth(path)).collect();
-    let settings = Settings { time_to_live: Duration::from_secs(86_400), aws: None };
+    let settings =
+        Settings { time_to_live: Duration::from_secs(86_400), overlap: OVERLAP, aws: None };
     let (credentials, _) = Credentials::load(&auth, settings).await.unwrap();
     tokio::spawn(Arc::clone(&credentials).run(std::future::pending()));
     credentials

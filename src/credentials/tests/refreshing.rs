@@ -61,8 +61,8 @@ async fn a_rotation_may_change_the_user() {
     let mut changes = credentials.changes();
     service.holds("a", "app_clone", "two");
     changes.changed().await.unwrap();
-    assert!(credentials.lookup("app").is_none());
     assert_eq!(password(&credentials, "app_clone"), "two");
+    assert_eq!(password(&credentials, "app"), "one", "the database knows both users");
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,19 +188,39 @@ async fn a_refused_password_is_looked_up_at_once_by_one_read_for_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reads_out_of_turn_are_five_seconds_apart() {
+async fn reads_out_of_turn_are_a_second_apart_and_five_while_the_source_is_away() {
     let (service, auth) = Service::with_users(1);
     let (credentials, _) = load(&service, &auth).await.unwrap();
-    for _ in 0..100 {
+    let gaps = |asked: &[Instant]| -> Vec<Duration> {
+        asked.windows(2).map(|pair| pair[1] - pair[0]).collect()
+    };
+    for _ in 0..10 {
         assert!(credentials.refresh_now("u0").await.is_some());
+        advance(Duration::from_millis(1)).await;
     }
-    assert_eq!(service.asked_for("u0").len(), 2);
-    advance(Duration::from_millis(4_900)).await;
-    credentials.refresh_now("u0").await;
-    assert_eq!(service.asked_for("u0").len(), 2);
-    advance(Duration::from_millis(200)).await;
-    credentials.refresh_now("u0").await;
-    assert_eq!(service.asked_for("u0").len(), 3);
+    let asked = service.asked_for("u0");
+    assert_eq!(asked.len(), 11);
+    assert!(gaps(&asked[1..]).iter().all(|gap| gap.as_secs() >= 1), "{asked:?}");
+    service.answers("u0", Err(away()));
+    for _ in 0..10 {
+        credentials.refresh_now("u0").await;
+        advance(Duration::from_millis(1)).await;
+    }
+    let asked = service.asked_for("u0");
+    assert!(gaps(&asked[12..]).iter().all(|gap| gap.as_secs() >= 5), "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_that_give_up_leave_no_read_behind() {
+    let (service, auth) = Service::with_users(1);
+    let (credentials, _) = load(&service, &auth).await.unwrap();
+    service.takes(Duration::from_secs(10));
+    for _ in 0..100 {
+        let call = timeout(Duration::from_millis(10), credentials.refresh_now("u0"));
+        assert!(call.await.is_err());
+    }
+    pass(Duration::from_secs(600)).await;
+    assert_eq!(service.asked_for("u0").len(), 2, "at the start, and once for all");
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use super::exposition::{Exposition, Kind, Seconds};
 use super::label::{LabelSet, QueryProtocol};
 use super::process::Process;
 use super::shard::{Counters, GaugeKind, Shard, Timings};
-use super::snapshot::{Numbers, PoolSnapshot, Rows, bounded};
+use super::snapshot::{Numbers, PoolSnapshot, Rows, SecretNumbers, bounded};
 use super::sqlstate::{self, SqlStateClasses};
 use super::value::{Family, HistogramTotal, LABELS_MAX};
 
@@ -156,7 +156,23 @@ fn snapshot(out: &mut Exposition, pools: &PoolSnapshot) {
         let help = "Connections of the fleet's budget that this member may have.";
         out.single("pgweir_fleet_share_connections", Kind::Gauge, help, u64::from(fleet.share));
     }
-    if let Some(age) = pools.oldest_secret_age {
+    secrets(out, &pools.secrets);
+}
+
+fn secrets(out: &mut Exposition, secrets: &SecretNumbers) {
+    let name = "pgweir_secrets";
+    out.open(name, Kind::Gauge, "Secrets of database users, by whether they could be read.");
+    for (state, value) in
+        [("fresh", secrets.fresh), ("stale", secrets.stale), ("disabled", secrets.disabled)]
+    {
+        out.sample(name, &[("state", state)], value);
+    }
+    let name = "pgweir_secret_problems";
+    out.open(name, Kind::Gauge, "Secrets that are not as they should be, by the kind of problem.");
+    for (&reason, &value) in &secrets.problems {
+        out.sample(name, &[("reason", reason)], value);
+    }
+    if let Some(age) = secrets.oldest_age {
         out.single(
             "pgweir_secret_age_seconds",
             Kind::Gauge,

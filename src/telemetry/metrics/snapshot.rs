@@ -16,8 +16,8 @@ pub struct PoolSnapshot {
     pub probes: u64,
     /// How often it answered.
     pub probes_answered: u64,
-    /// Time since the secret that was read longest ago was read; `None` before the first.
-    pub oldest_secret_age: Option<Duration>,
+    /// How the secrets are doing.
+    pub secrets: SecretNumbers,
     /// Whether the target took writes when it was asked last.
     pub target_writable: bool,
     /// The fleet, for a member of one.
@@ -31,6 +31,21 @@ pub struct FleetNumbers {
     pub tasks: u32,
     /// Connections of the fleet's budget that it may have, its control connection included.
     pub share: u32,
+}
+
+/// How the secrets are doing. Each counts once, as fresh, stale or disabled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecretNumbers {
+    /// The last read went well.
+    pub fresh: u64,
+    /// The last read failed; the last good value is in use.
+    pub stale: u64,
+    /// Cannot be used: its user cannot log in.
+    pub disabled: u64,
+    /// Those with a problem, by the kind of it; kinds come from an enum.
+    pub problems: BTreeMap<&'static str, u64>,
+    /// Time since the secret that was read longest ago was read; `None` before the first.
+    pub oldest_age: Option<Duration>,
 }
 
 /// One pool: the servers of one user in one database, and the clients that wait for them.

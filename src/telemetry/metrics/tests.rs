@@ -210,9 +210,14 @@ fn an_empty_and_a_full_scrape_are_valid_and_have_the_same_metrics() {
         availability_percentage: 99.5,
         probes: 400,
         probes_answered: 398,
-        oldest_secret_age: Some(Duration::from_millis(1500)),
         target_writable: true,
         fleet: Some(FleetNumbers { tasks: 4, share: 21 }),
+        secrets: SecretNumbers {
+            fresh: 3,
+            problems: [("denied", 2)].into(),
+            oldest_age: Some(Duration::from_millis(1500)),
+            ..SecretNumbers::default()
+        },
     };
     let text = metrics.render(&pools);
     let full = parse(&text).expect("valid text");
@@ -228,6 +233,8 @@ fn an_empty_and_a_full_scrape_are_valid_and_have_the_same_metrics() {
     assert_eq!(full.get("pgweir_target_writable"), "1");
     assert_eq!(full.get("pgweir_fleet_tasks"), "4");
     assert_eq!(full.get("pgweir_fleet_share_connections"), "21");
+    assert_eq!(full.get(r#"pgweir_secrets{state="fresh"}"#), "3");
+    assert_eq!(full.get(r#"pgweir_secret_problems{reason="denied"}"#), "2");
     let hostile = r#"pgweir_waiting_clients{database="a\"b\\c\nd{}=, 1",user="é"}"#;
     assert_eq!(full.get(hostile), "5");
 }

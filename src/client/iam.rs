@@ -1,0 +1,228 @@
+//! Clients that log in with an IAM token of their own, made for the database.
+//!
+//! Whether a token is genuine only AWS can say, and AWS says it to the database alone. So the first
+//! login with a token is a login to the database, and the server that this opens is kept for the pool;
+//! further logins with the same token need none, until the token has expired. What is remembered of a
+//! token is its hash.
+
+use super::authenticate::{ANSWER_DELAY, cleartext_password};
+use super::handshake::{Greeted, farewell};
+use super::{Rejection, Worker};
+use crate::auth::rds_token::{self, TokenClaims, TokenError};
+use crate::pool::prove::ProofError;
+use crate::telemetry::clock;
+use crate::wire::{ErrorResponse, SqlState, encode};
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::Semaphore;
+
+/// Tokens that were proven and are remembered. One more is proven each time.
+const PROVEN_MAX: usize = 20_000;
+
+/// Tokens that were refused and are remembered.
+const REFUSED_MAX: usize = 1000;
+
+/// How long a refused token is refused without asking. Short: a permission may just have been given.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
+
+/// Tokens that are proven at the same time, and what the database bears: its own check is slow.
+const PROOFS_AT_ONCE: usize = 4;
+
+/// Longest that a client waits for the database's word.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(20);
+
+type Hash = [u8; 32];
+
+/// What is known of the tokens that clients have shown.
+pub struct ClientTokens {
+    proven: Mutex<HashMap<Hash, Instant>>,
+    refused: Mutex<HashMap<Hash, Instant>>,
+    proving: Semaphore,
+}
+
+impl Default for ClientTokens {
+    fn default() -> Self {
+        Self {
+            proven: Mutex::default(),
+            refused: Mutex::default(),
+            proving: Semaphore::new(PROOFS_AT_ONCE),
+        }
+    }
+}
+
+impl ClientTokens {
+    /// Whether this token of this user was proven or refused lately.
+    fn known(&self, hash: &Hash, now: Instant) -> Option<bool> {
+        let holds = |of: &Mutex<HashMap<Hash, Instant>>| {
+            of.lock().get(hash).is_some_and(|until| now < *until)
+        };
+        if holds(&self.proven) {
+            return Some(true);
+        }
+        holds(&self.refused).then_some(false)
+    }
+
+    fn remember(&self, hash: Hash, good: bool, until: Instant, now: Instant) {
+        let (map, most) =
+            if good { (&self.proven, PROVEN_MAX) } else { (&self.refused, REFUSED_MAX) };
+        let mut map = map.lock();
+        if map.len() >= most {
+            map.retain(|_, until| now < *until);
+        }
+        if map.len() < most {
+            map.insert(hash, until);
+        }
+    }
+}
+
+/// Why a token was not accepted.
+enum Refused {
+    Claims(TokenError),
+    Target,
+    Unasked(ProofError),
+}
+
+/// Asks for a token and checks it.
+///
+/// # Errors
+/// [`Rejection`]; the client was told why.
+pub(super) async fn authenticate(
+    greeted: &mut Greeted,
+    worker: &Worker,
+) -> Result<Vec<u8>, Rejection> {
+    if !greeted.stream.is_tls() {
+        let text = "IAM authentication is allowed only with SSL connections.";
+        let response = ErrorResponse::fatal(SqlState::INVALID_AUTHORIZATION, text)
+            .with_hint("Connect with sslmode=require or stronger.");
+        farewell(&mut greeted.stream, &response.to_bytes()).await;
+        return Err(Rejection::TlsRequired);
+    }
+    let token = cleartext_password(greeted).await?;
+    let answer_at = tokio::time::Instant::now() + ANSWER_DELAY;
+    match check(greeted, worker, &token).await {
+        Ok(()) => Ok(encode::AUTHENTICATION_OK.to_vec()),
+        Err(refused) => {
+            tokio::time::sleep_until(answer_at).await;
+            refuse(greeted, &refused).await
+        }
+    }
+}
+
+async fn check(greeted: &Greeted, worker: &Worker, token: &[u8]) -> Result<(), Refused> {
+    let shared = &worker.shared;
+    let endpoint = shared.pools.endpoint();
+    let seconds =
+        clock::wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let left = TokenClaims::read(token)
+        .and_then(|claims| claims.check(&endpoint.host, endpoint.port, &greeted.user, seconds))
+        .map_err(Refused::Claims)?;
+    let now = clock::now();
+    let (hash, tokens) = (rds_token::fingerprint(token), &shared.client_tokens);
+    let told = |good: bool| if good { Ok(()) } else { Err(Refused::Target) };
+    if let Some(good) = tokens.known(&hash, now) {
+        return told(good);
+    }
+    if shared.credentials.lookup(&greeted.user).is_none() {
+        return Err(Refused::Target);
+    }
+    let deadline = now + PROOF_TIMEOUT;
+    let busy = |error| Refused::Unasked(ProofError::Busy(error));
+    let permit = tokio::time::timeout_at(deadline.into(), tokens.proving.acquire()).await;
+    let waited = || clock::now().saturating_duration_since(now);
+    let _permit = permit.map_err(|_| {
+        let cause = "other tokens are being proven";
+        busy(crate::pool::BorrowError::Timeout { waited: waited(), cause })
+    })?;
+    // Connections of one client come together, with the same token.
+    if let Some(good) = tokens.known(&hash, clock::now()) {
+        return told(good);
+    }
+    let pool = shared.pools.pool(&greeted.database, &greeted.user).map_err(busy)?;
+    let text = std::str::from_utf8(token).map_err(|_| Refused::Claims(TokenError::NotAToken))?;
+    let outcome = pool.prove(text, worker.index, deadline).await;
+    let after = clock::now();
+    match outcome {
+        Ok(()) => {
+            tokens.remember(hash, true, now + Duration::from_secs(left), after);
+            Ok(())
+        }
+        Err(ProofError::Refused) => {
+            tokens.remember(hash, false, after + REFUSED_FOR, after);
+            Err(Refused::Target)
+        }
+        Err(error) => Err(Refused::Unasked(error)),
+    }
+}
+
+async fn refuse<T>(greeted: &mut Greeted, refused: &Refused) -> Result<T, Rejection> {
+    let user = &greeted.user;
+    let denied = || {
+        let text = format!(
+            "IAM authentication failed for user {user}. Check the IAM token for this user and try again."
+        );
+        ErrorResponse::fatal(SqlState::INVALID_PASSWORD, text)
+    };
+    let response = match refused {
+        Refused::Claims(error) => denied().with_detail(format!("{error}.")).with_hint(
+            "Sign the token for the database's own endpoint and port, and for this user.",
+        ),
+        Refused::Target => denied(),
+        Refused::Unasked(ProofError::Busy(_)) => ErrorResponse::fatal(
+            SqlState::TOO_MANY_CONNECTIONS,
+            "The IAM authentication failed because of too many competing requests.",
+        ),
+        Refused::Unasked(_) => ErrorResponse::fatal(
+            SqlState::UNABLE_TO_CONNECT,
+            "the database is not available, so that the IAM token cannot be checked",
+        ),
+    };
+    match refused {
+        Refused::Claims(error) => tracing::info!(user, %error, "IAM token refused"),
+        Refused::Target => tracing::info!(user, "IAM token refused by the target"),
+        Refused::Unasked(error) => tracing::warn!(
+            user,
+            error = error as &dyn std::error::Error,
+            "IAM token could not be proven"
+        ),
+    }
+    farewell(&mut greeted.stream, &response.to_bytes()).await;
+    Err(match refused {
+        Refused::Unasked(_) => Rejection::Database,
+        Refused::Claims(_) | Refused::Target => Rejection::Password,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proven_token_is_known_until_it_expires_and_a_refused_one_for_a_moment() {
+        let (tokens, now) = (ClientTokens::default(), Instant::now());
+        tokens.remember([1; 32], true, now + Duration::from_secs(900), now);
+        tokens.remember([2; 32], false, now + REFUSED_FOR, now);
+        assert_eq!(tokens.known(&[1; 32], now), Some(true));
+        assert_eq!(tokens.known(&[2; 32], now), Some(false));
+        assert_eq!(tokens.known(&[3; 32], now), None);
+        assert_eq!(tokens.known(&[2; 32], now + REFUSED_FOR), None);
+        assert_eq!(tokens.known(&[1; 32], now + Duration::from_secs(900)), None);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_makes_room_for_what_comes_when_it_has_expired() {
+        let (tokens, now) = (ClientTokens::default(), Instant::now());
+        let hash = |number: usize| {
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&number.to_be_bytes());
+            hash
+        };
+        for number in 0..REFUSED_MAX + 10 {
+            tokens.remember(hash(number), false, now + REFUSED_FOR, now);
+        }
+        assert_eq!(tokens.refused.lock().len(), REFUSED_MAX);
+        let later = now + REFUSED_FOR;
+        tokens.remember(hash(5000), false, later + REFUSED_FOR, later);
+        assert_eq!(tokens.refused.lock().len(), 1);
+    }
+}

@@ -1,0 +1,181 @@
+//! IAM tokens: those that pgweir signs for the database, and those that clients bring along.
+//!
+//! There is no IAM here, so a database stands in that is told which token is good: PostgreSQL with a
+//! role whose password is the token, or a scripted server that takes any.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
+
+mod support;
+
+use pgweir::auth::rds_token::{SigningKeys, TokenClaims, TokenRequest, sign};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+use support::certificates::Authority;
+use support::messages::{Message, backend};
+use support::pgweir::{Pgweir, Setup};
+use support::postgres::{CLEARTEXT_USER, DATABASE, PgVersion, Postgres, USER};
+use support::raw::RawClient;
+use support::scripted::{First, ScriptedServer};
+use support::{run, tools_dir};
+
+const REGION: &str = "eu-central-1";
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// A token as a client of that name would sign it.
+fn token_of(client: &str, port: u16, user: &str, signed_at: u64) -> String {
+    let keys = SigningKeys {
+        access_key_id: "AKIDEXAMPLE",
+        secret_access_key: client,
+        session_token: Some("session/token+of=the/role"),
+    };
+    let request = TokenRequest { host: "127.0.0.1", port, user, region: REGION };
+    sign(&request, &keys, signed_at).to_string()
+}
+
+/// A login over TLS; the refusal if it fails.
+fn log_in(
+    pgweir: &Pgweir,
+    authority: &Authority,
+    user: &str,
+    token: &str,
+) -> Result<RawClient, Message> {
+    let mut client = RawClient::connect_tls(pgweir.port(), authority);
+    client.try_log_in(user, token, &[("database", DATABASE)]).map(|()| client)
+}
+
+fn with_iam(setup: Setup, authority: &Authority) -> Setup {
+    authority.write_into(setup.dir());
+    setup
+        .tls(&authority.sign_loopback())
+        .target("tls = \"verify-full\"")
+        .target("tls_ca = \"ca.pem\"")
+        .target("max_connections = 3")
+}
+
+#[test]
+fn a_client_s_token_is_proven_by_the_database_and_then_good_until_it_expires() {
+    let postgres = Postgres::start(PgVersion::Installed);
+    let (port, authority) = (postgres.port(), postgres.authority());
+    let token = token_of("lambda", port, CLEARTEXT_USER, now());
+    let mut superuser = postgres.superuser();
+    superuser.execute(&format!("ALTER ROLE {CLEARTEXT_USER} PASSWORD '{token}'"));
+    let setup = Setup::before_port(port);
+    let secret = serde_json::json!({ "username": CLEARTEXT_USER, "password": token });
+    std::fs::write(setup.dir().join("iam.json"), secret.to_string()).unwrap();
+    let entry = "secret_file = \"iam.json\"\niam_auth = \"REQUIRED\"";
+    let pgweir = with_iam(setup.entry(entry), authority).start();
+
+    let mut client = log_in(&pgweir, authority, CLEARTEXT_USER, &token).ok().unwrap();
+    assert_eq!(client.value("SELECT current_user"), CLEARTEXT_USER);
+    superuser.execute(&format!("ALTER ROLE {CLEARTEXT_USER} PASSWORD 'another'"));
+    let mut again = log_in(&pgweir, authority, CLEARTEXT_USER, &token).ok().unwrap();
+    assert_eq!(again.value("SELECT 1"), "1", "the token is known, the server is there");
+
+    // As good in form, and not what the database takes.
+    for (signer, target, user, signed_at, detail) in [
+        ("stranger", port, CLEARTEXT_USER, now(), ""),
+        ("lambda", port + 1, CLEARTEXT_USER, now(), "another endpoint"),
+        ("lambda", port, USER, now(), "another database user"),
+        ("lambda", port, CLEARTEXT_USER, now() - 900, "expired"),
+        ("lambda", port, CLEARTEXT_USER, now() + 3600, "future"),
+    ] {
+        let bad = token_of(signer, target, user, signed_at);
+        let refusal = log_in(&pgweir, authority, CLEARTEXT_USER, &bad).err().unwrap();
+        assert_eq!(refusal.field('C'), "28P01");
+        let text = format!("IAM authentication failed for user {CLEARTEXT_USER}.");
+        assert!(refusal.field('M').starts_with(&text), "{}", refusal.field('M'));
+        assert!(detail.is_empty() || refusal.field('D').contains(detail), "{detail}");
+    }
+    let refusal = log_in(&pgweir, authority, CLEARTEXT_USER, "a password").err().unwrap();
+    assert_eq!(refusal.field('C'), "28P01");
+
+    let mut plain = RawClient::connect(pgweir.port());
+    let refusal = plain.try_log_in(CLEARTEXT_USER, &token, &[("database", DATABASE)]).unwrap_err();
+    assert_eq!(refusal.field('C'), "28000");
+    assert_eq!(refusal.field('M'), "IAM authentication is allowed only with SSL connections.");
+    let log = pgweir.log();
+    assert!(!log.contains("X-Amz-Signature") && !log.contains(&token), "a token is in the log");
+}
+
+#[test]
+fn pgweir_logs_in_with_tokens_that_it_signs_itself() {
+    let authority = Authority::new();
+    let shown: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = shown.clone();
+    let target = ScriptedServer::start_tls(&authority.sign_loopback(), move |server| {
+        let First::Startup(_) = server.read_first()? else { return Ok(()) };
+        server.send(&backend::authentication_cleartext())?;
+        let password = server.read_message()?.strings().remove(0);
+        seen.lock().unwrap().push(password);
+        server.send(&server.welcome())?;
+        server.behave()
+    });
+    let setup = Setup::before_port(target.port())
+        .entry(&format!("username = \"{USER}\"\niam_auth = \"REQUIRED\""))
+        .proxy("default_auth_scheme = \"IAM_AUTH\"")
+        .environment("AWS_REGION", REGION)
+        .environment("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+        .environment("AWS_SECRET_ACCESS_KEY", "role")
+        .environment("AWS_SESSION_TOKEN", "session/token+of=the/role")
+        .environment("AWS_EC2_METADATA_DISABLED", "true");
+    let pgweir = with_iam(setup, &authority).start();
+    let token = token_of("lambda", target.port(), USER, now());
+    let mut client = log_in(&pgweir, &authority, USER, &token).ok().unwrap();
+    client.query("SELECT 1");
+
+    let shown = shown.lock().unwrap().clone();
+    assert!(shown.contains(&token), "the database was not asked about the client's token");
+    let own: Vec<&String> = shown.iter().filter(|shown| **shown != token).collect();
+    assert!(!own.is_empty(), "pgweir did not log in by itself");
+    for own in own {
+        let claims = TokenClaims::read(own.as_bytes()).unwrap();
+        assert_eq!(*own, token_of("role", target.port(), USER, claims.signed_at));
+    }
+}
+
+/// The same parameters, in whatever order.
+fn parts(token: &str) -> (String, Vec<String>) {
+    let (endpoint, query) = token.split_once("/?").unwrap();
+    let mut parameters: Vec<String> = query.split('&').map(str::to_owned).collect();
+    parameters.sort();
+    (endpoint.to_owned(), parameters)
+}
+
+#[test]
+fn a_token_is_the_one_that_botocore_would_generate() {
+    const SCRIPT: &str = "
+import sys, botocore.session
+host, user, region, key, secret, token = sys.argv[1:]
+session = botocore.session.Session()
+session.set_credentials(key, secret, token or None)
+client = session.create_client('rds', region_name=region)
+print(client.generate_db_auth_token(DBHostname=host, Port=5432, DBUsername=user, Region=region))
+";
+    let host = "db.abc123.eu-central-1.rds.amazonaws.com";
+    for (user, session_token) in [("app", ""), ("app user/ü+&=~", ""), ("app", "tok/en+=")] {
+        let (key, secret) = ("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY");
+        let arguments = [host, user, REGION, key, secret, session_token];
+        let python = tools_dir().join("venv/bin/python");
+        let theirs = run(Command::new(python).args(["-c", SCRIPT]).args(arguments));
+        let theirs = theirs.trim();
+        let claims = TokenClaims::read(theirs.as_bytes()).unwrap();
+        assert_eq!(claims.user, user);
+        let keys = SigningKeys {
+            access_key_id: key,
+            secret_access_key: secret,
+            session_token: (!session_token.is_empty()).then_some(session_token),
+        };
+        let request = TokenRequest { host, port: 5432, user, region: REGION };
+        let ours = sign(&request, &keys, claims.signed_at);
+        assert_eq!(parts(&ours), parts(theirs), "{user}");
+    }
+}

@@ -1,0 +1,313 @@
+//! Secrets that are rotated while clients come, stay and work: nobody may notice.
+//!
+//! PostgreSQL is real, and Secrets Manager is moto's. The clients do what Lambdas do: they read the
+//! current version of the secret and log in with it. The rotation does what the functions of AWS do, in
+//! their order: the new password becomes `AWSPENDING`, then the database's, then `AWSCURRENT`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::float_cmp,
+    reason = "helpers of tests"
+)]
+
+#[path = "support/moto.rs"]
+mod moto;
+mod support;
+
+use aws_config::{BehaviorVersion, Region};
+use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::config::Credentials as Keys;
+use aws_sdk_secretsmanager::operation::get_secret_value::builders::GetSecretValueFluentBuilder;
+use moto::Moto;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use support::eventually;
+use support::pgweir::{Pgweir, Setup};
+use support::postgres::{DATABASE, PASSWORD, PgVersion, Postgres, USER};
+use support::raw::RawClient;
+use tokio::runtime::Runtime;
+
+const REGION: &str = "us-east-1";
+const CLONE: &str = "app_clone";
+const ROTATIONS: usize = 4;
+/// Logins that must go well between two steps of a rotation.
+const LOGINS: usize = 6;
+
+/// Moto with one secret, and PostgreSQL with its user.
+struct World {
+    moto: Moto,
+    postgres: Postgres,
+    aws: Client,
+    arn: String,
+    runtime: Runtime,
+}
+
+impl World {
+    fn new() -> Self {
+        let (moto, postgres) = (Moto::start(), Postgres::start(PgVersion::Installed));
+        let runtime = Runtime::new().unwrap();
+        let aws = runtime.block_on(async {
+            let config = aws_config::defaults(BehaviorVersion::latest())
+                .region(Region::new(REGION))
+                .endpoint_url(moto.endpoint())
+                .credentials_provider(Keys::new("AKIDEXAMPLE", "example", None, None, "test"));
+            Client::new(&config.load().await)
+        });
+        let create = aws.create_secret().name("app").secret_string(secret(USER, PASSWORD)).send();
+        let arn = runtime.block_on(create).unwrap().arn.unwrap();
+        Self { moto, postgres, aws, arn, runtime }
+    }
+
+    /// pgweir with a secret that is read again by itself only once in a day.
+    fn pgweir(&self) -> Setup {
+        Setup::before_port(self.postgres.port())
+            .entry(&format!("secret_arn = {:?}", self.arn))
+            .proxy("secret_time_to_live = \"1d\"")
+            .target("max_connections = 4")
+            .environment("AWS_ENDPOINT_URL", &self.moto.endpoint())
+            .environment("AWS_REGION", REGION)
+            .environment("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+            .environment("AWS_SECRET_ACCESS_KEY", "example")
+            .environment("AWS_EC2_METADATA_DISABLED", "true")
+    }
+
+    /// Rotates to this user and password, and calls `between` after each step.
+    fn rotate(&self, user: &str, password: &str, between: impl Fn()) {
+        let current = self.runtime.block_on(current_version(&self.aws, &self.arn).send());
+        let current = current.unwrap().version_id.unwrap();
+        let put = self.aws.put_secret_value().secret_id(&self.arn);
+        let put = put.secret_string(secret(user, password)).version_stages("AWSPENDING").send();
+        let pending = self.runtime.block_on(put).unwrap().version_id.unwrap();
+        between();
+        self.postgres.superuser().execute(&format!("ALTER ROLE {user} PASSWORD '{password}'"));
+        between();
+        let finish = self.aws.update_secret_version_stage().secret_id(&self.arn);
+        let finish = finish.version_stage("AWSCURRENT").move_to_version_id(pending);
+        self.runtime.block_on(finish.remove_from_version_id(current).send()).unwrap();
+        between();
+    }
+}
+
+fn current_version(aws: &Client, arn: &str) -> GetSecretValueFluentBuilder {
+    aws.get_secret_value().secret_id(arn).version_stage("AWSCURRENT")
+}
+
+fn secret(user: &str, password: &str) -> String {
+    serde_json::json!({ "username": user, "password": password, "port": "5432" }).to_string()
+}
+
+/// Clients at work until they are told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    logins: Arc<AtomicUsize>,
+    errors: Arc<Mutex<Vec<String>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(world: &World, pgweir: &Pgweir) -> Self {
+        let mut load = Self {
+            stop: Arc::default(),
+            logins: Arc::default(),
+            errors: Arc::default(),
+            threads: Vec::new(),
+        };
+        for _ in 0..3 {
+            load.come_and_go(world, pgweir.port());
+        }
+        for _ in 0..3 {
+            load.stay(pgweir.port());
+        }
+        load
+    }
+
+    /// Reads the secret, logs in, works, leaves; again and again.
+    fn come_and_go(&mut self, world: &World, port: u16) {
+        let (stop, logins, errors) = (self.stop.clone(), self.logins.clone(), self.errors.clone());
+        let (aws, arn, handle) =
+            (world.aws.clone(), world.arn.clone(), world.runtime.handle().clone());
+        self.threads.push(std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                let read = handle.block_on(current_version(&aws, &arn).send());
+                let text = read.unwrap().secret_string.unwrap();
+                let secret: serde_json::Value = serde_json::from_str(&text).unwrap();
+                let (user, password) =
+                    (secret["username"].as_str().unwrap(), secret["password"].as_str().unwrap());
+                let mut client = RawClient::connect(port);
+                match client.try_log_in(user, password, &[("database", DATABASE)]) {
+                    Ok(()) => work(&mut client, &errors),
+                    Err(refusal) => note(&errors, &format!("{user}: {}", refusal.field('M'))),
+                }
+                logins.fetch_add(1, Ordering::Relaxed);
+            }
+        }));
+    }
+
+    /// Logs in once with what is the secret at the start.
+    fn stay(&mut self, port: u16) {
+        let (stop, errors) = (self.stop.clone(), self.errors.clone());
+        let mut client = RawClient::connect(port);
+        client.log_in(USER, PASSWORD, DATABASE);
+        self.threads.push(std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                work(&mut client, &errors);
+            }
+        }));
+    }
+
+    /// Returns when as many clients as [`LOGINS`] have come and gone.
+    fn pass(&self) {
+        let before = self.logins.load(Ordering::Relaxed);
+        eventually("clients come and go", || {
+            self.logins.load(Ordering::Relaxed) >= before + LOGINS
+        });
+    }
+
+    /// Stops them, and yields what went wrong.
+    fn stop(self) -> Vec<String> {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().unwrap();
+        }
+        Arc::into_inner(self.errors).unwrap().into_inner().unwrap()
+    }
+}
+
+fn work(client: &mut RawClient, errors: &Mutex<Vec<String>>) {
+    for lines in [client.query("BEGIN"), client.query("SELECT 1"), client.query("COMMIT")] {
+        if lines.iter().any(|line| line.contains("Error")) {
+            note(errors, &lines.join(", "));
+        }
+    }
+}
+
+fn note(errors: &Mutex<Vec<String>>, text: &str) {
+    errors.lock().unwrap().push(text.to_owned());
+}
+
+fn no_password_is_in(log: &str) {
+    assert!(!log.contains(PASSWORD) && !log.contains("rotated-"), "a password is in the log");
+}
+
+#[test]
+fn a_single_user_s_password_is_rotated_under_load_and_no_client_notices() {
+    let world = World::new();
+    // Servers are opened all the time, also while database and secret disagree.
+    let pgweir = world.pgweir().target("connection_lifetime = \"200ms\"").start();
+    let load = Load::start(&world, &pgweir);
+    load.pass();
+    for round in 0..ROTATIONS {
+        world.rotate(USER, &format!("rotated-{round}"), || load.pass());
+    }
+    assert_eq!(load.stop(), Vec::<String>::new());
+    no_password_is_in(&pgweir.log());
+}
+
+#[test]
+fn alternating_users_are_rotated_under_load_and_no_client_notices() {
+    let world = World::new();
+    world.postgres.superuser().execute(&format!("CREATE ROLE {CLONE} LOGIN IN ROLE {USER}"));
+    let pgweir = world.pgweir().target("connection_lifetime = \"200ms\"").start();
+    let load = Load::start(&world, &pgweir);
+    load.pass();
+    for round in 0..ROTATIONS {
+        let user = if round % 2 == 0 { CLONE } else { USER };
+        world.rotate(user, &format!("rotated-{round}"), || load.pass());
+    }
+    assert_eq!(load.stop(), Vec::<String>::new());
+    no_password_is_in(&pgweir.log());
+}
+
+#[test]
+fn servers_of_the_old_secret_are_replaced_while_their_clients_stay() {
+    let world = World::new();
+    let pgweir = world.pgweir().proxy("secret_time_to_live = \"1s\"").start();
+    let mut clients: Vec<RawClient> = (0..3)
+        .map(|_| {
+            let mut client = RawClient::connect(pgweir.port());
+            client.log_in(USER, PASSWORD, DATABASE);
+            client
+        })
+        .collect();
+    // Each holds a server, so that there are three.
+    let process_ids = |clients: &mut [RawClient]| -> Vec<String> {
+        for client in &mut *clients {
+            client.execute("BEGIN");
+        }
+        let ids = clients.iter_mut().map(|client| client.value("SELECT pg_backend_pid()"));
+        let ids = ids.collect();
+        for client in &mut *clients {
+            client.execute("COMMIT");
+        }
+        ids
+    };
+    let old = process_ids(&mut clients);
+    world.rotate(USER, "rotated-once", || ());
+    eventually("all servers are others", || {
+        process_ids(&mut clients).iter().all(|id| !old.contains(id))
+    });
+    let closed = pgweir.metric("pgweir_database_connections_closed_total", "secret_changed");
+    assert!(closed >= 3.0, "{closed}");
+}
+
+#[test]
+fn an_outage_of_secrets_manager_is_noticed_by_the_operator_and_by_no_client() {
+    let mut world = World::new();
+    // By name, as a secret made anew has another ARN.
+    world.arn = "app".to_owned();
+    let pgweir = world.pgweir().proxy("secret_time_to_live = \"1s\"").start();
+    let mut stays = RawClient::connect(pgweir.port());
+    stays.log_in(USER, PASSWORD, DATABASE);
+    let World { moto, postgres, aws, runtime, .. } = world;
+    let port = moto.stop();
+
+    let readiness = || pgweir.http_get("/readyz").unwrap();
+    eventually("the outage is seen", || readiness().contains("the last value is in use"));
+    assert!(readiness().starts_with("HTTP/1.1 200"), "{}", readiness());
+    assert_eq!(pgweir.metric("pgweir_secrets", "stale"), 1.0);
+    for _ in 0..20 {
+        let mut comes = RawClient::connect(pgweir.port());
+        comes.log_in(USER, PASSWORD, DATABASE);
+        assert_eq!(comes.value("SELECT 1"), "1");
+        assert_eq!(stays.value("SELECT 1"), "1");
+    }
+
+    postgres.superuser().execute(&format!("ALTER ROLE {USER} PASSWORD 'rotated-meanwhile'"));
+    let _moto = Moto::start_on(port);
+    let secret = secret(USER, "rotated-meanwhile");
+    let create = aws.create_secret().name("app").secret_string(secret).send();
+    runtime.block_on(create).unwrap();
+    eventually("it heals by itself", || readiness().contains("\"1 of 1 secrets usable\""));
+    let mut comes = RawClient::connect(pgweir.port());
+    comes.log_in(USER, "rotated-meanwhile", DATABASE);
+    assert_eq!(comes.value("SELECT 1"), "1");
+    assert_eq!(stays.value("SELECT 1"), "1");
+    no_password_is_in(&pgweir.log());
+}
+
+#[test]
+fn one_usable_secret_is_enough_to_start_and_the_others_are_named() {
+    let world = World::new();
+    let put = world.aws.create_secret().name("bad").secret_string("hunter2").send();
+    world.runtime.block_on(put).unwrap();
+    let pgweir = world
+        .pgweir()
+        .entry("secret_arn = \"bad\"")
+        .entry("secret_arn = \"arn:aws:secretsmanager:eu-west-1:1:secret:elsewhere-AbCdEf\"")
+        .start();
+    let mut client = RawClient::connect(pgweir.port());
+    client.log_in(USER, PASSWORD, DATABASE);
+    let readiness = pgweir.http_get("/readyz").unwrap();
+    for told in [
+        "1 of 3 secrets usable",
+        "bad (user disabled): the secret is not JSON",
+        "secret:elsewhere-AbCdEf (user disabled): Secrets Manager has no such secret",
+    ] {
+        assert!(readiness.contains(told), "{readiness}");
+    }
+    assert_eq!(pgweir.metric("pgweir_secrets", "disabled"), 2.0);
+    assert!(!readiness.contains("hunter2") && !pgweir.log().contains("hunter2"));
+}
