@@ -311,3 +311,24 @@ fn one_usable_secret_is_enough_to_start_and_the_others_are_named() {
     assert_eq!(pgweir.metric("pgweir_secrets", "disabled"), 2.0);
     assert!(!readiness.contains("hunter2") && !pgweir.log().contains("hunter2"));
 }
+
+#[test]
+fn new_and_old_password_are_good_during_the_overlap_by_either_method() {
+    let postgres = Postgres::start(PgVersion::Installed);
+    let parameters = [("database", DATABASE)];
+    for method in ["POSTGRES_SCRAM_SHA_256", "POSTGRES_MD5"] {
+        let setup = Setup::before_port(postgres.port()).user_by(USER, PASSWORD, method);
+        let pgweir = setup.target("max_connections = 2").start();
+        postgres.superuser().execute(&format!("ALTER ROLE {USER} PASSWORD 'rotated-file'"));
+        pgweir.change_secret(USER, "rotated-file");
+        for password in ["rotated-file", PASSWORD] {
+            let mut client = RawClient::connect(pgweir.port());
+            client.log_in(USER, password, DATABASE);
+            assert_eq!(client.value("SELECT 1"), "1", "{method}");
+        }
+        let mut guess = RawClient::connect(pgweir.port());
+        let refusal = guess.try_log_in(USER, "guess", &parameters).unwrap_err();
+        assert_eq!(refusal.field('C'), "28P01");
+        postgres.superuser().execute(&format!("ALTER ROLE {USER} PASSWORD '{PASSWORD}'"));
+    }
+}

@@ -202,7 +202,8 @@ fn a_user_removed_by_a_reload_is_no_longer_let_in() {
 #[test]
 fn a_changed_password_takes_effect_without_dropping_a_client() {
     let postgres = Postgres::start(PgVersion::Installed);
-    let pgweir = Setup::before(&postgres).target("max_connections = 2").start();
+    let setup = Setup::before(&postgres).target("max_connections = 2");
+    let pgweir = setup.proxy("secret_overlap = \"0s\"").start();
     let mut client = pgweir.client();
     let mut inside = pgweir.client();
     inside.execute("BEGIN");
