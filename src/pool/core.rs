@@ -67,6 +67,11 @@ impl<S, W> Pool<S, W> {
         self.waiters.iter().map(VecDeque::len).sum()
     }
 
+    /// Clients in the queue for whom no server is being opened.
+    fn unmet(&self) -> usize {
+        self.waiting().saturating_sub(self.opening as usize)
+    }
+
     fn oldest(&self) -> Option<(usize, Instant)> {
         self.waiters
             .iter()
@@ -133,6 +138,8 @@ pub struct Core<S, W> {
     pools: Vec<Pool<S, W>>,
     open: u32,
     opening: u32,
+    /// Servers being closed to make room, whose slots are on their way to those who wait.
+    making_room: u32,
     waiting: usize,
 }
 
@@ -140,7 +147,15 @@ impl<S, W> Core<S, W> {
     /// No pools yet. `workers` is the number of threads that lend and give back.
     #[must_use]
     pub fn new(limits: Limits, workers: usize) -> Self {
-        Self { limits, workers: workers.max(1), pools: Vec::new(), open: 0, opening: 0, waiting: 0 }
+        Self {
+            limits,
+            workers: workers.max(1),
+            pools: Vec::new(),
+            open: 0,
+            opening: 0,
+            making_room: 0,
+            waiting: 0,
+        }
     }
 
     /// Adds a pool.
@@ -227,6 +242,7 @@ impl<S, W> Core<S, W> {
     /// A server that is clean comes back (or is new): lends it on, keeps it, or gives it up.
     pub fn give_back(&mut self, id: PoolId, idle: Idle<S>) -> Given<S, W> {
         if self.open > self.limits.budget || self.must_yield(id, idle.since) {
+            self.making_room += 1;
             return Given::Close(idle.server);
         }
         let worker = idle.worker;
@@ -253,13 +269,14 @@ impl<S, W> Core<S, W> {
         if own.open <= share {
             return false;
         }
-        self.pools.iter().enumerate().any(|(at, pool)| {
+        let starving = self.pools.iter().enumerate().filter(|&(at, pool)| {
             at != id.0
                 && pool.open < share
                 && pool
                     .oldest()
                     .is_some_and(|(_, since)| now.saturating_duration_since(since) > STARVING_AFTER)
-        })
+        });
+        starving.map(|(_, pool)| pool.unmet()).sum::<usize>() > self.making_room as usize
     }
 
     /// The part of the budget that a pool is sure of while others want theirs.
@@ -274,19 +291,25 @@ impl<S, W> Core<S, W> {
             return Growth::Nothing;
         }
         let share = self.share();
+        let wanting = || {
+            let pools = self.pools.iter().enumerate();
+            pools
+                .filter(|(_, pool)| pool.unmet() > 0)
+                .filter(|(_, pool)| pool.retry_at.is_none_or(|at| at <= now))
+        };
         // Below its share first: the slot that one pool yielded must not go back to it.
-        let wants = self
-            .pools
-            .iter()
-            .enumerate()
-            .filter(|(_, pool)| pool.waiting() > pool.opening as usize)
-            .filter(|(_, pool)| pool.retry_at.is_none_or(|at| at <= now))
+        let wants = wanting()
             .filter_map(|(at, pool)| Some((pool.open >= share, pool.oldest()?.1, at)))
             .min();
         let Some((_, _, at)) = wants else { return Growth::Nothing };
+        let unmet: usize = wanting().map(|(_, pool)| pool.unmet()).sum();
         if self.open < self.limits.budget {
             self.reserve(PoolId(at));
             return Growth::Open(PoolId(at));
+        }
+        if self.making_room as usize >= unmet {
+            // Room for all of them is on its way.
+            return Growth::Nothing;
         }
         // Nobody waits in a pool that has an idle server, so this takes from nobody.
         let longest_idle = self
@@ -299,6 +322,7 @@ impl<S, W> Core<S, W> {
         match longest_idle {
             Some((_, from)) => match self.pools.get_mut(from) {
                 Some(pool) if !pool.idle.is_empty() => {
+                    self.making_room += 1;
                     Growth::Evict { from: PoolId(from), server: pool.idle.remove(0).server }
                 }
                 _ => Growth::Nothing,
@@ -344,6 +368,12 @@ impl<S, W> Core<S, W> {
         if let Some(pool) = self.pools.get_mut(id.0) {
             pool.retry_at = Some(retry_at);
         }
+        self.vacate(id);
+    }
+
+    /// A server of [`Given::Close`] or [`Growth::Evict`] is closed for good.
+    pub fn vacate_for_others(&mut self, id: PoolId) {
+        self.making_room = self.making_room.saturating_sub(1);
         self.vacate(id);
     }
 

@@ -90,8 +90,30 @@ fn an_idle_server_of_another_pool_makes_room() {
     let Growth::Evict { from, server: 1 } = core.grow(now) else { panic!("no eviction") };
     assert_eq!(from, rich);
     assert!(matches!(core.grow(now), Growth::Nothing), "the slot is not free before it is closed");
-    core.vacate(rich);
+    core.vacate_for_others(rich);
     assert!(matches!(core.grow(now), Growth::Open(id) if id == poor));
+}
+
+#[test]
+fn no_more_is_evicted_than_wait_while_room_is_on_its_way() {
+    let now = Instant::now();
+    let mut core = core(4);
+    let (rich, poor) = (core.add_pool(), core.add_pool());
+    for server in 1..=4 {
+        open(&mut core, rich, server, now);
+    }
+    core.enqueue(poor, 0, 7, now);
+    assert!(matches!(core.grow(now), Growth::Evict { .. }));
+    assert!(matches!(core.grow(now), Growth::Nothing));
+    core.enqueue(poor, 0, 8, now);
+    assert!(matches!(core.grow(now), Growth::Evict { .. }));
+    assert!(matches!(core.grow(now), Growth::Nothing));
+    core.vacate_for_others(rich);
+    assert!(matches!(core.grow(now), Growth::Open(id) if id == poor));
+    assert!(matches!(core.grow(now), Growth::Nothing));
+    core.vacate_for_others(rich);
+    assert!(matches!(core.grow(now), Growth::Open(id) if id == poor));
+    assert_eq!((core.counts(rich).open, core.counts(poor).open), (2, 2));
 }
 
 #[test]
@@ -110,7 +132,7 @@ fn a_busy_pool_yields_to_one_that_starves() {
     core.enqueue(busy, 0, 3, soon);
     let late = now + STARVING_AFTER * 2;
     assert!(matches!(core.give_back(busy, idle(1, 0, late)), Given::Close(1)));
-    core.vacate(busy);
+    core.vacate_for_others(busy);
     assert!(matches!(core.grow(late), Growth::Open(id) if id == poor));
 }
 
@@ -183,7 +205,7 @@ impl World {
                 self.lent.push((pool, server));
             }
             Given::Parked => {}
-            Given::Close(_) => self.core.vacate(pool),
+            Given::Close(_) => self.core.vacate_for_others(pool),
         }
     }
 
@@ -191,7 +213,7 @@ impl World {
         loop {
             match self.core.grow(self.now) {
                 Growth::Open(pool) => self.opening.push(pool),
-                Growth::Evict { from, .. } => self.core.vacate(from),
+                Growth::Evict { from, .. } => self.core.vacate_for_others(from),
                 Growth::Nothing => return,
             }
         }

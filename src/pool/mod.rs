@@ -446,16 +446,22 @@ impl Pool {
                 }
                 None => farewell.await,
             }
-            pool.vacate(worker);
+            pool.vacate(worker, reason);
         };
         match self.pools.runtime(worker) {
             Some(runtime) => drop(runtime.spawn(task)),
-            None => self.vacate(worker),
+            None => self.vacate(worker, reason),
         }
     }
 
-    fn vacate(self: &Arc<Self>, worker: usize) {
-        self.pools.core.lock().vacate(self.id);
+    fn vacate(self: &Arc<Self>, worker: usize, reason: CloseReason) {
+        {
+            let mut core = self.pools.core.lock();
+            match reason {
+                CloseReason::MakeRoom => core.vacate_for_others(self.id),
+                _ => core.vacate(self.id),
+            }
+        }
         self.pools.grow(worker);
     }
 
@@ -465,7 +471,7 @@ impl Pool {
         if let Some(runtime) = self.pools.runtimes.first() {
             runtime.spawn(async move {
                 tokio::time::sleep(ABANDON_PATIENCE).await;
-                pool.vacate(0);
+                pool.vacate(0, CloseReason::ClosedByServer);
             });
         }
     }
