@@ -405,6 +405,8 @@ impl Client {
         self.session.released();
         self.mark(Activity::Idle, now);
         if tainted || !clean {
+            // What is left of a copy that failed is for nobody, least of all for the next server.
+            self.to_server = Backlog::Empty;
             lease.close(CloseReason::NotClean);
         } else {
             lease.give_back(now);

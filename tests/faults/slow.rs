@@ -1,9 +1,13 @@
 //! Clients that do not read, or read slowly, or leave transactions open.
 
 use crate::support::eventually;
-use crate::support::messages::frontend;
+use crate::support::messages::{backend, frame, frontend};
 use crate::support::pgweir::Setup;
-use crate::support::postgres::shared;
+use crate::support::postgres::{PASSWORD, USER, shared};
+use crate::support::scripted::{ScriptedServer, mentions};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 const LARGE: &str = "SELECT repeat('x', 1000) FROM generate_series(1, 100000) /* slow */";
 
@@ -109,4 +113,63 @@ fn a_pinned_client_that_is_idle_for_too_long_is_sent_away() {
     client.execute("CREATE TEMP TABLE mine (id int)");
     assert_eq!(pgweir.client().value("SELECT 'free'"), "free");
     assert_eq!(client.until_closed(), ["ErrorResponse FATAL 57P05"]);
+}
+
+/// What is left of a copy, when the server that read it too slowly has given it up, is not the
+/// beginning of what the next server gets.
+#[test]
+fn the_rest_of_a_copy_that_failed_goes_to_no_other_server() {
+    let (full, told) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let server = ScriptedServer::start({
+        let (full, told) = (full.clone(), told.clone());
+        move |connection| {
+            connection.accept_login()?;
+            // There is no code that could make anybody keep this server.
+            connection.behave_until(|message| mentions(message, "pg_proc"))?;
+            connection.send(&backend::row_description(&["exists"]))?;
+            connection.send(&backend::data_row(&["f"]))?;
+            connection.send(&backend::command_complete("SELECT 1"))?;
+            connection.send(&backend::ready_for_query(b'I'))?;
+            connection.behave_until(|message| mentions(message, "COPY"))?;
+            connection.send(&frame(b'G', &[&[0], &0_u16.to_be_bytes()]))?;
+            eventually("nothing more can be sent", || full.load(Ordering::Acquire));
+            connection.send(&backend::error("ERROR", "P0001", "no"))?;
+            connection.send(&backend::ready_for_query(b'I'))?;
+            // Reads nothing meanwhile: what waits for it goes on waiting.
+            eventually("the client was told", || told.load(Ordering::Acquire));
+            Ok(())
+        }
+    });
+    let pgweir = Setup::before_port(server.port())
+        .user(USER, PASSWORD)
+        .target("tls = \"disable\"")
+        .target("max_connections = 2")
+        .start();
+    let mut client = pgweir.client();
+    client.send(&frontend::query("COPY t FROM STDIN"));
+    assert_eq!(client.read_message().tag, b'G');
+    let sent = Arc::new(AtomicUsize::new(0));
+    let writer = thread::spawn({
+        let (mut client, sent) = (client.try_clone(), sent.clone());
+        move || {
+            let data = frontend::copy_data(&[b'z'; 10_000]);
+            for _ in 0..6_000 {
+                client.send(&data);
+                sent.fetch_add(data.len(), Ordering::AcqRel);
+            }
+            client.send(&frontend::copy_done());
+        }
+    });
+    let (mut before, mut same) = (0, 0);
+    eventually("nothing more can be sent", || {
+        let now = sent.load(Ordering::Acquire);
+        same = if now > 0 && now == before { same + 1 } else { 0 };
+        before = now;
+        same > 20
+    });
+    full.store(true, Ordering::Release);
+    assert_eq!(client.until_ready(), ["ErrorResponse ERROR P0001", "ReadyForQuery I"]);
+    writer.join().unwrap();
+    assert_eq!(client.query("SELECT 1"), ["CommandComplete SELECT 0", "ReadyForQuery I"]);
+    told.store(true, Ordering::Release);
 }
