@@ -19,6 +19,7 @@ use crate::state::statement::Effects;
 use crate::state::{PinReason, TransactionStatus};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::{GaugeGuard, GaugeKind, Label, QueryProtocol};
+use crate::wire::encode;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -144,7 +145,7 @@ impl Client {
             Activity::Busy
         } else if !self.inbound.is_empty() {
             Activity::Unfinished
-        } else if pipeline.is_settled() && self.session.pin.is_some() {
+        } else if pipeline.is_settled() && self.session.keeps_server() {
             Activity::Idle
         } else {
             Activity::HoldsServer
@@ -176,11 +177,12 @@ impl Client {
 
     /// Translates the front of `bytes` for the server. Yields how much of it is done with.
     pub(super) fn send_to_server(&mut self, bytes: &[u8]) -> Result<usize, End> {
-        if !self.to_server.is_empty() {
+        if !self.to_server.is_empty() || self.session.is_examined() {
             return Ok(0);
         }
         let limits = Limits {
             hidden_code: self.pool.has_hidden_code(),
+            opaque_code: self.pool.has_opaque_code(),
             ddl_seen: self.pool.ddl_seen(),
             discard_sequences: self.pool.reads_sequences(),
             ..self.limits()
@@ -214,6 +216,9 @@ impl Client {
         let seen = self.session.take_seen();
         if seen.intersects(Effects::DDL | Effects::DO) {
             self.pool.note_ddl();
+        }
+        if self.session.take_changes_code() {
+            self.pool.note_code();
         }
         if seen.intersects(Effects::SEQUENCE_READ) {
             self.pool.note_sequence_read();
@@ -343,7 +348,8 @@ impl Client {
             return Poll::Ready(Err(End::ServerFatal));
         }
         if let Some(Discarded::All) = news.discarded {
-            self.discarded_all();
+            self.unpin_if_free();
+            self.retell();
         }
         if news.ready > 0 {
             let now = clock::now();
@@ -355,6 +361,9 @@ impl Client {
                 time.query_database_response.observe(took.saturating_sub(waited));
             }
             self.settle(now);
+        }
+        if news.examined {
+            self.conclude();
         }
         if let Attachment::Attached(lease) = &self.attachment
             && lease.server.side.pipeline.waits_for_client()
@@ -368,32 +377,78 @@ impl Client {
         Poll::Ready(Ok(()))
     }
 
-    /// The client's `DISCARD ALL` succeeded: what it was pinned for is gone.
-    fn discarded_all(&mut self) {
-        if let Attachment::Attached(lease) = &mut self.attachment {
-            lease.server.side.applied = std::sync::Arc::default();
-        }
-        if self.session.pin.is_some_and(|reason| !reason.survives_discard_all()) {
-            self.session.pin = None;
+    fn unpin_if_free(&mut self) {
+        if self.session.pin.is_none() {
             self.unpin();
         }
     }
 
-    /// Gives the server back, if the transaction is over and nothing keeps it.
+    /// Tells the client what its settings are, where a reset has told it of other defaults.
+    fn retell(&mut self) {
+        if !self.session.take_retell() {
+            return;
+        }
+        let startup = &self.session.startup;
+        let reported = super::welcome::reported_at_login(&self.pool, startup);
+        let mut out = take_buffer();
+        for (name, value) in reported.iter().flatten() {
+            if startup.get(&name.to_ascii_lowercase()).is_some() {
+                encode::parameter_status(&mut out, name, value);
+            }
+        }
+        if out.is_empty() {
+            give_buffer(out);
+        } else {
+            self.to_client.push(out);
+        }
+    }
+
+    /// The server has said what the client left there.
+    fn conclude(&mut self) {
+        let Attachment::Attached(lease) = &mut self.attachment else { return };
+        self.session.conclude(&mut lease.server.side, self.pool.has_opaque_code());
+        if self.session.pin.is_some() {
+            self.entered.seat.begin(&lease.server.cancel);
+        }
+        self.unpin_if_free();
+        self.pin_if_due();
+        self.retell();
+        self.let_go(clock::now());
+    }
+
+    /// Asks what the client has left, or gives the server back, if the transaction is over.
     fn settle(&mut self, now: Instant) {
-        let Attachment::Attached(lease) = &self.attachment else { return };
-        let side = &lease.server.side;
-        if side.pipeline.is_settled() {
+        let Attachment::Attached(lease) = &mut self.attachment else { return };
+        let settled = lease.server.side.pipeline.is_settled();
+        if settled {
             self.worker.shard.count.transactions.one();
         }
-        if side.pipeline.status() == TransactionStatus::Idle {
+        if lease.server.side.pipeline.status() == TransactionStatus::Idle {
             self.in_transaction = None;
         } else if self.in_transaction.is_none() {
             let kind = GaugeKind::DatabaseConnectionsInTransaction;
             self.in_transaction = Some(self.worker.shard.enter(kind));
         }
+        let quiet = settled && self.to_server.is_empty() && !self.session.is_streaming();
+        if quiet && self.session.is_examination_due() {
+            // A cancel that comes late is not for the question.
+            self.entered.seat.end();
+            let mut out = take_buffer();
+            let names = self.pool.settings_in_code();
+            let names = names.iter().map(|name| &**name);
+            self.session.examine(&mut lease.server.side, &self.pool.user, names, &mut out);
+            self.to_server = Backlog::Bytes(out, 0);
+            return;
+        }
+        self.let_go(now);
+    }
+
+    /// Gives the server back, if the transaction is over and nothing keeps it.
+    fn let_go(&mut self, now: Instant) {
+        let Attachment::Attached(lease) = &self.attachment else { return };
+        let side = &lease.server.side;
         let tainted = side.pipeline.is_tainted();
-        if !tainted && (!side.pipeline.is_settled() || self.session.pin.is_some()) {
+        if !tainted && (!side.pipeline.is_settled() || self.session.keeps_server()) {
             return;
         }
         let clean = lease.server.passing == Passing::Nothing
@@ -441,6 +496,7 @@ fn poll_read_behind(
 #[derive(Default)]
 struct News {
     ready: u32,
+    examined: bool,
     fatal: bool,
     /// The first few are counted; nobody needs the thousandth error of one read.
     errors: [Option<[u8; 5]>; 8],
@@ -451,6 +507,7 @@ impl News {
     fn take(&mut self, event: &Event<'_>) {
         match event {
             Event::Ready => self.ready += 1,
+            Event::Examined => self.examined = true,
             Event::Error { sqlstate, fatal } => {
                 self.fatal |= fatal;
                 if let Some(free) = self.errors.iter_mut().find(|slot| slot.is_none()) {

@@ -257,6 +257,11 @@ impl Client {
     pub(super) fn poll_from_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         let mut chunk = Chunk::take();
         let read = match ready!(self.stream.poll_read(cx, &mut chunk)) {
+            // Its server is of use again when it has answered.
+            Ok(0) | Err(_) if self.session.is_examined() => {
+                self.leaving = true;
+                return Poll::Ready(Ok(()));
+            }
             Ok(0) | Err(_) => return Poll::Ready(Err(End::Gone)),
             Ok(read) => read,
         };
@@ -437,6 +442,7 @@ impl Client {
             Some(reason) if reason.survives_discard_all() => lease.close(CloseReason::NotClean),
             _ if !answered => lease.close(CloseReason::ClientGone),
             Some(_) => lease.clean(Cleaning::DiscardAll),
+            None if self.session.keeps_server() => lease.clean(Cleaning::DiscardAll),
             None => lease.clean(Cleaning::Rollback),
         }
     }

@@ -84,14 +84,17 @@ async fn prepare(
             pool.baseline().ok_or(BorrowError::Shutdown)?
         }
     };
-    if let Some(reported) = foreseen(&baseline, &greeted.settings) {
+    if let Some(reported) = reported_at_login(&pool, &greeted.settings) {
         return Ok((pool, reported));
-    }
-    if let Some(learned) = pool.learned(&greeted.settings) {
-        return Ok((pool, (*learned).clone()));
     }
     let reported = learn(&pool, worker, &baseline, &greeted.settings).await?;
     Ok((pool, reported))
+}
+
+/// What a client with these startup settings is told of them, as far as that is known.
+pub(super) fn reported_at_login(pool: &Pool, settings: &Settings) -> Option<Reported> {
+    let baseline = pool.baseline()?;
+    foreseen(&baseline, settings).or_else(|| Some((*pool.learned(settings)?).clone()))
 }
 
 /// What a server would report with `settings`, where that is plain without asking one.

@@ -2,14 +2,15 @@
 //!
 //! What a function, a trigger or a rule does cannot be read from the statement that runs it. It can
 //! be read from the catalogue: where no source in the database speaks of session state, there is
-//! nothing to look out for, and statements cost nothing extra. Where one does, whoever may run it
-//! is pinned. The catalogue is asked when a pool opens its first server, again now and then, and
+//! nothing to look out for, and statements cost nothing extra. Where one does, the server is asked
+//! after whoever may have run it; where it may do what no server can be asked for, they are pinned.
+//! The catalogue is asked when a pool opens its first server, again now and then, and
 //! after each DDL that passed through this pool.
 //!
 //! Source: <https://www.postgresql.org/docs/current/catalog-pg-proc.html>
 
 use super::{Pool, Pools};
-use crate::server::query::QueryError;
+use crate::server::query::{QueryError, Rows};
 use crate::server::{CloseReason, Server};
 use crate::telemetry::clock;
 use std::sync::Arc;
@@ -22,9 +23,12 @@ const BELIEVED: Duration = Duration::from_secs(60);
 /// Longest that the question may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// True if some routine outside of PostgreSQL's own is written in a language that can do anything
+/// First, true if some routine outside of PostgreSQL's own is written in a language that can do anything
 /// unseen, or its source has a word that session state is made of. Routines in C that belong to an
 /// extension are trusted, but for those known to keep state.
+///
+/// Second, true if one of them may leave what cannot be asked for: a seed, a library, a connection, or a
+/// custom setting with a name that it makes up. Third, the custom settings whose names it spells out.
 const HIDDEN_CODE_QUERY: &str = r"SELECT EXISTS (
   SELECT FROM pg_catalog.pg_proc p
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang
@@ -50,13 +54,55 @@ OR EXISTS (SELECT FROM pg_catalog.pg_policy WHERE coalesce(pg_catalog.pg_get_exp
 OR EXISTS (SELECT FROM pg_catalog.pg_attrdef WHERE pg_catalog.pg_get_expr(adbin, adrelid)
   ~* '\m(set_config|setseed|pg_(try_)?advisory_lock\w*|dblink\w*|query_to_xml\w*)\M')
 OR EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'c' AND pg_catalog.pg_get_constraintdef(oid)
-  ~* '\m(set_config|setseed|pg_(try_)?advisory_lock\w*|dblink\w*|query_to_xml\w*)\M')";
+  ~* '\m(set_config|setseed|pg_(try_)?advisory_lock\w*|dblink\w*|query_to_xml\w*)\M'),
+EXISTS (
+  SELECT FROM pg_catalog.pg_proc p
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+  CROSS JOIN LATERAL (SELECT coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc, '') AS source) s
+  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+  AND CASE
+    WHEN l.lanname IN ('sql', 'plpgsql') THEN
+      s.source ~* '\m(setseed|dblink\w*|set_limit|deallocate)\M'
+      OR s.source ~* '\mload\s+''|''\s*load\s'
+      OR s.source ~* 'set_config\s*\(\s*[^\s'']'
+      OR s.source ~* 'set_config\s*\(\s*''[^'']*''\s*[^,:[:space:]]'
+      OR (s.source ~* '\mexecute\M' AND s.source ~* '''\s*(re)?set\s')
+    WHEN l.lanname IN ('c', 'internal') THEN
+      p.proname ~* '^(dblink|set_limit)'
+      OR NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+        AND d.objid = p.oid AND d.deptype = 'e')
+    ELSE true
+  END
+) OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+  AND pg_catalog.pg_get_ruledef(r.oid) ~* '\m(set_config|setseed|dblink\w*|query_to_xml\w*)\M')
+OR EXISTS (SELECT FROM pg_catalog.pg_policy WHERE coalesce(pg_catalog.pg_get_expr(polqual, polrelid), '')
+  || coalesce(pg_catalog.pg_get_expr(polwithcheck, polrelid), '')
+  ~* '\m(set_config|setseed|dblink\w*|query_to_xml\w*)\M')
+OR EXISTS (SELECT FROM pg_catalog.pg_attrdef WHERE pg_catalog.pg_get_expr(adbin, adrelid)
+  ~* '\m(set_config|setseed|dblink\w*|query_to_xml\w*)\M')
+OR EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'c' AND pg_catalog.pg_get_constraintdef(oid)
+  ~* '\m(set_config|setseed|dblink\w*|query_to_xml\w*)\M'),
+(SELECT coalesce(pg_catalog.string_agg(DISTINCT pg_catalog.lower(m[1]), ','), '')
+  FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+  CROSS JOIN LATERAL pg_catalog.regexp_matches(coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc, ''),
+    '(?:set_config\s*\(\s*''|\mset\s+(?:session\s+)?)([a-z_][a-z0-9_$]*(?:\.[a-z_][a-z0-9_$]*)+)', 'gi') AS m
+  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema'))";
+
+/// Most names of custom settings taken from code; a database whose code has more counts as opaque.
+const NAMES_MAX: usize = 100;
 
 /// What is known of a database's code.
 #[derive(Default)]
 pub(super) struct Profile {
     /// Nobody has said that there is none.
     clear: AtomicBool,
+    /// None of it does what cannot be asked for.
+    transparent: AtomicBool,
+    /// Custom settings that it may set.
+    names: parking_lot::RwLock<Arc<[Box<str>]>>,
     reads_sequences: AtomicBool,
     ddl_seen: AtomicU64,
     asked: parking_lot::Mutex<Option<Instant>>,
@@ -67,13 +113,52 @@ impl Profile {
         self.asked.lock().is_none_or(|at| now.saturating_duration_since(at) >= BELIEVED)
     }
 
-    fn note(&self, hidden: bool, now: Instant) {
-        self.clear.store(!hidden, Ordering::Relaxed);
+    fn note(&self, found: Found, now: Instant) {
+        self.clear.store(!found.hidden, Ordering::Relaxed);
+        self.transparent.store(!found.opaque, Ordering::Relaxed);
+        *self.names.write() = found.names.into();
         *self.asked.lock() = Some(now);
     }
 }
 
+/// What the catalogue said.
+struct Found {
+    hidden: bool,
+    opaque: bool,
+    names: Vec<Box<str>>,
+}
+
+impl Found {
+    /// What must be feared where nobody can tell.
+    const ANYTHING: Self = Self { hidden: true, opaque: true, names: Vec::new() };
+
+    fn of(rows: &Rows) -> Self {
+        let Some([hidden, opaque, Some(names)]) = rows.first().map(Vec::as_slice) else {
+            return Self::ANYTHING;
+        };
+        let names: Vec<Box<str>> =
+            names.split(',').filter(|name| !name.is_empty()).map(Into::into).collect();
+        if names.len() > NAMES_MAX {
+            return Self::ANYTHING;
+        }
+        let says_no = |answer: &Option<String>| answer.as_deref() == Some("f");
+        Self { hidden: !says_no(hidden), opaque: !says_no(opaque), names }
+    }
+}
+
 impl Pool {
+    /// True unless it is known that no code of users leaves what a server cannot be asked for.
+    #[must_use]
+    pub fn has_opaque_code(&self) -> bool {
+        !self.profile.transparent.load(Ordering::Relaxed)
+    }
+
+    /// Custom settings that code of users may set, in lower case.
+    #[must_use]
+    pub fn settings_in_code(&self) -> Arc<[Box<str>]> {
+        Arc::clone(&self.profile.names.read())
+    }
+
     /// True unless it is known that no code of users can leave anything behind.
     #[must_use]
     pub fn has_hidden_code(&self) -> bool {
@@ -97,10 +182,15 @@ impl Pool {
         self.profile.reads_sequences.store(true, Ordering::Relaxed);
     }
 
-    /// A client ran DDL: what is known of the database's code is void.
+    /// A client ran DDL.
     pub fn note_ddl(&self) {
-        self.profile.clear.store(false, Ordering::Relaxed);
         self.profile.ddl_seen.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client's DDL may have changed code: what is known of the database's code is void.
+    pub fn note_code(&self) {
+        self.profile.clear.store(false, Ordering::Relaxed);
+        self.profile.transparent.store(false, Ordering::Relaxed);
         *self.profile.asked.lock() = None;
     }
 
@@ -114,19 +204,19 @@ impl Pool {
             return Ok(());
         }
         let asked = tokio::time::timeout(ASK_TIMEOUT, server.query(HIDDEN_CODE_QUERY)).await;
-        let hidden = match asked {
-            Ok(Ok(rows)) => rows.first().and_then(|row| row.first()?.as_deref()) != Some("f"),
-            Ok(Err(QueryError::Refused { .. })) => true,
+        let found = match asked {
+            Ok(Ok(rows)) => Found::of(&rows),
+            Ok(Err(QueryError::Refused { .. })) => Found::ANYTHING,
             Ok(Err(QueryError::Io(_))) => return Err(CloseReason::ClosedByServer),
             Err(_) => return Err(CloseReason::NotClean),
         };
-        if hidden {
+        if found.opaque {
             tracing::info!(
                 database = %self.database,
-                "the database has functions that may keep session state: statements that may run them pin"
+                "the database has functions that may keep session state unseen: statements that may run them pin"
             );
         }
-        self.profile.note(hidden, now);
+        self.profile.note(found, now);
         Ok(())
     }
 }

@@ -58,6 +58,7 @@ impl Server {
             Cleaning::DiscardAll => {
                 self.ask("DISCARD ALL").await?;
                 self.side.applied = Arc::default();
+                self.side.wipe = false;
                 self.side.statements.clear();
                 self.side.sequences = Sequences::default();
             }

@@ -40,6 +40,8 @@ pub enum Fate {
     Swallow,
     /// It answers what pgweir sent ahead; an error in it means the server is not as wanted.
     Prelude,
+    /// It answers pgweir's question what a client left; an error in it is pgweir's.
+    Examination,
 }
 
 /// How to take back what was assumed when a message was sent, should it fail or be skipped.

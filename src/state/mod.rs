@@ -1,8 +1,11 @@
 //! Layer 2, pure. What a stream of messages means: the ledger of replies, a client's virtual
 //! session, prepared statements, settings, and the reasons for which a client keeps its server.
 
+mod audit;
 mod batch;
 pub mod due;
+pub mod examination;
+mod mentioned;
 #[cfg(test)]
 mod model_tests;
 mod naming;

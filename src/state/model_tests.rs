@@ -355,7 +355,8 @@ impl Proxy {
         client.received.extend_from_slice(out.bytes(&server.held));
         server.held.drain(..used);
         let tainted = server.side.pipeline.is_tainted();
-        if ready && (tainted || server.side.pipeline.is_settled() && client.session.pin.is_none()) {
+        if ready && (tainted || server.side.pipeline.is_settled() && !client.session.keeps_server())
+        {
             let clean = server.passing == Passing::Nothing && !client.session.is_streaming();
             client.server = None;
             server.client = None;

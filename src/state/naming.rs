@@ -3,9 +3,7 @@
 
 use super::pipeline::{Expected, Fate, Pipeline, Undo};
 use super::prepared::{Prepared, SERVER_NAME_PREFIX, ServerName, Token, Unnamed};
-use super::session::{
-    ClientFault, Discarding, Intern, Limits, Moment, ServerSide, ServerUnnamed, Session,
-};
+use super::session::{ClientFault, Discarding, Intern, Limits, ServerSide, ServerUnnamed, Session};
 use super::statement::{self, Effects};
 use crate::wire::frame::Frame;
 use crate::wire::frontend::{Bind, Object, Parse};
@@ -130,8 +128,7 @@ impl Session {
         to: &mut Destination<'_>,
     ) -> Result<(), ClientFault> {
         self.discarding = Discarding::No;
-        let effects = self.effects_of(bind.statement);
-        self.observe(effects, to.server, to.limits, Moment::InBatch, to.out)?;
+        self.observe_bind(bind, to.server, to.limits, to.out)?;
         let name = self.resolve(to.server, bind.statement, to.out);
         if let Name::Verbatim(_) = name {
             to.forward(frame, Expected::BindComplete, Undo::Nothing);
@@ -305,6 +302,23 @@ pub(super) fn ensure(server: &mut ServerSide, statement: &Prepared, out: &mut Ve
             out,
         );
     }
+}
+
+/// Prepares a statement of pgweir's own, if the server lacks it. Yields its name there.
+pub(super) fn ensure_with(
+    server: &mut ServerSide,
+    id: u64,
+    tail: &[u8],
+    fate: Fate,
+    out: &mut Vec<u8>,
+) -> ServerName {
+    let name = ServerName::new(id);
+    if !server.statements.touch(id) {
+        server.statements.insert(id);
+        encode::parse(out, name.as_bytes(), tail);
+        server.pipeline.push(Expected::ParseComplete, fate, Undo::Injected(id));
+    }
+    name
 }
 
 pub(super) fn parse_as(

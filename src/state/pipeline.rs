@@ -363,14 +363,16 @@ impl Pipeline {
             // Nobody asked: the server is going away, and its last word is the client's.
             return Ok(Fate::Forward);
         };
-        if *fate == Fate::Prelude {
-            return Err(Surprise::Prelude);
-        }
+        let fate = match *fate {
+            Fate::Prelude => return Err(Surprise::Prelude),
+            Fate::Examination => Fate::Examination,
+            Fate::Forward | Fate::Swallow => Fate::Forward,
+        };
         // A Query, a FunctionCall and a Sync are still followed by their ReadyForQuery.
         if !expected.ends_batch() {
             self.skip_to_sync(&mut undo);
         }
-        Ok(Fate::Forward)
+        Ok(fate)
     }
 
     fn skip_to_sync(&mut self, undo: &mut impl FnMut(Undo, Miscarriage)) {
@@ -426,7 +428,7 @@ impl Pipeline {
     #[must_use]
     pub fn on_asynchronous(&self) -> Fate {
         match self.due.front() {
-            Some(Due::Reply { fate: Fate::Prelude, .. }) => Fate::Prelude,
+            Some(Due::Reply { fate: fate @ (Fate::Prelude | Fate::Examination), .. }) => *fate,
             _ => Fate::Forward,
         }
     }

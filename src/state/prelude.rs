@@ -23,11 +23,20 @@ pub fn write(server: &mut ServerSide, wanted: &Arc<Settings>, limits: &Limits, o
     if limits.discard_sequences && server.sequences.foreign {
         discard_sequences(server, true, out);
     }
+    let wipes = std::mem::take(&mut server.wipe);
+    if wipes {
+        if server.applied.after_reset_all() != Settings::default() {
+            // The role first: it may not be allowed to change the others.
+            statement(server, "RESET ROLE", &[], out);
+        }
+        statement(server, "RESET ALL", &[], out);
+        server.applied = Arc::default();
+    }
     let same = Arc::ptr_eq(&server.applied, wanted) || server.applied == *wanted;
     let stale = server.ddl_seen != limits.ddl_seen;
     let statements_max = if stale { 0 } else { statements_max };
     server.ddl_seen = limits.ddl_seen;
-    if same && server.statements.len() <= statements_max {
+    if same && !wipes && server.statements.len() <= statements_max {
         return;
     }
     if !same {
@@ -41,6 +50,8 @@ pub fn write(server: &mut ServerSide, wanted: &Arc<Settings>, limits: &Limits, o
             statement(server, &text, &values, out);
         }
         server.applied = Arc::clone(wanted);
+    }
+    if wipes || !same {
         server.unnamed = ServerUnnamed::Unknown;
     }
     evict(server, statements_max, Fate::Prelude, out);
@@ -117,6 +128,7 @@ mod tests {
         statements_max: 10,
         server_statements_max: 10,
         hidden_code: false,
+        opaque_code: false,
         ddl_seen: 0,
         discard_sequences: false,
     };

@@ -33,6 +33,8 @@ pub enum Passing {
 pub enum Event<'a> {
     /// The client was told that it may go on.
     Ready,
+    /// The question what the client left is answered, or refused.
+    Examined,
     /// The client was told of an error.
     Error {
         /// Its code, if it had one.
@@ -162,7 +164,8 @@ pub fn sort(
             return Ok(at);
         };
         let tag = BackendTag(header.tag);
-        let fate = if needs_content(tag) {
+        let examines = tag == BackendTag::DATA_ROW && client.is_examined();
+        let fate = if examines || needs_content(tag) {
             let body = match rest.get(HEADER_LEN..header.frame_len) {
                 Some(body) => body,
                 None if header.frame_len <= WHOLE_MAX => return Ok(at),
@@ -170,8 +173,14 @@ pub fn sort(
                 None => rest.get(HEADER_LEN..).unwrap_or_default(),
             };
             look_at(tag, body, client, server, &mut seen)?
-        } else if tag == BackendTag::NOTICE_RESPONSE || tag == BackendTag::NOTIFICATION_RESPONSE {
+        } else if tag == BackendTag::NOTICE_RESPONSE {
             server.pipeline.on_asynchronous()
+        } else if tag == BackendTag::NOTIFICATION_RESPONSE {
+            match server.pipeline.on_asynchronous() {
+                // The client listens, and does not know that its server is asked.
+                Fate::Examination => Fate::Forward,
+                fate => fate,
+            }
         } else {
             server.pipeline.on_reply(tag)?
         };
@@ -211,9 +220,16 @@ fn look_at(
             let &[status] = body else { return Err(malformed) };
             let status = TransactionStatus::from_byte(status).ok_or(malformed)?;
             let fate = server.pipeline.on_ready(status)?;
-            if fate == Fate::Forward {
-                seen(Event::Ready);
+            match fate {
+                Fate::Forward => seen(Event::Ready),
+                Fate::Examination => seen(Event::Examined),
+                Fate::Prelude | Fate::Swallow => {}
             }
+            Ok(fate)
+        }
+        BackendTag::DATA_ROW => {
+            let fate = server.pipeline.on_reply(tag)?;
+            client.examination_row(body);
             Ok(fate)
         }
         BackendTag::ERROR_RESPONSE => {
@@ -223,13 +239,20 @@ fn look_at(
                 client.undo(server, undo, how);
             }
             let fields = ErrorFields::read(body);
+            if fate == Fate::Examination && !fields.fatal {
+                client.examination_failed();
+                return Ok(fate);
+            }
             seen(Event::Error { sqlstate: fields.sqlstate, fatal: fields.fatal });
-            Ok(fate)
+            Ok(Fate::Forward)
         }
         BackendTag::PARAMETER_STATUS => {
             let (name, value) = backend::parameter_status(body).ok_or(malformed)?;
             let fate = server.pipeline.on_asynchronous();
-            seen(Event::ParameterStatus { name, value, ahead: fate == Fate::Prelude });
+            seen(Event::ParameterStatus { name, value, ahead: fate != Fate::Forward });
+            if fate == Fate::Forward {
+                client.reread(name, value);
+            }
             Ok(fate)
         }
         _ => {
@@ -242,6 +265,9 @@ fn look_at(
             if let Some(discarded) = discarded {
                 server.statements.clear();
                 server.unnamed = super::session::ServerUnnamed::Unknown;
+                if discarded == Discarded::All {
+                    server.applied = std::sync::Arc::default();
+                }
                 client.deallocated_all(discarded == Discarded::All);
                 seen(Event::Discarded(discarded));
             }

@@ -26,6 +26,8 @@ pub struct ServerSide {
     pub unnamed: ServerUnnamed,
     /// The settings it was told.
     pub applied: Arc<Settings>,
+    /// It may have custom settings beside those: they are taken back before the next client comes.
+    pub wipe: bool,
     /// Whose sequence values it may know.
     pub sequences: Sequences,
     /// [`super::session::Limits::ddl_seen`] as of its last transaction's begin.
@@ -57,6 +59,7 @@ impl Default for ServerSide {
             statements: ServerStatements::default(),
             unnamed: ServerUnnamed::Nothing,
             applied: Arc::default(),
+            wipe: false,
             sequences: Sequences::default(),
             ddl_seen: 0,
             reparsed: 0,

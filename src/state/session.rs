@@ -5,6 +5,7 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-flow.html>
 
+use super::audit::{Audit, read_by};
 use super::batch::check_frontend_tag;
 use super::naming::{Destination, nudge};
 use super::pin::PinReason;
@@ -44,8 +45,10 @@ pub struct Limits {
     /// Most statements kept on a server.
     pub server_statements_max: usize,
     /// The database has functions, triggers and the like of which it is not known that they leave
-    /// nothing behind: whoever may run them is pinned.
+    /// nothing behind: the server is asked after whoever may have run them.
     pub hidden_code: bool,
+    /// What these leave cannot be asked for.
+    pub opaque_code: bool,
     /// How often DDL was seen: a server that has statements from before parses them anew.
     pub ddl_seen: u64,
     /// Clients of this pool ask for values of sequences: nobody may meet another's.
@@ -58,6 +61,12 @@ pub struct Session {
     pub id: u64,
     /// The settings it wants.
     pub settings: Arc<Settings>,
+    /// Those of its startup, which are its defaults.
+    pub startup: Arc<Settings>,
+    /// It was told of defaults that are not its own: it must hear of what is put right.
+    pub(super) retell: bool,
+    pub(super) audit: Audit,
+    pub(super) changes_code: bool,
     /// Why it keeps its server, if it does.
     pub pin: Option<PinReason>,
     /// Its named statements.
@@ -151,7 +160,11 @@ impl Session {
     pub fn new(id: u64, settings: Arc<Settings>) -> Self {
         Self {
             id,
+            startup: Arc::clone(&settings),
             settings,
+            retell: false,
+            audit: Audit::default(),
+            changes_code: false,
             pin: None,
             statements: ClientStatements::default(),
             unnamed: None,
@@ -166,28 +179,18 @@ impl Session {
 
     /// How the server reads this client's texts, from what it reported to it.
     pub fn learn_of_server<'a>(&mut self, reported: impl IntoIterator<Item = (&'a str, &'a str)>) {
-        const UNSAFE_ENCODINGS: [&str; 8] =
-            ["SJIS", "SHIFT_JIS_2004", "BIG5", "GBK", "UHC", "GB18030", "JOHAB", "EUC_JIS_2004"];
         for (name, value) in reported {
-            match name {
-                "standard_conforming_strings" => {
-                    self.options.standard_conforming_strings = value != "off";
-                }
-                "client_encoding" => {
-                    self.options.ascii_safe_encoding = !UNSAFE_ENCODINGS.contains(&value);
-                }
-                _ => {}
-            }
+            self.options = read_by(self.options, name, value);
         }
-        let temporary = |value: &str| value.to_ascii_lowercase().contains("pg_temp");
-        if self.settings.get("search_path").is_some_and(temporary) {
-            self.pin(PinReason::TemporaryObject);
+        if let Some(reason) = self.keeps_by_itself() {
+            self.pin_for_good(reason);
         }
     }
 
     /// The client has given its server back.
     pub fn released(&mut self) {
         self.settings_touched = false;
+        self.audit.forget();
         if let Streaming::Forward(left) = self.streaming {
             self.streaming = Streaming::Discard(left);
         }
@@ -289,7 +292,10 @@ impl Session {
             FrontendTag::QUERY => {
                 let text = query_text(frame.body()).ok_or(malformed)?;
                 let effects = statement::effects(text, self.options);
-                self.observe(effects, to.server, to.limits, Moment::BetweenBatches, to.out)?;
+                self.observe(effects, to.server, Moment::BetweenBatches, to.out)?;
+                if !effects.is_empty() {
+                    self.doubt(effects, to.limits, text, None);
+                }
                 if discards(effects) {
                     self.discarding = Discarding::Waits;
                 }
@@ -349,7 +355,6 @@ impl Session {
         &mut self,
         effects: Effects,
         server: &mut ServerSide,
-        limits: &Limits,
         moment: Moment,
         out: &mut Vec<u8>,
     ) -> Result<(), ClientFault> {
@@ -365,20 +370,9 @@ impl Session {
             }
             super::prelude::discard_sequences(server, moment == Moment::BetweenBatches, out);
         }
-        if effects.intersects(Effects::RESET_ALL) {
-            // The settings of its startup are gone too, on this server.
-            server.applied = Arc::default();
-        }
         self.settings_touched |= effects.intersects(Effects::SETTINGS);
         let uses = Effects::WRITE | Effects::CODE | Effects::SEQUENCE_NEXT | Effects::DDL;
         server.sequences.own |= effects.intersects(uses);
-        if let Some(reason) = PinReason::of(effects) {
-            self.pin(reason);
-        } else if effects.intersects(Effects::DO)
-            || (limits.hidden_code && effects.intersects(Effects::CODE | Effects::HIDDEN_CODE))
-        {
-            self.pin(PinReason::Hidden);
-        }
         self.seen = self.seen | effects;
         Ok(())
     }
@@ -387,7 +381,7 @@ impl Session {
     pub(super) fn observe_function_call(&mut self, body: &[u8]) {
         let oid = body.first_chunk::<4>().map(|oid| u32::from_be_bytes(*oid));
         if !oid.is_some_and(|oid| LARGE_OBJECT_FUNCTIONS.contains(&oid)) {
-            self.pin(PinReason::Uncertain);
+            self.pin_for_good(PinReason::Uncertain);
         }
     }
 
@@ -439,7 +433,19 @@ impl Session {
     /// The client's `DISCARD ALL` or `DEALLOCATE ALL` succeeded.
     pub fn deallocated_all(&mut self, settings_too: bool) {
         self.statements.clear();
-        self.settings_touched &= !settings_too;
+        if !settings_too {
+            return;
+        }
+        self.settings_touched = false;
+        self.settings = Arc::clone(&self.startup);
+        self.retell = !self.startup.is_empty();
+        if self.pin.is_none_or(|reason| !reason.survives_discard_all()) {
+            self.audit.forget();
+            self.pin = None;
+            if let Some(reason) = self.keeps_by_itself() {
+                self.pin_for_good(reason);
+            }
+        }
     }
 }
 

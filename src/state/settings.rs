@@ -10,6 +10,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 /// Longest name of a setting, as `NAMEDATALEN` allows, with room for a custom prefix.
 const NAME_MAX: usize = 127;
 
+/// `SET ROLE`, which is a setting like others but for what it allows.
+const ROLE: &str = "role";
+
 /// Settings that differ from what a fresh connection of this user has, sorted by name.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
@@ -88,17 +91,57 @@ impl Settings {
         self.iter().map(|(name, _)| name)
     }
 
+    /// These settings, but as in `found` where that has them. With `reset`, a custom setting that is
+    /// found empty was reset, and is as it was here.
+    #[must_use]
+    pub fn overlaid(&self, found: &Self, reset: bool) -> Self {
+        let was_reset = |name: &str, value: &str| {
+            reset && value.is_empty() && name.contains('.') && self.get(name).is_some()
+        };
+        let found = found.iter().filter(|(name, value)| !was_reset(name, value));
+        // Names that came from settings are valid.
+        Self::new(self.iter().chain(found)).unwrap_or_default()
+    }
+
+    /// What `RESET ALL` leaves of these settings: the role.
+    #[must_use]
+    pub fn after_reset_all(&self) -> Self {
+        Self::new(self.get(ROLE).map(|value| (ROLE, value))).unwrap_or_default()
+    }
+
     /// The statements that put all of these back to what a fresh connection has.
     #[must_use]
     pub fn reset_text(&self) -> String {
-        self.names().fold(String::new(), |text, name| text + "RESET " + &quoted(name) + ";")
+        // The role first: it may not be allowed to change the others.
+        let role = if self.get(ROLE).is_some() { "RESET ROLE;" } else { "" };
+        let others = self.names().filter(|name| *name != ROLE);
+        others.fold(role.to_owned(), |text, name| text + "RESET " + &quoted(name) + ";")
     }
 
     /// What takes a server from `applied` to these settings.
+    ///
+    /// Nothing else is changed under another role than that of the login.
     #[must_use]
     pub fn change_from<'a>(&'a self, applied: &'a Self) -> Change<'a> {
-        let reset = applied.names().filter(|name| self.get(name).is_none()).map(quoted).collect();
-        let set = self.iter().filter(|(name, value)| applied.get(name) != Some(value)).collect();
+        let mut reset: Vec<String> = applied
+            .names()
+            .filter(|name| *name != ROLE && self.get(name).is_none())
+            .map(quoted)
+            .collect();
+        let mut set: Vec<(&str, &str)> = self
+            .iter()
+            .filter(|(name, value)| *name != ROLE && applied.get(name) != Some(value))
+            .collect();
+        let changes = !reset.is_empty() || !set.is_empty();
+        let (had, wanted) = (applied.get(ROLE), self.get(ROLE));
+        if had.is_some() && (changes || wanted != had) {
+            reset.insert(0, quoted(ROLE));
+        }
+        if let Some(role) = wanted
+            && (changes || wanted != had)
+        {
+            set.push((ROLE, role));
+        }
         Change { reset, set }
     }
 }
@@ -126,7 +169,8 @@ fn quoted(name: &str) -> String {
     parts.join(".")
 }
 
-fn is_name(name: &str) -> bool {
+/// True if a setting can have this name.
+pub(super) fn is_name(name: &str) -> bool {
     let start = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80;
     let part = |part: &str| {
         part.bytes().next().is_some_and(start)

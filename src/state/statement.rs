@@ -163,6 +163,12 @@ impl Effects {
             | Self::HIDDEN_CODE.0,
     );
 
+    /// Both of these, where an operator cannot stand.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Whether none is set.
     #[must_use]
     pub const fn is_empty(self) -> bool {

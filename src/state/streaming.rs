@@ -6,7 +6,7 @@ use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Undo};
 use super::prepared::ServerName;
 use super::session::{
-    ClientFault, Limits, Moment, Requests, ServerSide, ServerUnnamed, Session, Streaming,
+    ClientFault, Limits, Requests, ServerSide, ServerUnnamed, Session, Streaming,
 };
 use super::statement::Effects;
 use crate::wire::frame;
@@ -50,7 +50,7 @@ impl Session {
         }
         match tag {
             FrontendTag::QUERY => {
-                self.pin(PinReason::LargeStatement);
+                self.pin_for_good(PinReason::LargeStatement);
                 let previous = self.unnamed.take();
                 server.unnamed = ServerUnnamed::Unknown;
                 server.pipeline.push(Expected::Query, Fate::Forward, Undo::Unnamed(previous));
@@ -87,7 +87,7 @@ impl Session {
         if !name.is_empty() && self.name_in_doubt(name, &server.pipeline) {
             return Ok(false);
         }
-        self.pin(PinReason::LargeStatement);
+        self.pin_for_good(PinReason::LargeStatement);
         let left = header.body_len().checked_sub(body.len() - text.len()).ok_or(malformed)?;
         let known = self.statements.get(name).map(Arc::clone);
         let (name, undo) = match known {
@@ -128,7 +128,9 @@ impl Session {
         if self.name_in_doubt(bind.statement, &server.pipeline) {
             return Ok(false);
         }
-        self.observe(self.effects_of(bind.statement), server, limits, Moment::InBatch, out)?;
+        // Its values are not all at hand.
+        let names = Bind { rest: &[], ..bind };
+        self.observe_bind(&names, server, limits, out)?;
         let name = self.resolve(server, bind.statement, out);
         let length = u32::try_from(4 + bind.portal.len() + 1 + name.len() + 1 + values)
             .map_err(|_| malformed)?;

@@ -7,15 +7,19 @@ use crate::support::pgweir::{Pgweir, Setup};
 use crate::support::postgres::shared;
 
 /// What leaves state on a server, and the reason to pin that it gives.
-const STATE: [(&str, &str); 8] = [
-    ("SET work_mem = '77MB'", "setting"),
-    ("SELECT set_config('work_mem', '77MB', false)", "setting"),
+const STATE: [(&str, &str); 5] = [
     ("CREATE TEMP TABLE left_over (id int)", "temporary_object"),
     ("LISTEN left_over", "listen"),
     ("SELECT pg_advisory_lock(4711)", "advisory_lock"),
     ("PREPARE left_over AS SELECT 1", "prepare"),
     ("BEGIN; DECLARE left_over CURSOR WITH HOLD FOR SELECT 1; COMMIT", "hold_cursor"),
-    ("SET ROLE app", "role"),
+];
+
+/// What follows its client, who is not pinned.
+const FOLLOWS: [(&str, &str); 3] = [
+    ("SET work_mem = '77MB'", "SHOW work_mem"),
+    ("SELECT set_config('work_mem', '77MB', false)", "SHOW work_mem"),
+    ("SET ROLE app", "SHOW role"),
 ];
 
 fn pool_of(servers: u32) -> Pgweir {
@@ -33,7 +37,7 @@ fn state_of_a_session_never_reaches_another_while_its_client_lives() {
         let mut client = pgweir.client();
         client.execute(statement);
         let own = client.value("SELECT pg_backend_pid()");
-        assert_eq!(pinned(&pgweir), 1.0, "{statement}");
+        eventually(statement, || pinned(&pgweir) == 1.0);
         assert_eq!(pgweir.metric("pgweir_session_pins_total", reason), 1.0, "{statement}");
         for _ in 0..5 {
             let mut other = pgweir.client();
@@ -44,10 +48,25 @@ fn state_of_a_session_never_reaches_another_while_its_client_lives() {
 }
 
 #[test]
+fn what_follows_its_client_reaches_nobody_else() {
+    for (statement, show) in FOLLOWS {
+        let pgweir = pool_of(1);
+        let (mut client, mut other) = (pgweir.client(), pgweir.client());
+        let before = other.value(show);
+        client.execute(statement);
+        for _ in 0..3 {
+            assert_eq!(other.value(show), before, "{statement}");
+            assert_ne!(client.value(show), before, "{statement}");
+        }
+        assert_eq!(pinned(&pgweir), 0.0, "{statement}");
+    }
+}
+
+#[test]
 fn what_a_client_left_is_gone_before_the_next_one_comes() {
     let pgweir = pool_of(1);
     for goodbye in [true, false] {
-        for (statement, _) in STATE {
+        for (statement, _) in STATE.into_iter().chain(FOLLOWS) {
             let mut client = pgweir.client();
             client.execute(statement);
             if goodbye {
@@ -67,7 +86,8 @@ fn what_a_client_left_is_gone_before_the_next_one_comes() {
 #[test]
 fn the_same_by_the_extended_protocol() {
     let pgweir = pool_of(1);
-    for (statement, _) in STATE.iter().filter(|(statement, _)| !statement.starts_with("BEGIN")) {
+    for (statement, reason) in STATE.iter().filter(|(statement, _)| !statement.starts_with("BEGIN"))
+    {
         let mut client = pgweir.client();
         client.send(
             &[
@@ -79,7 +99,7 @@ fn the_same_by_the_extended_protocol() {
             .concat(),
         );
         assert_eq!(client.until_ready().last().unwrap(), "ReadyForQuery I");
-        assert_eq!(pinned(&pgweir), 1.0, "{statement}");
+        eventually(reason, || pinned(&pgweir) == 1.0);
         drop(client);
         next_client_finds_a_clean_server(&pgweir);
     }
@@ -90,7 +110,7 @@ fn a_client_that_discards_all_is_no_longer_pinned() {
     let pgweir = pool_of(1);
     let mut client = pgweir.client();
     client.execute("CREATE TEMP TABLE left_over (id int)");
-    assert_eq!(pinned(&pgweir), 1.0);
+    eventually("pinned", || pinned(&pgweir) == 1.0);
     client.execute("DISCARD ALL");
     next_client_finds_a_clean_server(&pgweir);
     assert_eq!(pinned(&pgweir), 0.0);

@@ -1,0 +1,261 @@
+//! When a server is asked what its client has left there.
+//!
+//! After a transaction of which the statements speak of something that may outlive it, and, as long
+//! as the client keeps its server for what was found, after some of the later ones.
+
+use super::examination::Findings;
+use super::mentioned::Mentioned;
+use super::pin::PinReason;
+use super::server_side::ServerSide;
+use super::session::{ClientFault, Limits, Moment, Session};
+use super::statement::{Effects, Options};
+use crate::wire::frame;
+use crate::wire::frontend::Bind;
+
+/// Most transactions of a pinned client between two questions.
+const PAUSE_MAX: u16 = 64;
+
+/// What is not known of a session, and what is known to keep it.
+#[derive(Default)]
+pub(super) struct Audit {
+    /// What its statements may have left since it got its server.
+    pub(super) doubts: Option<Box<Doubts>>,
+    /// The answer, as far as it came.
+    pub(super) findings: Option<Box<Findings>>,
+    /// It is pinned for something that a server cannot be asked for.
+    pub(super) for_good: bool,
+    /// Transactions until a pinned client's server is asked again.
+    wait: u16,
+    /// How many they were the last time.
+    pause: u16,
+}
+
+/// What statements may have left.
+#[derive(Default)]
+pub(super) struct Doubts {
+    pub(super) effects: Effects,
+    pub(super) mentioned: Mentioned,
+    /// Code of users ran that may leave what cannot be asked for.
+    pub(super) ran_code: bool,
+    /// There is a reason to ask now.
+    due: bool,
+}
+
+/// What may outlive a transaction and can be asked for.
+const LEAVES: Effects = Effects::SET_SESSION
+    .and(Effects::SET_ROLE)
+    .and(Effects::SET_SESSION_AUTHORIZATION)
+    .and(Effects::RESET_ALL)
+    .and(Effects::SET_CONFIG)
+    .and(Effects::PREPARE)
+    .and(Effects::LISTEN)
+    .and(Effects::DECLARE_HOLD)
+    .and(Effects::TEMP_OBJECT)
+    .and(Effects::ADVISORY_LOCK)
+    .and(Effects::UNCERTAIN)
+    .and(Effects::DO);
+
+/// What may end such a thing: worth a question at once, if the client is pinned.
+const ENDS: Effects = Effects::ADVISORY_UNLOCK
+    .and(Effects::ADVISORY_UNLOCK_ALL)
+    .and(Effects::CLOSE)
+    .and(Effects::CLOSE_ALL)
+    .and(Effects::UNLISTEN)
+    .and(Effects::DEALLOCATE)
+    .and(Effects::DISCARD_TEMP)
+    .and(Effects::SET_ROLE)
+    .and(Effects::SET_SESSION_AUTHORIZATION)
+    .and(Effects::RESET_ALL)
+    .and(Effects::DDL);
+
+/// What no answer of a server tells: its client stays to the end, or to its `DISCARD ALL`.
+const UNANSWERABLE: Effects = Effects::LOAD
+    .and(Effects::SESSION_FUNCTION)
+    .and(Effects::SEQUENCE_NEXT)
+    .and(Effects::SEQUENCE_READ);
+
+/// True if the statements with these effects cannot have taken an advisory lock. To ask for locks is
+/// not cheap: PostgreSQL then copies its table of all of them.
+pub(super) fn says_nothing_of_locks(effects: Effects) -> bool {
+    let may = Effects::ADVISORY_LOCK
+        .and(Effects::CODE)
+        .and(Effects::HIDDEN_CODE)
+        .and(Effects::PREPARE)
+        .and(Effects::UNCERTAIN);
+    !effects.intersects(may)
+}
+
+impl Doubts {
+    /// The reason to stay that is told while nothing better is known.
+    pub(super) fn reason(&self) -> PinReason {
+        PinReason::of(self.effects).unwrap_or(PinReason::Hidden)
+    }
+
+    /// True if custom settings may have been changed whose names nobody has seen.
+    pub(super) fn may_hide_settings(&self) -> bool {
+        self.effects.intersects(Effects::CODE.and(Effects::HIDDEN_CODE).and(Effects::UNCERTAIN))
+    }
+
+    /// True if custom settings of the client's startup may be back to nothing.
+    pub(super) fn resets_all(&self) -> bool {
+        self.effects.intersects(Effects::RESET_ALL)
+    }
+}
+
+impl Audit {
+    /// The client stays for now.
+    pub(super) fn keep(&mut self, mut doubts: Box<Doubts>) {
+        doubts.due = false;
+        self.doubts = Some(doubts);
+        self.pause = (self.pause * 2).clamp(1, PAUSE_MAX);
+        self.wait = self.pause;
+    }
+
+    /// Nothing is left.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl Session {
+    /// True if the client's server cannot be given back as it is.
+    #[must_use]
+    pub fn keeps_server(&self) -> bool {
+        self.pin.is_some() || self.audit.doubts.is_some()
+    }
+
+    /// True if the server is to be asked now that a transaction is over. Counts as that end.
+    pub fn is_examination_due(&mut self) -> bool {
+        if self.audit.for_good {
+            return false;
+        }
+        let Some(doubts) = &self.audit.doubts else {
+            return false;
+        };
+        if doubts.due || self.pin.is_none() {
+            return true;
+        }
+        self.audit.wait = self.audit.wait.saturating_sub(1);
+        self.audit.wait == 0
+    }
+
+    /// Takes note of what a statement that is about to run may leave, if it may leave anything.
+    pub(super) fn doubt(
+        &mut self,
+        effects: Effects,
+        limits: &Limits,
+        text: &[u8],
+        values: Option<&[u8]>,
+    ) {
+        self.changes_code |=
+            effects.intersects(Effects::DDL.and(Effects::DO)) && speaks_of_code(text);
+        if effects.intersects(UNANSWERABLE)
+            && let Some(reason) = PinReason::of(effects & UNANSWERABLE)
+        {
+            self.pin_for_good(reason);
+        }
+        let code = effects.intersects(Effects::CODE.and(Effects::HIDDEN_CODE));
+        let hides = code && limits.hidden_code;
+        let ends = self.pin.is_some() && effects.intersects(ENDS);
+        if !hides && !ends && !effects.intersects(LEAVES) {
+            return;
+        }
+        let reread = Effects::SET_SESSION.and(Effects::SET_CONFIG);
+        // A text that is read otherwise than it was meant may have done anything.
+        let changes_reading = effects.intersects(reread) && changes_reading(text);
+        let effects = if changes_reading { effects.and(Effects::UNCERTAIN) } else { effects };
+        let known = if hides { effects } else { effects.without(Effects::HIDDEN_CODE) };
+        let doubts = self.audit.doubts.get_or_insert_default();
+        doubts.effects = doubts.effects | known;
+        doubts.ran_code |= hides && limits.opaque_code;
+        doubts.mentioned.note(text, values, effects, self.options);
+        // A pinned client's settings are of no interest before it is let go.
+        doubts.due |= ends || self.pin.is_none();
+    }
+
+    /// The same for a statement that is bound.
+    pub(super) fn observe_bind(
+        &mut self,
+        bind: &Bind<'_>,
+        server: &mut ServerSide,
+        limits: &Limits,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ClientFault> {
+        let effects = self.effects_of(bind.statement);
+        self.observe(effects, server, Moment::InBatch, out)?;
+        if !effects.is_empty() {
+            let text = self.text_of(bind.statement);
+            self.doubt(effects, limits, &text, Some(bind.rest));
+        }
+        Ok(())
+    }
+
+    /// The text of the client's statement `name`; empty where it was too large to be kept.
+    fn text_of(&self, name: &[u8]) -> Box<[u8]> {
+        let tail = if name.is_empty() {
+            self.unnamed.as_ref().and_then(|unnamed| unnamed.tail.as_deref())
+        } else {
+            self.statements.get(name).map(|statement| &*statement.tail)
+        };
+        let mut tail = tail.unwrap_or_default();
+        frame::take_cstr(&mut tail).unwrap_or_default().into()
+    }
+
+    /// The client keeps its server to its end, or to its `DISCARD ALL`.
+    pub(super) fn pin_for_good(&mut self, reason: PinReason) {
+        self.audit.for_good = true;
+        self.pin(reason);
+    }
+
+    /// True, once, if a statement may have changed the code in the database.
+    pub fn take_changes_code(&mut self) -> bool {
+        std::mem::take(&mut self.changes_code)
+    }
+
+    /// What the texts of the client are read by, as of a report that it got.
+    pub(super) fn reread(&mut self, name: &str, value: &str) {
+        self.options = read_by(self.options, name, value);
+    }
+}
+
+/// True if a definition may bring code into the database, or change which code runs: what is known of
+/// that is void then.
+fn speaks_of_code(text: &[u8]) -> bool {
+    const WORDS: [&[u8]; 14] = [
+        b"function",
+        b"procedure",
+        b"routine",
+        b"trigger",
+        b"rule",
+        b"policy",
+        b"extension",
+        b"language",
+        b"default",
+        b"check",
+        b"generated",
+        b"aggregate",
+        b"operator",
+        b"execute",
+    ];
+    let folded = text.to_ascii_lowercase();
+    WORDS.iter().any(|word| memchr::memmem::find(&folded, word).is_some())
+}
+
+/// True if a text may change how the next ones are read.
+fn changes_reading(text: &[u8]) -> bool {
+    let folded = text.to_ascii_lowercase();
+    let names: [&[u8]; 3] = [b"standard_conforming_strings", b"client_encoding", b"names"];
+    names.iter().any(|name| memchr::memmem::find(&folded, name).is_some())
+}
+
+/// How the server reads texts, once it has reported that `name` is `value`.
+pub(super) fn read_by(mut options: Options, name: &str, value: &str) -> Options {
+    const UNSAFE_ENCODINGS: [&str; 8] =
+        ["SJIS", "SHIFT_JIS_2004", "BIG5", "GBK", "UHC", "GB18030", "JOHAB", "EUC_JIS_2004"];
+    match name {
+        "standard_conforming_strings" => options.standard_conforming_strings = value != "off",
+        "client_encoding" => options.ascii_safe_encoding = !UNSAFE_ENCODINGS.contains(&value),
+        _ => {}
+    }
+    options
+}

@@ -1,0 +1,220 @@
+//! Asks a server, when its client's transaction is over, what the client has left in the session:
+//! the settings follow the client to other servers, and what cannot follow keeps it on this one.
+//!
+//! A statement only says that there may be something. What came of it - after a rollback, behind a
+//! function, in a batch that failed - is known to the server, and one question tells all of it. No
+//! name in it depends on the client's `search_path`.
+//!
+//! Sources: <https://www.postgresql.org/docs/current/view-pg-settings.html>,
+//! <https://www.postgresql.org/docs/current/catalog-pg-depend.html>
+
+use super::audit::says_nothing_of_locks;
+use super::naming::ensure_with;
+use super::pin::PinReason;
+use super::pipeline::{Expected, Fate, Undo};
+use super::server_side::ServerSide;
+use super::session::Session;
+use super::settings::Settings;
+use crate::wire::{backend, encode};
+use std::sync::Arc;
+
+/// Rows of kind, name and value. `s`: a setting that the session has changed; `k`: something that
+/// keeps the client, by the label of its reason.
+///
+/// Objects in the temporary schema are those that depend on it, as for `DISCARD TEMP`.
+const QUESTION: &[u8] = b"SELECT 's', s.name, pg_catalog.current_setting(s.name)
+FROM pg_catalog.pg_settings s WHERE s.source OPERATOR(pg_catalog.=) 'session'
+UNION ALL SELECT 's', n, pg_catalog.current_setting(n, true) FROM pg_catalog.unnest($1::pg_catalog.text[]) n
+UNION ALL SELECT 's', 'role', pg_catalog.current_setting('role')
+UNION ALL SELECT 'k', 'role', NULL WHERE session_user OPERATOR(pg_catalog.<>) $2::pg_catalog.name
+UNION ALL SELECT 'k', 'temporary_object', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_depend d
+ WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass
+ AND d.refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())
+UNION ALL SELECT 'k', 'advisory_lock', NULL WHERE $3::pg_catalog.bool AND EXISTS (SELECT FROM pg_catalog.pg_locks l
+ WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())
+UNION ALL SELECT 'k', 'hold_cursor', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors c WHERE c.is_holdable)
+UNION ALL SELECT 'k', 'listen', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels())
+UNION ALL SELECT 'k', CASE WHEN p.from_sql THEN 'prepare' ELSE 'large_statement' END, NULL
+ FROM pg_catalog.pg_prepared_statements p
+ WHERE p.from_sql OR p.name OPERATOR(pg_catalog.!~) '^pgweir_[0-9a-f]+$'\0\0\0";
+
+/// A number that no client's statement reaches.
+const QUESTION_ID: u64 = u64::MAX;
+
+/// Most settings of a session that follow it.
+const SETTINGS_MAX: usize = 256;
+
+/// Most bytes of them.
+const SETTINGS_BYTES_MAX: usize = 16 * 1024;
+
+/// What a server has answered so far.
+#[derive(Default)]
+pub(super) struct Findings {
+    set: Vec<(String, String)>,
+    bytes: usize,
+    keeps: Option<PinReason>,
+    /// It was refused, or not understood.
+    failed: bool,
+}
+
+impl Findings {
+    /// Takes in the body of a `DataRow`.
+    fn row(&mut self, body: &[u8]) -> Option<()> {
+        let columns = backend::data_row(body)?;
+        let [Some(kind), Some(name), value] = columns.as_slice() else { return None };
+        let name = std::str::from_utf8(name).ok()?;
+        match (*kind, value) {
+            (b"k", None) => {
+                let reason = PinReason::ALL.into_iter().find(|reason| reason.as_label() == name)?;
+                self.keeps = self.keeps.or(Some(reason));
+            }
+            (b"s", None) => {}
+            (b"s", Some(b"none")) if name == "role" => {}
+            (b"s", Some(value)) => {
+                let value = std::str::from_utf8(value).ok()?;
+                self.bytes += name.len() + value.len();
+                if self.set.len() >= SETTINGS_MAX || self.bytes > SETTINGS_BYTES_MAX {
+                    return None;
+                }
+                self.set.push((name.to_owned(), value.to_owned()));
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// What came back in an encoding that is not pgweir's cannot be sent again as it is.
+    fn is_foreign(&self) -> bool {
+        let encoding = self.set.iter().find(|(name, _)| name == "client_encoding");
+        encoding.is_some_and(|(_, value)| !value.eq_ignore_ascii_case("UTF8"))
+            && self.set.iter().any(|(_, value)| !value.is_ascii())
+    }
+}
+
+impl Session {
+    /// True while a server is asked: what the client says meanwhile waits.
+    #[must_use]
+    pub fn is_examined(&self) -> bool {
+        self.audit.findings.is_some()
+    }
+
+    /// Asks `server`, which owes nothing, what this client has left there. `user` is who logged in,
+    /// `names` are custom settings that code in the database may set.
+    pub fn examine<'a>(
+        &mut self,
+        server: &mut ServerSide,
+        user: &str,
+        names: impl IntoIterator<Item = &'a str>,
+        out: &mut Vec<u8>,
+    ) {
+        let doubts = self.audit.doubts.get_or_insert_default();
+        let custom = |settings: &'_ Settings| {
+            settings
+                .names()
+                .filter(|name| name.contains('.'))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let mut asked: Vec<String> = names.into_iter().map(str::to_owned).collect();
+        asked.extend(doubts.mentioned.names().map(str::to_owned));
+        for settings in [&self.settings, &self.startup, &server.applied] {
+            asked.extend(custom(settings));
+        }
+        asked.sort_unstable();
+        asked.dedup();
+        let locks = if says_nothing_of_locks(doubts.effects) { "f" } else { "t" };
+        // A name holds no quotes.
+        let array = format!(
+            "{{{}}}",
+            asked.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(",")
+        );
+        ask(server, QUESTION_ID, QUESTION, &[&array, user, locks], out);
+        out.extend_from_slice(&encode::SYNC);
+        server.pipeline.push(Expected::ReadyForQuery, Fate::Examination, Undo::Nothing);
+        self.audit.findings = Some(Box::default());
+    }
+
+    /// A row of the answer.
+    pub(super) fn examination_row(&mut self, body: &[u8]) {
+        if let Some(findings) = &mut self.audit.findings
+            && findings.row(body).is_none()
+        {
+            findings.failed = true;
+        }
+    }
+
+    /// The question was refused.
+    pub(super) fn examination_failed(&mut self) {
+        if let Some(findings) = &mut self.audit.findings {
+            findings.failed = true;
+        }
+    }
+
+    /// The answer is complete: what the session is from now on, and whether the client stays where it is.
+    ///
+    /// `opaque` if code in the database may leave what an answer does not tell.
+    pub fn conclude(&mut self, server: &mut ServerSide, opaque: bool) {
+        let Some(findings) = self.audit.findings.take() else { return };
+        let doubts = self.audit.doubts.take().unwrap_or_default();
+        let found = findings.set.iter().map(|(name, value)| (&**name, &**value));
+        let found = if findings.failed { None } else { Settings::new(found).ok() };
+        let Some(found) = found else {
+            // Nobody knows: it stays, and is asked again later.
+            self.pin(doubts.reason());
+            return self.audit.keep(doubts);
+        };
+        let lost = self.startup.iter().any(|(name, _)| found.get(name).is_none());
+        self.retell |= lost;
+        let wanted = self.startup.overlaid(&found, doubts.resets_all());
+        self.settings =
+            if wanted == *self.startup { Arc::clone(&self.startup) } else { Arc::new(wanted) };
+        server.applied = Arc::new(found);
+        self.settings_touched = false;
+        let keeps = findings.keeps.or_else(|| {
+            let unseen = findings.is_foreign() || doubts.mentioned.is_blind();
+            let feared = doubts.ran_code && opaque;
+            self.keeps_by_itself()
+                .or(unseen.then_some(PinReason::Setting))
+                .or(feared.then_some(PinReason::Hidden))
+        });
+        self.audit.for_good |= doubts.mentioned.is_blind();
+        match keeps {
+            Some(reason) => {
+                self.pin = Some(reason);
+                self.audit.keep(doubts);
+            }
+            None => {
+                self.pin = None;
+                server.wipe |= doubts.may_hide_settings();
+            }
+        }
+    }
+
+    /// True, once, if the client was told of defaults that are not its own: it must hear what is so.
+    pub fn take_retell(&mut self) -> bool {
+        std::mem::take(&mut self.retell)
+    }
+
+    /// What keeps the client on a server that has nothing of it.
+    pub(super) fn keeps_by_itself(&self) -> Option<PinReason> {
+        let temporary = |value: &str| value.to_ascii_lowercase().contains("pg_temp");
+        if self.settings.get("search_path").is_some_and(temporary) {
+            return Some(PinReason::TemporaryObject);
+        }
+        let large = self.unnamed.as_ref().is_some_and(|unnamed| unnamed.tail.is_none());
+        large.then_some(PinReason::LargeStatement)
+    }
+}
+
+/// Runs a statement of pgweir's own, and prepares it where it is missing.
+fn ask(server: &mut ServerSide, id: u64, tail: &[u8], values: &[&str], out: &mut Vec<u8>) {
+    let name = ensure_with(server, id, tail, Fate::Examination, out);
+    encode::bind_text(out, name.as_bytes(), values);
+    encode::execute(out);
+    server.pipeline.push(Expected::BindComplete, Fate::Examination, Undo::Nothing);
+    server.pipeline.push(Expected::Execution, Fate::Examination, Undo::Nothing);
+}
+
+#[cfg(test)]
+#[path = "examination_tests.rs"]
+mod tests;

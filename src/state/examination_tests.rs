@@ -1,0 +1,1 @@
+//! What is concluded from the answers of a server.

@@ -1,0 +1,97 @@
+//! What must stay on its server keeps the client there until the server says that nothing is left.
+
+use crate::support::eventually;
+use crate::{finds_nothing, pinned, pool_of};
+
+/// What makes something, its reason to pin, and what takes it away.
+const KEPT: [(&str, &str, &str); 9] = [
+    ("CREATE TEMP TABLE left_over (id int)", "temporary_object", "DROP TABLE left_over"),
+    ("CREATE TEMP TABLE left_over (id int)", "temporary_object", "DISCARD TEMP"),
+    ("CREATE TEMP VIEW left_over AS SELECT 1", "temporary_object", "DROP VIEW left_over"),
+    ("SELECT pg_advisory_lock(4711)", "advisory_lock", "SELECT pg_advisory_unlock(4711)"),
+    ("SELECT pg_advisory_lock(4711)", "advisory_lock", "SELECT pg_advisory_unlock_all()"),
+    (
+        "BEGIN; DECLARE left_over CURSOR WITH HOLD FOR SELECT 1; COMMIT",
+        "hold_cursor",
+        "CLOSE left_over",
+    ),
+    ("BEGIN; DECLARE left_over CURSOR WITH HOLD FOR SELECT 1; COMMIT", "hold_cursor", "CLOSE ALL"),
+    ("PREPARE left_over AS SELECT 1", "prepare", "DEALLOCATE left_over"),
+    ("CREATE TEMP TABLE left_over (id int)", "temporary_object", "DISCARD ALL"),
+];
+
+#[test]
+fn a_client_is_pinned_for_as_long_as_something_is_left() {
+    for (makes, reason, ends) in KEPT {
+        let pgweir = pool_of(2);
+        let mut client = pgweir.client();
+        client.execute(makes);
+        eventually(makes, || pinned(&pgweir) == 1.0);
+        assert_eq!(pgweir.metric("pgweir_session_pins_total", reason), 1.0, "{makes}");
+        let own = client.value("SELECT pg_backend_pid()");
+        for _ in 0..3 {
+            let mut other = pgweir.client();
+            assert_ne!(other.value("SELECT pg_backend_pid()"), own, "{makes}");
+            assert_eq!(client.value("SELECT pg_backend_pid()"), own, "{makes}");
+        }
+        client.execute(ends);
+        eventually(ends, || pinned(&pgweir) == 0.0);
+        // Both servers are there for others again.
+        let mut others = [pgweir.client(), pgweir.client()];
+        for other in &mut others {
+            other.execute("BEGIN");
+            finds_nothing(other);
+        }
+    }
+}
+
+#[test]
+fn what_a_rollback_took_back_does_not_pin() {
+    let pgweir = pool_of(1);
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    for sql in [
+        "BEGIN; CREATE TEMP TABLE left_over (id int); ROLLBACK",
+        "CREATE TEMP TABLE left_over (id int); SELECT 1/0",
+        "BEGIN; CREATE TEMP TABLE left_over (id int) ON COMMIT DROP; COMMIT",
+        "BEGIN; DECLARE left_over CURSOR WITH HOLD FOR SELECT 1; ROLLBACK",
+        "SELECT pg_advisory_lock(1), pg_advisory_unlock(1)",
+        "no sql at all",
+        "SELECT pg_try_advisory_lock(1) WHERE false",
+    ] {
+        client.query(sql);
+        finds_nothing(&mut other);
+    }
+    assert_eq!(pgweir.metric("pgweir_session_pins_total", ""), 0.0);
+}
+
+#[test]
+fn settings_of_a_pinned_client_follow_it_when_it_is_let_go() {
+    let pgweir = pool_of(1);
+    let mut client = pgweir.client();
+    client.execute("CREATE TEMP TABLE left_over (id int)");
+    client.execute("SET work_mem = '77MB'; SET myapp.tenant = '1'");
+    client.execute("INSERT INTO left_over VALUES (1)");
+    client.execute("DROP TABLE left_over");
+    let mut other = pgweir.client();
+    finds_nothing(&mut other);
+    assert_eq!(client.value("SHOW work_mem"), "77MB");
+    assert_eq!(client.value("SHOW myapp.tenant"), "1");
+    finds_nothing(&mut other);
+}
+
+#[test]
+fn a_client_that_vanishes_leaves_nothing() {
+    let pgweir = pool_of(1);
+    for (makes, ..) in KEPT {
+        for waits in [true, false] {
+            let mut client = pgweir.client();
+            client.execute("SET work_mem = '77MB'; SET myapp.tenant = '1'");
+            client.execute(makes);
+            if waits {
+                eventually(makes, || pinned(&pgweir) == 1.0);
+            }
+            drop(client);
+            finds_nothing(&mut pgweir.client());
+        }
+    }
+}

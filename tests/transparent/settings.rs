@@ -1,0 +1,189 @@
+//! Settings follow their client, whatever becomes of the transaction in which they were set.
+
+use crate::support::messages::frontend;
+use crate::{finds_nothing, pinned, pool_of, same_alone};
+
+const SHOW: &str = "SELECT current_setting('work_mem'), current_setting('timezone'), \
+     current_setting('search_path'), current_setting('myapp.tenant', true), current_setting('application_name')";
+
+#[test]
+fn a_setting_follows_its_client() {
+    same_alone(
+        &[],
+        &[
+            "SET work_mem = '77MB'",
+            SHOW,
+            "SET SESSION timezone TO 'Asia/Tokyo'",
+            SHOW,
+            "SET myapp.tenant = '42'",
+            SHOW,
+            "SELECT set_config('search_path', 'pg_catalog, public', false)",
+            SHOW,
+            "SELECT set_config('myapp.tenant', '43', false)",
+            SHOW,
+            "SET application_name = 'it''s me'",
+            SHOW,
+            "SHOW work_mem",
+            "RESET work_mem",
+            SHOW,
+            "SET TIME ZONE DEFAULT",
+            SHOW,
+        ],
+    );
+}
+
+#[test]
+fn a_setting_is_what_the_transaction_made_of_it() {
+    same_alone(
+        &[],
+        &[
+            "BEGIN",
+            "SET work_mem = '77MB'",
+            "SET myapp.tenant = 'x'",
+            "COMMIT",
+            SHOW,
+            "BEGIN",
+            "SET work_mem = '88MB'",
+            "ROLLBACK",
+            SHOW,
+            "BEGIN",
+            "SET work_mem = '70MB'",
+            "SAVEPOINT a",
+            "SET work_mem = '71MB'",
+            "SET timezone = 'Asia/Tokyo'",
+            "ROLLBACK TO a",
+            "SAVEPOINT b",
+            "SET search_path = pg_catalog",
+            "RELEASE b",
+            "COMMIT",
+            SHOW,
+            "BEGIN",
+            "SET work_mem = '1GB'",
+            "SELECT 1/0",
+            "SET work_mem = '2GB'",
+            "COMMIT",
+            SHOW,
+            "BEGIN",
+            "SET LOCAL work_mem = '3MB'",
+            "SET LOCAL timezone = 'Asia/Tokyo'",
+            "COMMIT",
+            SHOW,
+        ],
+    );
+}
+
+#[test]
+fn settings_in_a_batch_of_statements_are_those_of_the_batch() {
+    same_alone(
+        &[],
+        &[
+            "SET work_mem = '71MB'; SET timezone = 'Asia/Tokyo'; SELECT 1",
+            SHOW,
+            "SET work_mem = '72MB'; SELECT 1/0",
+            SHOW,
+            "SET work_mem = '73MB'; COMMIT; SET timezone = 'Europe/Paris'; SELECT 1/0",
+            SHOW,
+            "SET work_mem = 'many'",
+            "SET no_such_setting = 1",
+            SHOW,
+        ],
+    );
+}
+
+#[test]
+fn settings_of_pipelined_batches_follow() {
+    let pgweir = pool_of(1);
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    let batch = |sql: &str, values: &[Option<&str>]| {
+        [
+            frontend::parse("", sql),
+            frontend::bind("", "", values),
+            frontend::execute("", 0),
+            frontend::sync(),
+        ]
+        .concat()
+    };
+    client.send(
+        &[
+            batch("SET work_mem = '71MB'", &[]),
+            batch("SELECT 1/0", &[]),
+            batch("SELECT set_config($1, $2, false)", &[Some("myapp.tenant"), Some("7")]),
+            [batch("SET timezone = 'Asia/Tokyo'", &[]), batch("SELECT 1", &[])].concat(),
+        ]
+        .concat(),
+    );
+    for _ in 0..5 {
+        client.until_ready();
+    }
+    for _ in 0..3 {
+        finds_nothing(&mut other);
+        assert_eq!(client.value("SHOW work_mem"), "71MB");
+        assert_eq!(client.value("SHOW myapp.tenant"), "7");
+        assert_eq!(client.value("SHOW timezone"), "Asia/Tokyo");
+    }
+    assert_eq!(pinned(&pgweir), 0.0);
+}
+
+#[test]
+fn a_role_follows_its_client() {
+    same_alone(
+        &[],
+        &[
+            "SET ROLE app",
+            "SELECT current_user, session_user, current_setting('role')",
+            "SET work_mem = '77MB'",
+            "SELECT current_user, session_user, current_setting('role'), current_setting('work_mem')",
+            "BEGIN; SET LOCAL ROLE none; COMMIT",
+            "SELECT current_setting('role')",
+            "BEGIN; RESET ROLE; ROLLBACK",
+            "SELECT current_setting('role')",
+            "RESET ROLE",
+            "SELECT current_setting('role'), current_setting('work_mem')",
+        ],
+    );
+}
+
+#[test]
+fn a_setting_of_the_startup_is_the_default_of_its_session() {
+    let startup = [("timezone", "Asia/Tokyo"), ("work_mem", "5MB")];
+    let pgweir = pool_of(1);
+    let (mut pooled, mut direct) = (pgweir.client_with(&startup), crate::direct_with(&startup));
+    let mut other = pgweir.client();
+    for sql in [
+        "SET work_mem = '6MB'",
+        "RESET work_mem",
+        "SET timezone = 'Europe/Paris'",
+        "RESET timezone",
+        "BEGIN; SET timezone = 'Europe/Paris'; RESET ALL; ROLLBACK",
+        "SET work_mem = '7MB'; SET statement_timeout = '1h'",
+        "RESET ALL",
+        "SET work_mem = '7MB'; SET statement_timeout = '1h'",
+        "DISCARD ALL",
+    ] {
+        pooled.execute(sql);
+        direct.execute(sql);
+        finds_nothing(&mut other);
+        for show in ["SHOW timezone", "SHOW work_mem", "SHOW statement_timeout"] {
+            assert_eq!(pooled.value(show), direct.value(show), "{show} after {sql}");
+        }
+    }
+    assert_eq!(pinned(&pgweir), 0.0);
+}
+
+#[test]
+fn clients_with_many_settings_share_a_server() {
+    let pgweir = pool_of(1);
+    let mut clients: Vec<_> = (0..4).map(|_| pgweir.client()).collect();
+    for (at, client) in clients.iter_mut().enumerate() {
+        client.execute(&format!("SET work_mem = '{}MB'; SET myapp.tenant = '{at}'", 20 + at));
+        client.execute("SET statement_timeout = '1h'");
+    }
+    for _ in 0..3 {
+        for (at, client) in clients.iter_mut().enumerate() {
+            assert_eq!(client.value("SHOW work_mem"), format!("{}MB", 20 + at));
+            assert_eq!(client.value("SHOW myapp.tenant"), at.to_string());
+        }
+    }
+    assert_eq!(pinned(&pgweir), 0.0);
+    assert_eq!(pgweir.metric("pgweir_session_pins_total", ""), 0.0);
+}
