@@ -154,8 +154,8 @@ impl Words<'_> {
     /// Several batches of the extended protocol, and queries between them, sent at once.
     fn pipeline(&mut self, groups: &[Group]) -> Vec<Item> {
         let mut items = Vec::new();
-        for _ in 0..1 + self.random.below(2) {
-            for _ in 0..1 + self.random.below(4) {
+        for _ in 0..=self.random.below(2) {
+            for _ in 0..=self.random.below(4) {
                 self.messages(&mut items);
             }
             if self.random.chance(15) {

@@ -108,7 +108,7 @@ impl Player<'_> {
                 Step::Quit | Step::Vanish => self.leave(*client, step),
             }
         }
-        self.now = "at the end".to_owned();
+        "at the end".clone_into(&mut self.now);
         self.seats.clear();
         self.world.await_the_same_traces();
         let open = self.world.open_servers();
