@@ -84,7 +84,7 @@ pub fn may_pin(sql: &str, ddl_seen: bool) -> bool {
             return !["LOCAL", "TRANSACTION", "CONSTRAINTS"].contains(&second);
         }
         let writes = WRITES.contains(&first) || is_ddl(first) || statement.contains("COPY");
-        let calls = first == "SELECT" && statement.contains('(');
+        let calls = (first == "SELECT" && statement.contains('(')) || statement.contains("EXECUTE");
         if writes || calls { ddl_seen } else { !HARMLESS.contains(&first) }
     })
 }

@@ -72,7 +72,7 @@ const WRITES: [&str; 9] = [
     "UPDATE items SET n = n + 1 WHERE id = @ RETURNING n",
     "UPDATE items SET n = n * 2 WHERE id BETWEEN @ AND @ + 50",
     "DELETE FROM items WHERE id = @ + 1",
-    "DELETE FROM items WHERE id BETWEEN @ + 1 AND @ + 50 RETURNING id",
+    "DELETE FROM items WHERE id BETWEEN @ + 1 AND @ + 50",
     "SELECT n FROM items WHERE id = @ FOR UPDATE",
 ];
 
@@ -325,7 +325,7 @@ impl Words<'_> {
             ("SELECT $1::text || $2", 2),
             ("SELECT id, note FROM items WHERE id = $1", 1),
             ("SELECT * FROM items WHERE id < $1 ORDER BY id LIMIT 5", 1),
-            ("UPDATE items SET n = $1 WHERE id = @ RETURNING n", 1),
+            ("UPDATE items SET n = $1 WHERE id = @", 1),
             ("INSERT INTO items VALUES (@ + 6, 'own', $1)", 1),
             ("SELECT 'no parameters'", 0),
             ("SELECT 100 / $1::int", 1),
