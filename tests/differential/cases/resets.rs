@@ -1,0 +1,40 @@
+//! What drivers send to have a fresh session.
+
+use super::same;
+
+#[test]
+fn reset_queries_of_drivers_leave_a_session_as_new() {
+    same(&[
+        r"
+        a: \parse s SELECT 's' \sync
+        a: SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;
+        a: \bind - s \execute - 0 \sync
+        b: DISCARD ALL
+        a: DISCARD ALL
+        a: \bind - s \execute - 0 \sync
+        b: SELECT 1",
+        r"
+        a: CREATE TEMP TABLE scratch (x int); SELECT pg_try_advisory_lock(1)
+        a: SET work_mem = '5MB'; PREPARE q AS SELECT 1
+        a: DISCARD ALL
+        b: SELECT * FROM scratch
+        b: SHOW work_mem
+        b: EXECUTE q
+        b: SELECT pg_try_advisory_lock(1)
+        a: SELECT * FROM scratch
+        a: SHOW work_mem
+        a: EXECUTE q",
+        r"
+        a: BEGIN
+        a: DISCARD ALL
+        b: SELECT 1
+        a: ROLLBACK
+        a: DISCARD ALL; SELECT 1
+        a: SELECT 1; DISCARD ALL
+        a: \parse - DISCARD ALL \bind - - \execute - 0 \sync
+        a: \parse - SELECT 1 \bind - - \execute - 0 \parse - DISCARD ALL \bind - - \execute - 0 \sync
+        b: ROLLBACK
+        b: DISCARD PLANS
+        b: DISCARD TEMP",
+    ]);
+}

@@ -1,0 +1,144 @@
+//! Prepared statements.
+
+use super::same;
+
+#[test]
+fn names_mean_each_clients_own_statement() {
+    same(&[
+        r"
+        a: \parse s SELECT 'a says ' || $1 \sync
+        b: \parse s SELECT 'b says ' || $1 \sync
+        c: \bind - s x \execute - 0 \sync
+        a: \bind - s x \execute - 0 \sync
+        b: \describe S s \bind - s x \execute - 0 \sync
+        a: BEGIN
+        b: \bind - s y \execute - 0 \sync
+        c: \parse s SELECT 'a says ' || $1 \bind - s z \describe P - \execute - 0 \sync
+        a: \bind - s y \execute - 0 \sync
+        a: \close S s \bind - s z \sync
+        a: \bind - s z \sync
+        a: COMMIT
+        b: \close S s \parse s SELECT $1::int + 1 \describe S s \bind - s 4 \execute - 0 \sync
+        a: \bind - s z \execute - 0 \sync
+        c: \bind - s z \execute - 0 \sync
+        b: \bind - s 5 \execute - 0 \sync",
+        r"
+        a: \parse s SELECT 1 \parse s SELECT 2 \sync
+        a: \bind - s \execute - 0 \sync
+        b: \parse s SELECT 3 \sync
+        b: \parse s SELECT 4 \sync
+        b: \bind - s \execute - 0 \sync
+        a: \parse s SELECT 1 \sync
+        a: \close S s \close S s \parse s SELECT 5 \bind - s \execute - 0 \sync",
+    ]);
+}
+
+#[test]
+fn the_unnamed_statement_is_each_clients_own() {
+    same(&[r"
+        a: \parse - SELECT 'a' || $1 \sync
+        b: \parse - SELECT 'b' || $1 \sync
+        a: \bind - - x \execute - 0 \sync
+        b: \bind - - x \execute - 0 \sync
+        c: \bind - - x \execute - 0 \sync
+        c: \describe S - \sync
+        a: \describe S - \sync
+        a: SELECT 1
+        a: \bind - - x \execute - 0 \sync
+        b: \close S - \sync
+        b: \bind - - x \execute - 0 \sync
+        a: \parse - SELECT 1/0 \bind - - \execute - 0 \sync
+        b: SELECT 1
+        a: \bind - - \execute - 0 \sync
+        a: \parse - SELECT no_such \sync
+        b: SELECT 1
+        a: \bind - - \execute - 0 \sync
+        a: \parse - SELECT 2 \sync \parse - SELECT 3 \bind - - \execute - 0 \sync
+        a: \bind - - \execute - 0 \sync
+        b: \parse - SELECT 4 \query SELECT 5 \bind - - \execute - 0 \sync"]);
+}
+
+#[test]
+fn statements_of_batches_that_fail_are_as_far_as_they_came() {
+    same(&[r"
+        a: \parse bad SELECT no_such_column \sync
+        a: \bind - bad \sync
+        a: \parse - SELECT 1/0 \bind - - \execute - 0 \parse late SELECT 'late' \sync
+        a: \bind - late \execute - 0 \sync
+        b: \parse late SELECT 'late' \bind - late \execute - 0 \sync
+        a: \parse early SELECT 'early' \parse - SELECT 1/0 \bind - - \execute - 0 \close S early \sync
+        b: SELECT 1
+        a: \bind - early \execute - 0 \sync
+        a: BEGIN
+        a: \parse kept SELECT 'kept' \sync
+        a: \parse - SELECT 1/0 \bind - - \execute - 0 \sync
+        a: \parse refused SELECT 'refused' \sync
+        a: \bind - kept \execute - 0 \sync
+        a: \close S kept \sync
+        a: ROLLBACK
+        a: \bind - kept \execute - 0 \sync
+        a: \bind - refused \execute - 0 \sync
+        b: \parse - SELECT 1/0 \bind - - \execute - 0 \parse x SELECT 1 \sync \parse x SELECT 2 \bind - x \execute - 0 \sync
+        b: \bind - x \execute - 0 \sync \close S x \sync \bind - x \execute - 0 \sync \parse x SELECT 3 \sync"]);
+}
+
+#[test]
+fn values_may_be_wrong_in_each_way() {
+    same(&[r"
+        a: \parse s SELECT $1::int, $2::text \sync
+        b: \parse s SELECT $1::int, $2::text \sync
+        a: \bind - s 1 \execute - 0 \sync
+        a: \bind - s 1 x y \execute - 0 \sync
+        b: \bind - s word x \execute - 0 \sync
+        b: \bind - s NULL NULL \execute - 0 \sync
+        a: \bind p s 1 x \bind p s 2 y \execute p 0 \sync
+        a: \bind p s 1 x \close P p \bind p s 2 y \execute p 0 \sync
+        b: \bind p s 1 x \sync \execute p 0 \sync
+        a: \execute no_such 0 \sync \describe P no_such \sync \describe S no_such \sync
+        a: \parse e - \sync
+        a: \parse e -- nothing \bind - e \describe P - \execute - 0 \sync
+        b: \parse m SELECT 1; SELECT 2 \sync"]);
+}
+
+#[test]
+fn discarding_ends_a_clients_own_statements() {
+    same(&[r"
+        a: \parse s SELECT 'a' \parse - SELECT 'unnamed' \sync
+        b: \parse s SELECT 'a' \sync
+        a: DISCARD ALL
+        b: \bind - s \execute - 0 \sync
+        a: \bind - s \execute - 0 \sync
+        a: \parse s SELECT 'again' \bind - s \execute - 0 \sync
+        b: DEALLOCATE ALL
+        b: \bind - s \execute - 0 \sync
+        a: \bind - s \execute - 0 \sync
+        b: \parse s SELECT 'b' \parse - DEALLOCATE ALL \bind - - \execute - 0 \sync
+        b: \bind - s \execute - 0 \sync
+        a: \bind - s \execute - 0 \sync
+        a: BEGIN
+        a: DISCARD ALL
+        a: ROLLBACK
+        a: \bind - s \execute - 0 \sync"]);
+}
+
+#[test]
+fn statements_of_sql_are_each_clients_own() {
+    same(&[r"
+        a: PREPARE q AS SELECT 'a'
+        a: EXECUTE q
+        b: EXECUTE q
+        b: PREPARE q (int) AS SELECT $1 + 1
+        b: EXECUTE q(1)
+        a: BEGIN
+        a: EXECUTE q
+        a: PREPARE late AS SELECT 'late'
+        a: ROLLBACK
+        a: EXECUTE late
+        a: EXPLAIN (COSTS OFF) EXECUTE q
+        a: PREPARE q AS SELECT 'again'
+        a: DEALLOCATE q
+        a: EXECUTE q
+        b: EXECUTE q(2)
+        b: DEALLOCATE ALL
+        b: EXECUTE q(2)"]);
+}

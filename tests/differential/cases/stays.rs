@@ -1,0 +1,98 @@
+//! What stays on the server of its client, and is gone with it.
+
+use super::same;
+
+#[test]
+fn temporary_tables_are_their_clients_own() {
+    same(&[
+        r"
+        a: CREATE TEMP TABLE scratch (x int)
+        a: INSERT INTO scratch VALUES (1), (2)
+        b: SELECT * FROM scratch
+        a: SELECT count(*) FROM scratch
+        a: BEGIN; DROP TABLE scratch
+        a: ROLLBACK
+        a: SELECT count(*) FROM scratch
+        a: \quit
+        b: SELECT * FROM scratch
+        a: SELECT * FROM scratch",
+        r"
+        a: BEGIN; CREATE TEMP TABLE scratch (x int) ON COMMIT DROP; INSERT INTO scratch VALUES (1)
+        b: SELECT * FROM scratch
+        a: SELECT * FROM scratch
+        a: COMMIT
+        a: SELECT * FROM scratch
+        b: CREATE TEMP TABLE scratch AS SELECT 'b' AS y
+        a: CREATE TEMP TABLE scratch AS SELECT 'a' AS x
+        b: SELECT * FROM scratch
+        a: SELECT * FROM scratch
+        a: DISCARD TEMP
+        a: SELECT * FROM scratch
+        b: \vanish
+        a: SELECT * FROM scratch",
+        r"
+        a: SELECT 1 AS x INTO TEMP scratch
+        a: \parse s SELECT * FROM scratch \bind - s \execute - 0 \sync
+        b: \parse s SELECT * FROM scratch \bind - s \execute - 0 \sync
+        a: DISCARD ALL
+        a: \parse s SELECT * FROM scratch \bind - s \execute - 0 \sync
+        a: CREATE TEMP VIEW peek AS SELECT 1 AS x
+        b: SELECT * FROM peek",
+    ]);
+}
+
+#[test]
+fn advisory_locks_are_held_by_their_client() {
+    same(&[r"
+        a: SELECT pg_try_advisory_lock(1)
+        b: SELECT pg_try_advisory_lock(1)
+        c: SELECT pg_advisory_unlock(1)
+        a: SELECT pg_try_advisory_lock(1)
+        a: SELECT pg_advisory_unlock(1)
+        b: SELECT pg_try_advisory_lock_shared(1)
+        a: SELECT pg_advisory_unlock(1)
+        b: SELECT pg_try_advisory_lock_shared(1)
+        c: SELECT pg_try_advisory_lock(1)
+        b: \quit
+        c: SELECT pg_try_advisory_lock(1), pg_try_advisory_lock(2)
+        c: \vanish
+        a: SELECT pg_try_advisory_lock(1), pg_try_advisory_lock(2)
+        a: SELECT pg_advisory_unlock_all()
+        b: BEGIN; SELECT pg_try_advisory_xact_lock(1)
+        a: SELECT pg_try_advisory_xact_lock(1)
+        b: COMMIT
+        a: SELECT pg_try_advisory_xact_lock(1)
+        c: SELECT pg_try_advisory_xact_lock(1)"]);
+}
+
+#[test]
+fn cursors_that_outlive_their_block_are_their_clients_own() {
+    same(&[r"
+        a: DECLARE h CURSOR WITH HOLD FOR SELECT id FROM items ORDER BY id
+        a: FETCH 2 FROM h
+        b: FETCH 2 FROM h
+        a: FETCH 2 FROM h
+        a: BEGIN; DECLARE i CURSOR WITH HOLD FOR SELECT 1; ROLLBACK
+        a: FETCH 1 FROM i
+        a: SELECT name FROM pg_cursors
+        b: SELECT name FROM pg_cursors
+        a: CLOSE h
+        a: FETCH 1 FROM h
+        b: DECLARE h CURSOR WITH HOLD FOR SELECT 'b'
+        b: CLOSE ALL
+        b: FETCH h"]);
+}
+
+#[test]
+fn values_of_sequences_are_those_of_the_session() {
+    same(&[r"
+        a: SELECT currval('numbers')
+        a: SELECT nextval('numbers')
+        a: SELECT currval('numbers'), lastval()
+        b: SELECT lastval()
+        b: SELECT setval('others', 7), nextval('others')
+        b: SELECT lastval()
+        a: SELECT currval('numbers')
+        a: DISCARD SEQUENCES
+        a: SELECT lastval()"]);
+}
