@@ -1,1 +1,167 @@
-//! What is concluded from the answers of a server.
+//! What is asked, when, and what is concluded from the answers of a server.
+
+use super::*;
+use crate::state::prelude;
+use crate::state::reply::Event;
+use crate::state::test_support::{LIMITS, World, backend, client, frontend_words, settings, sort};
+use crate::wire::BackendTag;
+
+const DONE: &str = "CommandComplete ReadyForQuery";
+
+/// The answer with these rows.
+fn answer(rows: &[(&str, &str, Option<&str>)]) -> Vec<u8> {
+    let mut out = backend("ParseComplete BindComplete");
+    for (kind, name, value) in rows {
+        encode::message(&mut out, BackendTag::DATA_ROW.0, |out| {
+            out.extend_from_slice(&3_u16.to_be_bytes());
+            for column in [Some(*kind), Some(*name), *value] {
+                let length = column.map_or(-1, |text| i32::try_from(text.len()).expect("short"));
+                out.extend_from_slice(&length.to_be_bytes());
+                out.extend_from_slice(column.unwrap_or_default().as_bytes());
+            }
+        });
+    }
+    out.extend(backend(DONE));
+    out
+}
+
+struct Case {
+    world: World,
+    client: Session,
+    server: ServerSide,
+}
+
+impl Case {
+    fn of(client: Session) -> Self {
+        Self { world: World::default(), client, server: ServerSide::default() }
+    }
+
+    /// Runs a query that succeeds; whether the server is to be asked then.
+    fn query(&mut self, sql: &str) -> bool {
+        let words = format!("Query {sql}");
+        self.world.batch(&mut self.client, &mut self.server, &words, DONE);
+        self.client.is_examination_due()
+    }
+
+    /// Asks, and is answered so. Yields what was sent.
+    fn examine(&mut self, reply: &[u8]) -> String {
+        let mut out = Vec::new();
+        self.client.examine(&mut self.server, "app", ["code.name"], &mut out);
+        assert!(self.client.is_examined() && !self.server.pipeline.is_settled());
+        let mut examined = 0;
+        let forwarded = sort(&mut self.client, &mut self.server, reply, |event| {
+            assert_eq!(event, Event::Examined, "nothing else is news");
+            examined += 1;
+        });
+        assert!(forwarded.is_empty(), "the client sees nothing of it");
+        assert_eq!(examined, 1);
+        self.client.conclude(&mut self.server, false);
+        assert!(self.server.pipeline.is_settled() && !self.client.is_examined());
+        frontend_words(&out)
+    }
+}
+
+#[test]
+fn statements_without_state_are_not_looked_into() {
+    let mut case = Case::of(client(1));
+    for sql in ["SELECT 1", "INSERT INTO t VALUES (1)", "SET LOCAL work_mem = '1MB'", "BEGIN"] {
+        assert!(!case.query(sql), "{sql}");
+        assert!(!case.client.keeps_server(), "{sql}");
+    }
+}
+
+#[test]
+fn what_was_set_follows_and_the_server_is_free() {
+    let mut case = Case::of(client(1));
+    assert!(case.query("SET work_mem = '1MB'; SET my.tenant = 7"));
+    let rows = [
+        ("s", "work_mem", Some("1MB")),
+        ("s", "my.tenant", Some("7")),
+        ("s", "role", Some("none")),
+    ];
+    let sent = case.examine(&answer(&rows));
+    assert!(sent.starts_with("Parse pgweir_ffffffffffffffff=SELECT"), "{sent}");
+    assert!(sent.ends_with("Bind pgweir_ffffffffffffffff, Execute, Sync"), "{sent}");
+    assert!(!case.client.keeps_server());
+    assert_eq!(case.client.settings, settings(&[("work_mem", "1MB"), ("my.tenant", "7")]));
+    assert_eq!(case.server.applied, case.client.settings);
+    // Nothing to tell that server, and everything to another.
+    let (mut out, mut other) = (Vec::new(), ServerSide::default());
+    prelude::write(&mut case.server, &case.client.settings, &LIMITS, &mut out);
+    assert!(out.is_empty());
+    prelude::write(&mut other, &case.client.settings, &LIMITS, &mut out);
+    assert!(!out.is_empty());
+}
+
+#[test]
+fn what_is_left_pins_and_is_asked_for_ever_more_seldom() {
+    let mut case = Case::of(client(1));
+    assert!(case.query("CREATE TEMP TABLE t (id int)"));
+    let rows = answer(&[("k", "temporary_object", None)]);
+    // The statement of the question is there from now on.
+    let parsed = &rows[backend("ParseComplete").len()..];
+    case.examine(&rows);
+    assert_eq!(case.client.pin, Some(PinReason::TemporaryObject));
+    let mut asked = Vec::new();
+    for transaction in 1..=20 {
+        if case.query("SELECT 1") {
+            asked.push(transaction);
+            case.examine(parsed);
+        }
+    }
+    assert_eq!(asked, [1, 3, 7, 15]);
+    assert!(case.query("DROP TABLE t"), "that may be the end of it");
+    case.examine(&answer(&[])[backend("ParseComplete").len()..]);
+    assert!(!case.client.keeps_server());
+}
+
+#[test]
+fn an_answer_that_is_not_understood_pins() {
+    for reply in [
+        backend("ErrorResponse ReadyForQuery"),
+        answer(&[("k", "no such reason", None)]),
+        answer(&[("x", "work_mem", Some("1MB"))]),
+        answer(&[("s", "no name", Some("1MB"))]),
+        answer(&[("s", "search_path", Some(&"x".repeat(SETTINGS_BYTES_MAX)))]),
+        [backend("ParseComplete BindComplete DataRow"), backend(DONE)].concat(),
+    ] {
+        let mut case = Case::of(client(1));
+        assert!(case.query("SET work_mem = '1MB'"));
+        case.examine(&reply);
+        assert_eq!(case.client.pin, Some(PinReason::Setting));
+    }
+}
+
+#[test]
+fn a_reset_brings_back_the_settings_of_the_startup() {
+    let startup = settings(&[("timezone", "Asia/Tokyo"), ("my.tenant", "7")]);
+    let mut case = Case::of(Session::new(1, startup.clone()));
+    assert!(case.query("RESET ALL"));
+    case.examine(&answer(&[("s", "my.tenant", Some(""))]));
+    assert_eq!(case.client.settings, startup);
+    assert!(case.client.take_retell() && !case.client.take_retell());
+    assert!(case.query("RESET timezone"));
+    case.examine(&answer(&[("s", "my.tenant", Some("8"))])[backend("ParseComplete").len()..]);
+    assert_eq!(case.client.settings.get("timezone"), Some("Asia/Tokyo"));
+    assert_eq!(case.client.settings.get("my.tenant"), Some("8"));
+}
+
+#[test]
+fn custom_settings_that_nobody_can_name_are_wiped_before_the_next_client() {
+    let mut case = Case::of(client(1));
+    assert!(case.query("DO $$ BEGIN PERFORM f(); END $$"));
+    case.examine(&answer(&[]));
+    assert!(!case.client.keeps_server());
+    let mut out = Vec::new();
+    prelude::write(&mut case.server, &settings(&[]), &LIMITS, &mut out);
+    assert_eq!(frontend_words(&out), "Parse =RESET ALL, Bind, Execute, Sync");
+}
+
+#[test]
+fn a_name_that_is_put_together_keeps_its_client() {
+    let mut case = Case::of(client(1));
+    assert!(case.query("DO $$ BEGIN EXECUTE 'SET my.' || f(); END $$"));
+    case.examine(&answer(&[]));
+    assert_eq!(case.client.pin, Some(PinReason::Setting));
+    assert!(!case.query("SELECT 1") && case.client.keeps_server());
+}
