@@ -8,7 +8,7 @@
 //! - A value once read stays in use for as long as its source cannot be read, for whatever reason.
 //! - A secret that did not change keeps its [`Credential`], and with it all derived keys.
 //! - While a secret is rotated, clients may come with the old password or the new one, and servers are
-//!   opened with the one that the target takes ([`candidates`]).
+//!   opened with the one that the target takes (`candidates`).
 //!
 //! How a login is done is left to `auth` and its callers; what a changed secret means for open servers,
 //! to the pool.

@@ -107,6 +107,32 @@ fn a_server_without_the_server_key_is_found_out() {
     assert_eq!(ScramError::ServerSignature.kind(), ScramErrorKind::ServerNotAuthentic);
 }
 
+/// The challenge is the same whichever password the client has, as all have one salt.
+#[test]
+fn any_of_several_passwords_is_met_and_signed_for() {
+    let derive = |text: &str| ScramVerifier::derive(&password(text), SALT, ITERATIONS);
+    let (new, old, mock) =
+        (derive("new"), derive("old"), ScramVerifier::mock(&MOCK_KEY, "app", ITERATIONS));
+    let other_salt = ScramVerifier::derive(&password("salted"), [9; 16], ITERATIONS);
+    for (typed, is_met) in [("new", true), ("old", true), ("older", false), ("salted", false)] {
+        let (client, first) =
+            ScramClient::start([SCRAM_SHA_256], None, &client_nonce()).ok().unwrap();
+        let (server, server_first) =
+            start(&ServerBinding::NoTls, SCRAM_SHA_256, &first).ok().unwrap();
+        let challenge = client.challenge(&server_first).ok().unwrap();
+        let keys = keys(&challenge, typed);
+        let (proof, client_final) = challenge.respond(&keys);
+        let finished = server.finish_with(&client_final, &[&new, &mock, &old, &other_salt]);
+        match finished {
+            Ok(server_final) => assert!(is_met && proof.finish(&server_final).is_ok(), "{typed}"),
+            Err(error) => {
+                assert!(!is_met && error == ScramError::AuthenticationFailed, "{typed}");
+            }
+        }
+        assert!(server.finish_with(&client_final, &[]).is_err());
+    }
+}
+
 #[test]
 fn a_proof_cannot_be_replayed_to_another_exchange() {
     let mut recorded = Vec::new();
