@@ -205,6 +205,7 @@ impl Client {
         } else {
             self.to_server = Backlog::Bytes(out, 0);
         }
+        self.listen_before_more(self.to_server.is_empty());
         self.pin_if_due();
         self.leaving |= done.terminate;
         Ok(if done.terminate { bytes.len() } else { done.consumed })
@@ -317,6 +318,7 @@ impl Client {
                 time.query_database_response.observe(took);
             }
             self.settle(now);
+            self.notify_at_ready();
         }
         if let Attachment::Attached(lease) = &self.attachment
             && lease.server.side.pipeline.waits_for_client()

@@ -10,6 +10,7 @@ use super::handshake::Greeted;
 use super::registry::{Activity, Entered};
 use crate::net::buffer::Chunk;
 use crate::net::stream::Stream;
+use crate::pool::listener::Subscription;
 use crate::pool::seat::Kick;
 use crate::pool::{BorrowError, Lease, Patience, Pool};
 use crate::server::CloseReason;
@@ -54,10 +55,12 @@ pub struct Client {
     pub(super) worker: Arc<Worker>,
     pub(super) entered: Arc<Entered>,
     pub(super) pinned: Option<Box<super::relay::PinnedSince>>,
+    /// Its part in the connection that listens, if it listens.
+    pub(super) subscription: Option<Box<Subscription>>,
     /// When the batch under way came.
     pub(super) asked: Option<Instant>,
     /// Skip up to the next `Sync`: the batch before it was refused.
-    skipping: bool,
+    pub(super) skipping: bool,
     /// It said good-bye, and what it sent before is still being carried out.
     pub(super) leaving: bool,
     /// It has got the beginning of a message: nothing can be said to it any more.
@@ -98,6 +101,7 @@ impl Client {
             pool,
             entered,
             pinned: None,
+            subscription: None,
             asked: None,
             skipping: false,
             leaving: false,
@@ -149,6 +153,7 @@ impl Client {
             if let Some(end) = self.heed() {
                 return Poll::Ready(end);
             }
+            self.notify();
             let step = match self.attachment {
                 Attachment::Detached => self.poll_idle(cx),
                 Attachment::Waiting { since } => self.poll_waiting(cx, since),
@@ -168,6 +173,7 @@ impl Client {
         if kicks == Kick::NONE {
             return None;
         }
+        seat.clear(Kick::NOTIFIED);
         if kicks.has(Kick::STOP) {
             return Some(End::Shutdown);
         }
@@ -230,6 +236,9 @@ impl Client {
             if self.entered.does(Activity::DoesNotRead) {
                 self.mark(Activity::Idle, clock::now());
             }
+            if self.subscription.is_some() {
+                return Poll::Ready(Ok(()));
+            }
         }
         if self.leaving {
             return Poll::Ready(Err(End::Terminated));
@@ -238,6 +247,9 @@ impl Client {
             return Poll::Ready(Ok(()));
         }
         if self.inbound.len() > STATEMENT_MAX + PIECE_MAX {
+            if self.waits_for_listener() {
+                return Poll::Pending;
+            }
             return Poll::Ready(Err(End::Fault(ClientFault::Frame(FrameError::TooLarge {
                 tag: 0,
                 frame_len: self.inbound.len(),
@@ -299,6 +311,9 @@ impl Client {
             Extent::Terminate => Err(End::Terminated),
             Extent::Batch(_) | Extent::Piece(_) => {
                 if let Attachment::Waiting { .. } = self.attachment {
+                    return Ok(late);
+                }
+                if self.waits_for_listener() {
                     return Ok(late);
                 }
                 if self.acquire() { Ok(late + self.send_to_server(rest)?) } else { Ok(late) }

@@ -7,6 +7,9 @@
 //! surplus ones go idle and are closed. A worker thread prefers its own waiters and its own
 //! servers, but nobody is overtaken by more than [`OVERTAKE_MAX`].
 
+mod listeners;
+
+use listeners::Listeners;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -134,13 +137,22 @@ pub struct Core<S, W> {
     open: u32,
     opening: u32,
     waiting: usize,
+    listeners: Listeners,
 }
 
 impl<S, W> Core<S, W> {
     /// No pools yet. `workers` is the number of threads that lend and give back.
     #[must_use]
     pub fn new(limits: Limits, workers: usize) -> Self {
-        Self { limits, workers: workers.max(1), pools: Vec::new(), open: 0, opening: 0, waiting: 0 }
+        Self {
+            limits,
+            workers: workers.max(1),
+            pools: Vec::new(),
+            open: 0,
+            opening: 0,
+            waiting: 0,
+            listeners: Listeners::default(),
+        }
     }
 
     /// Adds a pool.
@@ -226,7 +238,10 @@ impl<S, W> Core<S, W> {
 
     /// A server that is clean comes back (or is new): lends it on, keeps it, or gives it up.
     pub fn give_back(&mut self, id: PoolId, idle: Idle<S>) -> Given<S, W> {
-        if self.open > self.limits.budget || self.must_yield(id, idle.since) {
+        if self.open > self.limits.budget
+            || self.makes_room_for_listener(idle.since)
+            || self.must_yield(id, idle.since)
+        {
             return Given::Close(idle.server);
         }
         let worker = idle.worker;
@@ -284,7 +299,7 @@ impl<S, W> Core<S, W> {
             .filter_map(|(at, pool)| Some((pool.open >= share, pool.oldest()?.1, at)))
             .min();
         let Some((_, _, at)) = wants else { return Growth::Nothing };
-        if self.open < self.limits.budget {
+        if self.open + self.listeners.wanted < self.limits.budget {
             self.reserve(PoolId(at));
             return Growth::Open(PoolId(at));
         }

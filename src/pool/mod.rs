@@ -7,6 +7,8 @@
 pub mod core;
 mod error;
 pub mod lease;
+pub mod listener;
+pub mod mailbox;
 pub mod maintain;
 pub mod open;
 mod profile;
@@ -67,6 +69,7 @@ pub struct Pools {
     /// The runtimes on which servers live; one for all with a work-stealing runtime.
     runtimes: Vec<Handle>,
     target: Mutex<open::TargetHealth>,
+    listeners: listener::Listeners,
     stopping: AtomicBool,
 }
 
@@ -106,6 +109,7 @@ impl Pools {
             metrics,
             runtimes,
             target: Mutex::default(),
+            listeners: listener::Listeners::default(),
             stopping: AtomicBool::new(false),
         })
     }
@@ -377,6 +381,9 @@ impl Pool {
         }
         if let Some(reason) = self.unwanted(&server, now) {
             return self.close(server, reason);
+        }
+        if server.side.may_listen {
+            return self.clean(server, Cleaning::Unlisten);
         }
         loop {
             let idle = Idle {

@@ -2,7 +2,9 @@
 //! session, prepared statements, settings, and the reasons for which a client keeps its server.
 
 mod batch;
+pub mod channels;
 pub mod due;
+mod listening;
 #[cfg(test)]
 mod model_tests;
 mod naming;

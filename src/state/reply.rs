@@ -170,6 +170,11 @@ pub fn sort(
                 None => rest.get(HEADER_LEN..).unwrap_or_default(),
             };
             look_at(tag, body, client, server, &mut seen)?
+        } else if tag == BackendTag::NOTIFICATION_RESPONSE && server.may_listen {
+            let Some(body) = rest.get(HEADER_LEN..header.frame_len) else { return Ok(at) };
+            let known = backend::channel(body).is_some_and(|name| client.channels.is_heard(name));
+            // Where pgweir listens itself, this would be the second time.
+            if known { Fate::Swallow } else { server.pipeline.on_asynchronous() }
         } else if tag == BackendTag::NOTICE_RESPONSE || tag == BackendTag::NOTIFICATION_RESPONSE {
             server.pipeline.on_asynchronous()
         } else {
@@ -211,6 +216,9 @@ fn look_at(
             let &[status] = body else { return Err(malformed) };
             let status = TransactionStatus::from_byte(status).ok_or(malformed)?;
             let fate = server.pipeline.on_ready(status)?;
+            if !server.pipeline.owes_a_batch() {
+                client.channels.ready(status);
+            }
             if fate == Fate::Forward {
                 seen(Event::Ready);
             }
@@ -222,6 +230,7 @@ fn look_at(
             for (undo, how) in undone {
                 client.undo(server, undo, how);
             }
+            client.channels.failed();
             let fields = ErrorFields::read(body);
             seen(Event::Error { sqlstate: fields.sqlstate, fatal: fields.fatal });
             Ok(fate)
@@ -234,6 +243,7 @@ fn look_at(
         }
         _ => {
             let fate = server.pipeline.on_reply(tag)?;
+            client.channels.completed(body);
             let discarded = match body {
                 b"DISCARD ALL\0" => Some(Discarded::All),
                 b"DEALLOCATE ALL\0" => Some(Discarded::Statements),

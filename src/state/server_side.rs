@@ -28,6 +28,8 @@ pub struct ServerSide {
     pub applied: Arc<Settings>,
     /// Whose sequence values it may know.
     pub sequences: Sequences,
+    /// It was told to LISTEN, and must be told to stop before another client has it.
+    pub may_listen: bool,
     /// [`Limits::ddl_seen`] as of its last transaction's begin.
     pub ddl_seen: u64,
 }
@@ -56,6 +58,7 @@ impl Default for ServerSide {
             unnamed: ServerUnnamed::Nothing,
             applied: Arc::default(),
             sequences: Sequences::default(),
+            may_listen: false,
             ddl_seen: 0,
         }
     }

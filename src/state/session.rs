@@ -6,6 +6,7 @@
 //! Source: <https://www.postgresql.org/docs/current/protocol-flow.html>
 
 use super::batch::check_frontend_tag;
+use super::channels::{By, Channels, Verdict};
 use super::naming::{Destination, nudge};
 use super::pin::PinReason;
 use super::pipeline::{Expected, Miscarriage, Undo};
@@ -60,6 +61,8 @@ pub struct Session {
     pub settings: Arc<Settings>,
     /// Why it keeps its server, if it does.
     pub pin: Option<PinReason>,
+    /// The channels it listens on.
+    pub channels: Channels,
     /// Its named statements.
     pub statements: ClientStatements,
     pub(super) unnamed: Option<Box<Unnamed>>,
@@ -151,6 +154,7 @@ impl Session {
             id,
             settings,
             pin: None,
+            channels: Channels::default(),
             statements: ClientStatements::default(),
             unnamed: None,
             unnamed_count: 0,
@@ -173,6 +177,7 @@ impl Session {
                 }
                 "client_encoding" => {
                     self.options.ascii_safe_encoding = !UNSAFE_ENCODINGS.contains(&value);
+                    self.channels.set_encoding(value);
                 }
                 _ => {}
             }
@@ -235,7 +240,7 @@ impl Session {
                         rest = front;
                         break;
                     }
-                    if self.is_in_doubt(frame, server, intern) {
+                    if self.is_in_doubt(frame, server, intern) || self.must_wait(frame, server) {
                         rest = front;
                         break;
                     }
@@ -246,6 +251,10 @@ impl Session {
                         out: &mut *out,
                     };
                     self.message(frame, &mut to, &mut done.requests)?;
+                    if self.channels.take_wait() {
+                        rest = front;
+                        break;
+                    }
                 }
                 None => {
                     if !self.begin_stream(server, limits, &mut rest, out, &mut done.requests)? {
@@ -287,7 +296,11 @@ impl Session {
             FrontendTag::QUERY => {
                 let text = query_text(frame.body()).ok_or(malformed)?;
                 let effects = statement::effects(text, self.options);
-                self.observe(effects, to.server, to.limits, Moment::BetweenBatches, to.out)?;
+                let Verdict::Send(kept) = self.listen_first(effects, text, By::Query, to.server)
+                else {
+                    return Ok(());
+                };
+                self.observe(kept, to.server, to.limits, Moment::BetweenBatches, to.out)?;
                 if discards(effects) {
                     self.discarding = Discarding::Waits;
                 }
@@ -314,6 +327,7 @@ impl Session {
             },
             FrontendTag::EXECUTE => {
                 requests.extended += 1;
+                self.channels.executed();
                 to.forward(frame, Expected::Execution, Undo::Nothing);
                 if self.discarding == Discarding::Bound {
                     encode::flush(to.out);
@@ -437,6 +451,9 @@ impl Session {
     pub fn deallocated_all(&mut self, settings_too: bool) {
         self.statements.clear();
         self.settings_touched &= !settings_too;
+        if settings_too {
+            self.channels.clear();
+        }
     }
 }
 
