@@ -82,6 +82,7 @@ fn minimal() -> Config {
             max_client_connections: 10_000,
             max_message_size: ByteSize(1 << 30),
             max_prepared_statements: 10_000,
+            max_notifications_queued: 1000,
             shutdown_timeout: seconds(25),
             workers: 0,
             runtime: Runtime::PerCore,

@@ -61,6 +61,17 @@ impl Backlog {
         *self = Self::Bytes(all, 0);
     }
 
+    /// Puts `bytes` before the `end` of what is there, or behind it if it does not end so.
+    pub(super) fn insert_before(&mut self, bytes: Vec<u8>, end: &[u8]) {
+        if !self.bytes().ends_with(end) {
+            return self.push(bytes);
+        }
+        let kept = self.bytes().len() - end.len();
+        let all = [self.bytes().get(..kept).unwrap_or_default(), &bytes, end].concat();
+        self.clear();
+        *self = Self::Bytes(all, 0);
+    }
+
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Empty | Self::Flushing => &[],

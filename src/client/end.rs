@@ -1,7 +1,18 @@
 //! How a client's connection ends, and the last it is told.
 
+use super::serve::{Attachment, Client};
+use crate::pool::Lease;
+use crate::server::CloseReason;
+use crate::server::reset::Cleaning;
+use crate::state::reply::Passing;
 use crate::state::session::ClientFault;
+use crate::telemetry::clock;
 use crate::wire::{ErrorResponse, FrameError, SqlState};
+use std::io;
+use std::time::Duration;
+
+/// Longest that the last words to a client may take.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a client's connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,5 +97,51 @@ impl End {
             }
         };
         Some(ErrorResponse::fatal(sqlstate, message))
+    }
+}
+
+impl Client {
+    /// Lets go of the server, in whatever state it is.
+    pub(super) fn release(&mut self, end: End) {
+        let attachment = std::mem::replace(&mut self.attachment, Attachment::Detached);
+        self.unpin();
+        self.entered.seat.end();
+        match attachment {
+            Attachment::Detached => {}
+            Attachment::Waiting { .. } => self.pool.leave(&self.entered.seat, clock::now()),
+            Attachment::Attached(lease) => self.release_server(lease, end),
+        }
+    }
+
+    fn release_server(&mut self, lease: Lease, end: End) {
+        self.cut_short = matches!(lease.server.passing, Passing::Forward(_));
+        let pipeline = &lease.server.side.pipeline;
+        let answered =
+            pipeline.is_answered() && self.to_server.is_empty() && !self.session.is_streaming();
+        let lost = matches!(end, End::ServerLost | End::ServerFatal);
+        match self.session.pin {
+            _ if lost => lease.close(CloseReason::ClosedByServer),
+            Some(reason) if reason.survives_discard_all() => lease.close(CloseReason::NotClean),
+            _ if !answered => lease.close(CloseReason::ClientGone),
+            Some(_) => lease.clean(Cleaning::DiscardAll),
+            None if self.session.keeps_server() => lease.clean(Cleaning::DiscardAll),
+            None => lease.clean(Cleaning::Rollback),
+        }
+    }
+
+    pub(super) async fn say_goodbye(&mut self, end: End) {
+        let Some(words) = end.last_words() else { return };
+        self.worker.shard.errors.of(&words.sqlstate.0).one();
+        let bytes = words.to_bytes();
+        let farewell = async {
+            std::future::poll_fn(|cx| self.to_client.poll_write(cx, &mut self.stream)).await?;
+            if !self.cut_short {
+                self.stream.write_all(&bytes).await?;
+            }
+            self.stream.shutdown().await?;
+            io::Result::Ok(())
+        };
+        // Whether it listens or not, the connection ends here.
+        let _ = tokio::time::timeout(FAREWELL_TIMEOUT, farewell).await;
     }
 }

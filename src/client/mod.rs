@@ -16,7 +16,9 @@ pub mod welcome;
 
 mod backlog;
 pub mod end;
+mod notify;
 mod relay;
+mod settle;
 mod travel;
 
 use crate::config::Config;
@@ -92,6 +94,8 @@ pub struct Live {
     pub client_stall_timeout: Duration,
     /// A client that leaves a transaction open and does nothing is cut off. Zero: never.
     pub idle_in_transaction_timeout: Duration,
+    /// Most notifications that wait for a client.
+    pub max_notifications_queued: usize,
     /// Most clients.
     pub max_client_connections: u32,
     /// Sizes and numbers.
@@ -110,6 +114,7 @@ impl Live {
             max_client_lifetime: proxy.max_client_lifetime,
             client_stall_timeout: proxy.client_stall_timeout,
             idle_in_transaction_timeout: proxy.idle_in_transaction_timeout,
+            max_notifications_queued: proxy.max_notifications_queued as usize,
             max_client_connections: proxy.max_client_connections,
             limits: Limits {
                 message_max: usize::try_from(proxy.max_message_size.bytes()).unwrap_or(usize::MAX),

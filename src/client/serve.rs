@@ -10,16 +10,13 @@ use super::handshake::Greeted;
 use super::registry::{Activity, Entered};
 use crate::net::buffer::Chunk;
 use crate::net::stream::Stream;
+use crate::pool::listener::Subscription;
 use crate::pool::seat::Kick;
 use crate::pool::{BorrowError, Lease, Patience, Pool};
-use crate::server::CloseReason;
-use crate::server::reset::Cleaning;
-use crate::state::reply::Passing;
 use crate::state::session::{ClientFault, Extent, Limits, STATEMENT_MAX, Session};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::GaugeGuard;
 use crate::wire::{FrameError, encode};
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
@@ -27,9 +24,6 @@ use std::time::{Duration, Instant};
 
 /// What a client may be ahead, in bytes: a batch up to this size goes out in one piece.
 pub(super) const PIECE_MAX: usize = 64 * 1024;
-
-/// Longest time for the last words to a client.
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a client holds a server.
 pub(super) enum Attachment {
@@ -53,7 +47,9 @@ pub struct Client {
     pub(super) pool: Arc<Pool>,
     pub(super) worker: Arc<Worker>,
     pub(super) entered: Arc<Entered>,
-    pub(super) pinned: Option<Box<super::relay::PinnedSince>>,
+    pub(super) pinned: Option<Box<super::settle::PinnedSince>>,
+    /// Its part in the connection that listens, if it listens.
+    pub(super) subscription: Option<Box<Subscription>>,
     /// When the batch under way came.
     pub(super) asked: Option<Instant>,
     /// How long it waited for a server.
@@ -61,11 +57,11 @@ pub struct Client {
     /// Counts it while it is inside a transaction block.
     pub(super) in_transaction: Option<GaugeGuard>,
     /// Skip up to the next `Sync`: the batch before it was refused.
-    skipping: bool,
+    pub(super) skipping: bool,
     /// It said good-bye, and what it sent before is still being carried out.
     pub(super) leaving: bool,
     /// It has got the beginning of a message: nothing can be said to it any more.
-    cut_short: bool,
+    pub(super) cut_short: bool,
     process_id: u32,
     limits: Limits,
     /// The revision of the configuration that `limits` is of.
@@ -102,6 +98,7 @@ impl Client {
             pool,
             entered,
             pinned: None,
+            subscription: None,
             asked: None,
             waited: Duration::ZERO,
             in_transaction: None,
@@ -155,6 +152,7 @@ impl Client {
             if let Some(end) = self.heed() {
                 return Poll::Ready(end);
             }
+            self.notify();
             let step = match self.attachment {
                 Attachment::Detached => self.poll_idle(cx),
                 Attachment::Waiting { since } => self.poll_waiting(cx, since),
@@ -174,6 +172,7 @@ impl Client {
         if kicks == Kick::NONE {
             return None;
         }
+        seat.clear(Kick::NOTIFIED);
         if kicks.has(Kick::STOP) {
             return Some(End::Shutdown);
         }
@@ -236,6 +235,9 @@ impl Client {
             if self.entered.does(Activity::DoesNotRead) {
                 self.mark(Activity::Idle, clock::now());
             }
+            if self.subscription.is_some() {
+                return Poll::Ready(Ok(()));
+            }
         }
         if self.leaving {
             return Poll::Ready(Err(End::Terminated));
@@ -244,6 +246,9 @@ impl Client {
             return Poll::Ready(Ok(()));
         }
         if self.inbound.len() > STATEMENT_MAX + PIECE_MAX {
+            if self.waits_for_listener() {
+                return Poll::Pending;
+            }
             return Poll::Ready(Err(End::Fault(ClientFault::Frame(FrameError::TooLarge {
                 tag: 0,
                 frame_len: self.inbound.len(),
@@ -310,6 +315,9 @@ impl Client {
             Extent::Terminate => Err(End::Terminated),
             Extent::Batch(_) | Extent::Piece(_) => {
                 if let Attachment::Waiting { .. } = self.attachment {
+                    return Ok(late);
+                }
+                if self.waits_for_listener() {
                     return Ok(late);
                 }
                 if self.acquire() { Ok(late + self.send_to_server(rest)?) } else { Ok(late) }
@@ -417,50 +425,6 @@ impl Client {
             self.mark(Activity::Idle, clock::now());
         }
         Ok(used)
-    }
-
-    /// Lets go of the server, in whatever state it is.
-    fn release(&mut self, end: End) {
-        let attachment = std::mem::replace(&mut self.attachment, Attachment::Detached);
-        self.unpin();
-        self.entered.seat.end();
-        match attachment {
-            Attachment::Detached => {}
-            Attachment::Waiting { .. } => self.pool.leave(&self.entered.seat, clock::now()),
-            Attachment::Attached(lease) => self.release_server(lease, end),
-        }
-    }
-
-    fn release_server(&mut self, lease: Lease, end: End) {
-        self.cut_short = matches!(lease.server.passing, Passing::Forward(_));
-        let pipeline = &lease.server.side.pipeline;
-        let answered =
-            pipeline.is_answered() && self.to_server.is_empty() && !self.session.is_streaming();
-        let lost = matches!(end, End::ServerLost | End::ServerFatal);
-        match self.session.pin {
-            _ if lost => lease.close(CloseReason::ClosedByServer),
-            Some(reason) if reason.survives_discard_all() => lease.close(CloseReason::NotClean),
-            _ if !answered => lease.close(CloseReason::ClientGone),
-            Some(_) => lease.clean(Cleaning::DiscardAll),
-            None if self.session.keeps_server() => lease.clean(Cleaning::DiscardAll),
-            None => lease.clean(Cleaning::Rollback),
-        }
-    }
-
-    async fn say_goodbye(&mut self, end: End) {
-        let Some(words) = end.last_words() else { return };
-        self.worker.shard.errors.of(&words.sqlstate.0).one();
-        let bytes = words.to_bytes();
-        let farewell = async {
-            std::future::poll_fn(|cx| self.to_client.poll_write(cx, &mut self.stream)).await?;
-            if !self.cut_short {
-                self.stream.write_all(&bytes).await?;
-            }
-            self.stream.shutdown().await?;
-            io::Result::Ok(())
-        };
-        // Whether it listens or not, the connection ends here.
-        let _ = tokio::time::timeout(FAREWELL_TIMEOUT, farewell).await;
     }
 }
 

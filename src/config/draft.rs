@@ -235,6 +235,7 @@ fn blank() -> Config {
             max_client_connections: u32::MAX,
             max_message_size: ByteSize(u64::MAX),
             max_prepared_statements: u32::MAX,
+            max_notifications_queued: u32::MAX,
             shutdown_timeout: Duration::MAX,
             workers: u16::MAX,
             runtime: Runtime::WorkStealing,

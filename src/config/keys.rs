@@ -139,6 +139,13 @@ pub(super) static KEYS: &[Key<Draft>] = &[
         at!(Draft.config.proxy.max_prepared_statements, Between(1, 1_000_000)),
     ),
     Key::new(
+        "proxy.max_notifications_queued",
+        Fallback::Integer(1000),
+        "Most notifications kept for a client that does not take them, in a transaction for example; more are lost",
+        at!(Draft.config.proxy.max_notifications_queued, Between(1, 1_000_000)),
+    )
+    .live(),
+    Key::new(
         "proxy.shutdown_timeout",
         Fallback::Text("25s"),
         "How long transactions may go on after SIGTERM; ECS kills after its stopTimeout of 30 s; 0s = cut at once",

@@ -62,6 +62,9 @@ pub struct Proxy {
     pub max_message_size: ByteSize,
     /// Most prepared statements one client may have. Default `10000`, 1 to 1000000.
     pub max_prepared_statements: u32,
+    /// Most notifications kept for a client that does not take them; with more, all of them are lost and the client
+    /// is told. Default `1000`, 1 to 1000000; they take at most 1 MiB in any case.
+    pub max_notifications_queued: u32,
     /// How long transactions may go on after SIGTERM; zero cuts them at once. Default `25s`, up to 1h: ECS kills
     /// after its `stopTimeout` of 30 s.
     pub shutdown_timeout: Duration,

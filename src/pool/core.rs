@@ -7,6 +7,9 @@
 //! surplus ones go idle and are closed. A worker thread prefers its own waiters and its own
 //! servers, but nobody is overtaken by more than [`OVERTAKE_MAX`].
 
+mod listeners;
+
+use listeners::Listeners;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -141,6 +144,7 @@ pub struct Core<S, W> {
     /// Of those open, connections beside all pools.
     apart: u32,
     waiting: usize,
+    listeners: Listeners,
 }
 
 impl<S, W> Core<S, W> {
@@ -156,6 +160,7 @@ impl<S, W> Core<S, W> {
             closing: 0,
             apart: 0,
             waiting: 0,
+            listeners: Listeners::default(),
         }
     }
 
@@ -243,7 +248,10 @@ impl<S, W> Core<S, W> {
 
     /// A server that is clean comes back (or is new): lends it on, keeps it, or gives it up.
     pub fn give_back(&mut self, id: PoolId, idle: Idle<S>) -> Given<S, W> {
-        if self.surplus() > 0 || self.must_yield(id, idle.since) {
+        if self.surplus() > 0
+            || self.makes_room_for_listener(idle.since)
+            || self.must_yield(id, idle.since)
+        {
             return Given::Close(idle.server);
         }
         let worker = idle.worker;
@@ -301,7 +309,7 @@ impl<S, W> Core<S, W> {
             .filter_map(|(at, pool)| Some((pool.open >= share, pool.oldest()?.1, at)))
             .min();
         let Some((_, since, at)) = wants else { return Growth::Nothing };
-        if self.open < self.limits.budget {
+        if self.open + self.listeners.wanted < self.limits.budget {
             self.reserve(PoolId(at));
             return Growth::Open(PoolId(at));
         }

@@ -139,6 +139,7 @@ impl Pools {
     /// From now on, servers are closed as they are given back, and idle ones at once.
     pub fn stop(self: &Arc<Self>) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.listeners.wake_all();
         self.sweep();
     }
 

@@ -4,9 +4,12 @@
 //! servers are opened and closed by tasks of their own, so that a client which gives up loses
 //! nothing for the others. The rules are in [`core`]; here they are carried out.
 
+mod close;
 pub mod core;
 mod error;
 pub mod lease;
+pub mod listener;
+pub mod mailbox;
 pub mod maintain;
 pub mod open;
 mod profile;
@@ -38,12 +41,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
-/// Longest time that a closed backend may keep its slot before it is taken for gone.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
-
-/// How long a socket that was just dropped is taken to hold its slot.
-const ABANDON_PATIENCE: Duration = Duration::from_secs(1);
-
 /// Most (database, user) pools.
 const POOLS_MAX: usize = 1000;
 
@@ -69,6 +66,7 @@ pub struct Pools {
     /// The runtimes on which servers live; one for all with a work-stealing runtime.
     runtimes: Vec<Handle>,
     target: Mutex<open::TargetHealth>,
+    listeners: listener::Listeners,
     stopping: AtomicBool,
 }
 
@@ -110,6 +108,7 @@ impl Pools {
             metrics,
             runtimes,
             target: Mutex::default(),
+            listeners: listener::Listeners::default(),
             stopping: AtomicBool::new(false),
         })
     }
@@ -397,6 +396,9 @@ impl Pool {
         if let Some(reason) = self.unwanted(&server, now) {
             return self.close(server, reason);
         }
+        if server.side.may_listen {
+            return self.clean(server, Cleaning::Unlisten);
+        }
         loop {
             let idle = Idle {
                 fingerprint: server.side.applied.fingerprint(),
@@ -423,6 +425,10 @@ impl Pool {
         if server.expires_at.is_some_and(|at| at <= now) {
             return Some(CloseReason::Lifetime);
         }
+        if server.side.altered && !self.pools.endpoint().init_query.is_empty() {
+            // What the query had set may be gone.
+            return Some(CloseReason::NotClean);
+        }
         if self.outdates(server, now) {
             return Some(CloseReason::SecretChanged);
         }
@@ -441,56 +447,6 @@ impl Pool {
         };
         if let Some(runtime) = self.pools.runtime(worker) {
             runtime.spawn(task);
-        }
-    }
-
-    /// Closes a server in the background; its slot is free when PostgreSQL has let go of it.
-    pub(crate) fn close(self: &Arc<Self>, server: Box<Server>, reason: CloseReason) {
-        self.pools.core.lock().closing(self.id);
-        let shard = self.pools.metrics.shard(server.worker);
-        shard.server_closes.of(reason).one();
-        tracing::debug!(
-            server = server.id,
-            database = %self.database,
-            user = %self.user,
-            reason = crate::telemetry::metrics::Label::as_label(reason),
-            "server closed"
-        );
-        let pool = Arc::clone(self);
-        let worker = server.worker;
-        let runs = !server.side.pipeline.is_settled() && reason != CloseReason::ClosedByServer;
-        let fence = runs.then(|| server.cancel.fence());
-        let task = async move {
-            let farewell = server.close(CLOSE_PATIENCE);
-            match fence {
-                // It would run on for nobody, and keep its slot.
-                Some(fence) => {
-                    tokio::join!(farewell, pool.pools.send_cancel(fence));
-                }
-                None => farewell.await,
-            }
-            pool.vacate(worker);
-        };
-        match self.pools.runtime(worker) {
-            Some(runtime) => drop(runtime.spawn(task)),
-            None => self.vacate(worker),
-        }
-    }
-
-    fn vacate(self: &Arc<Self>, worker: usize) {
-        self.pools.core.lock().closed(self.id);
-        self.pools.grow(worker);
-    }
-
-    /// A server was dropped without a good-bye: its slot is free a little later.
-    fn abandon(self: &Arc<Self>) {
-        self.pools.core.lock().closing(self.id);
-        let pool = Arc::clone(self);
-        if let Some(runtime) = self.pools.runtimes.first() {
-            runtime.spawn(async move {
-                tokio::time::sleep(ABANDON_PATIENCE).await;
-                pool.vacate(0);
-            });
         }
     }
 }

@@ -33,6 +33,8 @@ impl Kick {
     pub const STALLED: Self = Self(32);
     /// The client should live on another thread.
     pub const MOVE: Self = Self(64);
+    /// Notifications came, or the listening connection is ready.
+    pub const NOTIFIED: Self = Self(128);
 
     /// True if any bit of `other` is set.
     #[must_use]

@@ -21,6 +21,8 @@ pub enum Cleaning {
     Rollback,
     /// Its client was pinned, and whatever it left is thrown away.
     DiscardAll,
+    /// It may listen on channels of its client.
+    Unlisten,
     /// A cancel was on its way when it was given back.
     Settle,
 }
@@ -55,8 +57,14 @@ impl Server {
             // A signal that came after the end of its statement is ignored while the server
             // waits for a command: an answer to one proves that it is gone.
             Cleaning::Settle => self.ask("").await?,
+            Cleaning::Unlisten => {
+                self.ask("UNLISTEN *").await?;
+                self.side.may_listen = false;
+            }
             Cleaning::DiscardAll => {
                 self.ask("DISCARD ALL").await?;
+                self.side.may_listen = false;
+                self.side.altered = true;
                 self.side.applied = Arc::default();
                 self.side.wipe = false;
                 self.side.statements.clear();

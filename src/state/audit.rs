@@ -3,12 +3,14 @@
 //! After a transaction of which the statements speak of something that may outlive it, and, as long
 //! as the client keeps its server for what was found, after some of the later ones.
 
+use super::channels::{By, Verdict};
 use super::examination::Findings;
 use super::mentioned::Mentioned;
+use super::naming::Destination;
 use super::pin::PinReason;
 use super::server_side::ServerSide;
-use super::session::{ClientFault, Limits, Moment, Session};
-use super::statement::{Effects, Options};
+use super::session::{ClientFault, Discarding, Limits, Moment, Session, discards};
+use super::statement::{self, Effects, Options};
 use crate::wire::frame;
 use crate::wire::frontend::Bind;
 
@@ -173,15 +175,35 @@ impl Session {
         doubts.due |= ends || self.pin.is_none();
     }
 
-    /// The same for a statement that is bound.
+    /// Takes note of what a simple query, which is about to be sent, means. False: not yet.
+    pub(super) fn observe_query(
+        &mut self,
+        text: &[u8],
+        to: &mut Destination<'_>,
+    ) -> Result<bool, ClientFault> {
+        let effects = statement::effects(text, self.options);
+        let Verdict::Send(effects) = self.listen_first(effects, text, By::Query, to.server) else {
+            return Ok(false);
+        };
+        self.observe(effects, to.server, Moment::BetweenBatches, to.out)?;
+        if !effects.is_empty() {
+            self.doubt(effects, to.limits, text, None);
+        }
+        if discards(effects) {
+            self.discarding = Discarding::Waits;
+        }
+        Ok(true)
+    }
+
+    /// The same for a statement that is bound, and has these effects.
     pub(super) fn observe_bind(
         &mut self,
         bind: &Bind<'_>,
+        effects: Effects,
         server: &mut ServerSide,
         limits: &Limits,
         out: &mut Vec<u8>,
     ) -> Result<(), ClientFault> {
-        let effects = self.effects_of(bind.statement);
         self.observe(effects, server, Moment::InBatch, out)?;
         if !effects.is_empty() {
             let text = self.text_of(bind.statement);

@@ -15,6 +15,7 @@ use super::pipeline::{Expected, Fate, Undo};
 use super::server_side::ServerSide;
 use super::session::Session;
 use super::settings::Settings;
+use super::statement::Effects;
 use crate::wire::{backend, encode};
 use std::sync::Arc;
 
@@ -53,6 +54,7 @@ pub(super) struct Findings {
     set: Vec<(String, String)>,
     bytes: usize,
     keeps: Option<PinReason>,
+    listens: bool,
     /// It was refused, or not understood.
     failed: bool,
 }
@@ -66,7 +68,11 @@ impl Findings {
         match (*kind, value) {
             (b"k", None) => {
                 let reason = PinReason::ALL.into_iter().find(|reason| reason.as_label() == name)?;
-                self.keeps = self.keeps.or(Some(reason));
+                if reason == PinReason::Listen {
+                    self.listens = true;
+                } else {
+                    self.keeps = self.keeps.or(Some(reason));
+                }
             }
             (b"s", None) => {}
             (b"s", Some(b"none")) if name == "role" => {}
@@ -155,6 +161,7 @@ impl Session {
     /// `opaque` if code in the database may leave what an answer does not tell.
     pub fn conclude(&mut self, server: &mut ServerSide, opaque: bool) {
         let Some(findings) = self.audit.findings.take() else { return };
+        server.altered = true;
         let doubts = self.audit.doubts.take().unwrap_or_default();
         let found = findings.set.iter().map(|(name, value)| (&**name, &**value));
         let found = if findings.failed { None } else { Settings::new(found).ok() };
@@ -170,7 +177,10 @@ impl Session {
             if wanted == *self.startup { Arc::clone(&self.startup) } else { Arc::new(wanted) };
         server.applied = Arc::new(found);
         self.settings_touched = false;
-        let keeps = findings.keeps.or_else(|| {
+        // Where pgweir listens in its place, the server is told to stop when it is given back.
+        let for_itself = doubts.effects.intersects(Effects::LISTEN) || !server.may_listen;
+        let listens = (findings.listens && for_itself).then_some(PinReason::Listen);
+        let keeps = findings.keeps.or(listens).or_else(|| {
             let unseen = findings.is_foreign() || doubts.mentioned.is_blind();
             let feared = doubts.ran_code && opaque;
             self.keeps_by_itself()

@@ -3,8 +3,10 @@
 
 mod audit;
 mod batch;
+pub mod channels;
 pub mod due;
 pub mod examination;
+mod listening;
 mod mentioned;
 #[cfg(test)]
 mod model_tests;

@@ -1,6 +1,7 @@
 //! A client's prepared statements on the server it holds: renamed, shared, and prepared there when
 //! they are missing.
 
+use super::channels::{By, Verdict};
 use super::pipeline::{Expected, Fate, Pipeline, Undo};
 use super::prepared::{Prepared, SERVER_NAME_PREFIX, ServerName, Token, Unnamed};
 use super::session::{ClientFault, Discarding, Intern, Limits, ServerSide, ServerUnnamed, Session};
@@ -75,6 +76,9 @@ impl Session {
         to: &mut Destination<'_>,
     ) -> Result<(), ClientFault> {
         let effects = statement::effects(parse.query, self.options);
+        if self.listen_first(effects, parse.query, By::Parse, to.server) == Verdict::Wait {
+            return Ok(());
+        }
         if parse.name.is_empty() {
             let undo = self.replace_unnamed(to.server, Some(parse.tail.into()), effects);
             to.forward(frame, Expected::ParseComplete, undo);
@@ -128,7 +132,10 @@ impl Session {
         to: &mut Destination<'_>,
     ) -> Result<(), ClientFault> {
         self.discarding = Discarding::No;
-        self.observe_bind(bind, to.server, to.limits, to.out)?;
+        let Verdict::Send(effects) = self.listen_before_bind(bind.statement, to.server) else {
+            return Ok(());
+        };
+        self.observe_bind(bind, effects, to.server, to.limits, to.out)?;
         let name = self.resolve(to.server, bind.statement, to.out);
         if let Name::Verbatim(_) = name {
             to.forward(frame, Expected::BindComplete, Undo::Nothing);

@@ -151,6 +151,12 @@ impl Pipeline {
         self.due.is_empty()
     }
 
+    /// True if the end of a batch was sent and is not answered.
+    #[must_use]
+    pub fn owes_a_batch(&self) -> bool {
+        self.due.iter().any(Due::ends_batch)
+    }
+
     /// True if the last message was answered here, so that the server may have nothing to say.
     #[must_use]
     pub fn ends_with_synthesized(&self) -> bool {

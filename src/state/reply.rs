@@ -173,14 +173,15 @@ pub fn sort(
                 None => rest.get(HEADER_LEN..).unwrap_or_default(),
             };
             look_at(tag, body, client, server, &mut seen)?
+        } else if tag == BackendTag::NOTIFICATION_RESPONSE && server.may_listen {
+            let Some(body) = rest.get(HEADER_LEN..header.frame_len) else { return Ok(at) };
+            let known = backend::channel(body).is_some_and(|name| client.channels.is_heard(name));
+            // Where pgweir listens itself, this would be the second time.
+            if known { Fate::Swallow } else { to_client(server.pipeline.on_asynchronous()) }
         } else if tag == BackendTag::NOTICE_RESPONSE {
             server.pipeline.on_asynchronous()
         } else if tag == BackendTag::NOTIFICATION_RESPONSE {
-            match server.pipeline.on_asynchronous() {
-                // The client listens, and does not know that its server is asked.
-                Fate::Examination => Fate::Forward,
-                fate => fate,
-            }
+            to_client(server.pipeline.on_asynchronous())
         } else {
             server.pipeline.on_reply(tag)?
         };
@@ -194,6 +195,11 @@ pub fn sort(
         }
         at += take;
     }
+}
+
+/// What is done with a notification: the client does not know that its server is asked.
+fn to_client(fate: Fate) -> Fate {
+    if fate == Fate::Examination { Fate::Forward } else { fate }
 }
 
 /// Messages of which more than the type matters.
@@ -220,6 +226,9 @@ fn look_at(
             let &[status] = body else { return Err(malformed) };
             let status = TransactionStatus::from_byte(status).ok_or(malformed)?;
             let fate = server.pipeline.on_ready(status)?;
+            if !server.pipeline.owes_a_batch() {
+                client.channels.ready(status);
+            }
             match fate {
                 Fate::Forward => seen(Event::Ready),
                 Fate::Examination => seen(Event::Examined),
@@ -243,6 +252,7 @@ fn look_at(
                 client.examination_failed();
                 return Ok(fate);
             }
+            client.channels.failed();
             seen(Event::Error { sqlstate: fields.sqlstate, fatal: fields.fatal });
             Ok(Fate::Forward)
         }
@@ -257,12 +267,14 @@ fn look_at(
         }
         _ => {
             let fate = server.pipeline.on_reply(tag)?;
+            client.channels.completed(body);
             let discarded = match body {
                 b"DISCARD ALL\0" => Some(Discarded::All),
                 b"DEALLOCATE ALL\0" => Some(Discarded::Statements),
                 _ => None,
             };
             if let Some(discarded) = discarded {
+                server.altered |= discarded == Discarded::All;
                 server.statements.clear();
                 server.unnamed = super::session::ServerUnnamed::Unknown;
                 if discarded == Discarded::All {

@@ -30,6 +30,10 @@ pub struct ServerSide {
     pub wipe: bool,
     /// Whose sequence values it may know.
     pub sequences: Sequences,
+    /// Its settings are perhaps no longer those that a query at its opening had made.
+    pub altered: bool,
+    /// It was told to LISTEN, and must be told to stop before another client has it.
+    pub may_listen: bool,
     /// [`super::session::Limits::ddl_seen`] as of its last transaction's begin.
     pub ddl_seen: u64,
     /// Statements parsed again since somebody last counted them.
@@ -61,6 +65,8 @@ impl Default for ServerSide {
             applied: Arc::default(),
             wipe: false,
             sequences: Sequences::default(),
+            altered: false,
+            may_listen: false,
             ddl_seen: 0,
             reparsed: 0,
         }

@@ -7,13 +7,14 @@
 
 use super::audit::{Audit, read_by};
 use super::batch::check_frontend_tag;
+use super::channels::Channels;
 use super::naming::{Destination, nudge};
 use super::pin::PinReason;
 use super::pipeline::{Expected, Miscarriage, Undo};
 use super::prepared::{ClientStatements, Prepared, Unnamed};
 pub use super::server_side::{Sequences, ServerSide, ServerUnnamed};
 use super::settings::Settings;
-use super::statement::{self, Effects, Options};
+use super::statement::{Effects, Options};
 use crate::wire::frame::{self, Frame};
 use crate::wire::frontend::{Bind, Object, Parse, query_text};
 use crate::wire::{FrameError, FrontendTag, encode};
@@ -69,6 +70,8 @@ pub struct Session {
     pub(super) changes_code: bool,
     /// Why it keeps its server, if it does.
     pub pin: Option<PinReason>,
+    /// The channels it listens on.
+    pub channels: Channels,
     /// Its named statements.
     pub statements: ClientStatements,
     pub(super) unnamed: Option<Box<Unnamed>>,
@@ -166,6 +169,7 @@ impl Session {
             audit: Audit::default(),
             changes_code: false,
             pin: None,
+            channels: Channels::default(),
             statements: ClientStatements::default(),
             unnamed: None,
             unnamed_count: 0,
@@ -181,6 +185,9 @@ impl Session {
     pub fn learn_of_server<'a>(&mut self, reported: impl IntoIterator<Item = (&'a str, &'a str)>) {
         for (name, value) in reported {
             self.options = read_by(self.options, name, value);
+            if name == "client_encoding" {
+                self.channels.set_encoding(value);
+            }
         }
         if let Some(reason) = self.keeps_by_itself() {
             self.pin_for_good(reason);
@@ -240,7 +247,7 @@ impl Session {
                         rest = front;
                         break;
                     }
-                    if self.is_in_doubt(frame, server, intern) {
+                    if self.is_in_doubt(frame, server, intern) || self.must_wait(frame, server) {
                         rest = front;
                         break;
                     }
@@ -251,6 +258,10 @@ impl Session {
                         out: &mut *out,
                     };
                     self.message(frame, &mut to, &mut done.requests)?;
+                    if self.channels.take_wait() {
+                        rest = front;
+                        break;
+                    }
                 }
                 None => {
                     if !self.begin_stream(server, limits, &mut rest, out, &mut done.requests)? {
@@ -291,13 +302,8 @@ impl Session {
         match tag {
             FrontendTag::QUERY => {
                 let text = query_text(frame.body()).ok_or(malformed)?;
-                let effects = statement::effects(text, self.options);
-                self.observe(effects, to.server, Moment::BetweenBatches, to.out)?;
-                if !effects.is_empty() {
-                    self.doubt(effects, to.limits, text, None);
-                }
-                if discards(effects) {
-                    self.discarding = Discarding::Waits;
+                if !self.observe_query(text, to)? {
+                    return Ok(());
                 }
                 let previous = self.unnamed.take();
                 to.server.unnamed = ServerUnnamed::Nothing;
@@ -323,6 +329,7 @@ impl Session {
             },
             FrontendTag::EXECUTE => {
                 requests.extended += 1;
+                self.channels.executed();
                 to.forward(frame, Expected::Execution, Undo::Nothing);
                 if self.discarding == Discarding::Bound {
                     encode::flush(to.out);
@@ -436,6 +443,7 @@ impl Session {
         if !settings_too {
             return;
         }
+        self.channels.clear();
         self.settings_touched = false;
         self.settings = Arc::clone(&self.startup);
         self.retell = !self.startup.is_empty();
@@ -450,7 +458,7 @@ impl Session {
 }
 
 /// True if the server may forget statements of the client.
-fn discards(effects: Effects) -> bool {
+pub(super) fn discards(effects: Effects) -> bool {
     effects.intersects(Effects::DISCARD_ALL) || effects.intersects(Effects::DEALLOCATE)
 }
 

@@ -66,6 +66,13 @@ pub fn backend_key_data(body: &[u8]) -> Option<(u32, &[u8])> {
     fits.then_some((u32::from_be_bytes(*process_id), secret))
 }
 
+/// The channel of a `NotificationResponse`.
+#[must_use]
+pub fn channel(body: &[u8]) -> Option<&[u8]> {
+    let (_process_id, mut rest) = body.split_first_chunk::<4>()?;
+    take_cstr(&mut rest)
+}
+
 /// The columns of a `DataRow`, `None` for NULL.
 #[must_use]
 pub fn data_row(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {

@@ -13,6 +13,8 @@ pub enum Severity {
     Fatal,
     /// The statement failed; the connection goes on.
     Error,
+    /// Nothing failed, but something may be amiss.
+    Warning,
     /// Nothing failed.
     Notice,
 }
@@ -22,6 +24,7 @@ impl Severity {
         match self {
             Self::Fatal => "FATAL",
             Self::Error => "ERROR",
+            Self::Warning => "WARNING",
             Self::Notice => "NOTICE",
         }
     }
@@ -53,6 +56,11 @@ impl ErrorResponse {
         Self::new(Severity::Error, sqlstate, message)
     }
 
+    /// Something that the client should know of and that ends nothing.
+    pub fn warning(sqlstate: SqlState, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Severity::Warning, sqlstate, message)
+    }
+
     fn new(severity: Severity, sqlstate: SqlState, message: impl Into<Cow<'static, str>>) -> Self {
         Self { severity, sqlstate, message: message.into(), detail: None, hint: None }
     }
@@ -75,7 +83,7 @@ impl ErrorResponse {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let tag = match self.severity {
             Severity::Fatal | Severity::Error => BackendTag::ERROR_RESPONSE,
-            Severity::Notice => BackendTag::NOTICE_RESPONSE,
+            Severity::Warning | Severity::Notice => BackendTag::NOTICE_RESPONSE,
         };
         encode::message(out, tag.0, |out| {
             field(out, b'S', self.severity.as_str());

@@ -32,7 +32,8 @@ fn pinned(pgweir: &Pgweir) -> f64 {
 
 #[test]
 fn state_of_a_session_never_reaches_another_while_its_client_lives() {
-    for (statement, reason) in STATE {
+    // With two servers or more, one of them listens for everybody and nobody is pinned for it.
+    for (statement, reason) in STATE.into_iter().filter(|(_, reason)| *reason != "listen") {
         let pgweir = pool_of(2);
         let mut client = pgweir.client();
         client.execute(statement);

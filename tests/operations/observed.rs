@@ -82,10 +82,12 @@ fn what_is_done_is_counted() {
     assert_eq!(in_transaction(), 0.0);
     assert_eq!(pgweir.metric("pgweir_database_connections_currently_session_pinned", ""), 0.0);
     client.execute("CREATE TEMP TABLE pinning (id int)");
-    assert_eq!(
-        pgweir.metric("pgweir_database_connections_currently_session_pinned", "temporary_object"),
-        1.0
-    );
+    let pinned = || {
+        let name = "pgweir_database_connections_currently_session_pinned";
+        pgweir.metric(name, "temporary_object")
+    };
+    // The server is asked behind the reply.
+    eventually("the client is pinned", || pinned() == 1.0);
     assert_eq!(pgweir.metric("pgweir_database_connections", "state=\"pinned\""), 1.0);
     assert_eq!(pgweir.metric("pgweir_database_connections", "state=\"borrowed\""), 0.0);
     let mut wrong = RawClient::connect(pgweir.port());
@@ -135,6 +137,8 @@ fn neither_log_nor_metrics_tell_what_clients_say() {
             frontend::execute("", 0),
             frontend::sync(),
         ]);
+        client.query(&format!("CREATE TEMP TABLE {MARKER}_table (id int)"));
+        eventually("it is pinned", || pgweir.log().contains("client pinned"));
         pgweir.client().query(&format!("SELECT '{MARKER}_refused'"));
         let mut wrong = RawClient::connect(pgweir.port());
         let guess = format!("{MARKER}_guess");

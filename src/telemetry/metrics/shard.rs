@@ -81,6 +81,10 @@ table! {
     statements_prepared => "statements_prepared_total",
     /// Prepared statements that were parsed again, on a server that lacked them.
     statements_reprepared => "statements_reprepared_total",
+    /// Notifications that were handed to clients which listen.
+    notifications_delivered => "notifications_delivered_total",
+    /// Notifications that a client did not take in time and lost.
+    notifications_dropped => "notifications_dropped_total",
     /// Secrets that were read from their source.
     secret_refreshes_succeeded => "secret_refreshes_succeeded_total",
     /// Attempts to read a secret that failed; the old value stays in use.
@@ -120,11 +124,15 @@ pub enum GaugeKind {
     DatabaseConnectionsWithTls,
     /// A client inside a transaction block.
     DatabaseConnectionsInTransaction,
+    /// A client that listens on a channel, without a server.
+    ClientConnectionsListening,
+    /// A server connection that listens for clients.
+    DatabaseConnectionsListening,
 }
 
 impl GaugeKind {
     /// Name and help of each kind, in the order of their declaration.
-    pub(super) const TABLE: [(Self, &'static str, &'static str); 6] = [
+    pub(super) const TABLE: [(Self, &'static str, &'static str); 8] = [
         (Self::ClientConnections, "pgweir_client_connections", "Clients connected now."),
         (
             Self::ClientConnectionsInSetup,
@@ -150,6 +158,16 @@ impl GaugeKind {
             Self::DatabaseConnectionsInTransaction,
             "pgweir_database_connections_currently_in_transaction",
             "Server connections inside a transaction block now.",
+        ),
+        (
+            Self::ClientConnectionsListening,
+            "pgweir_client_connections_listening",
+            "Clients that listen for notifications now, by a connection they share.",
+        ),
+        (
+            Self::DatabaseConnectionsListening,
+            "pgweir_database_connections_listening",
+            "Server connections that listen for clients now, one per database.",
         ),
     ];
 }
@@ -230,7 +248,8 @@ impl Shard {
     }
 
     fn slot(&self, slot: Slot) -> &AtomicU64 {
-        let [clients, in_setup, tls, no_tls, servers_tls, in_transaction] = &self.gauges;
+        let [clients, in_setup, tls, no_tls, servers_tls, in_transaction, listening, listeners] =
+            &self.gauges;
         match slot {
             Slot::Kind(GaugeKind::ClientConnections) => clients,
             Slot::Kind(GaugeKind::ClientConnectionsInSetup) => in_setup,
@@ -238,6 +257,8 @@ impl Shard {
             Slot::Kind(GaugeKind::ClientConnectionsNoTls) => no_tls,
             Slot::Kind(GaugeKind::DatabaseConnectionsWithTls) => servers_tls,
             Slot::Kind(GaugeKind::DatabaseConnectionsInTransaction) => in_transaction,
+            Slot::Kind(GaugeKind::ClientConnectionsListening) => listening,
+            Slot::Kind(GaugeKind::DatabaseConnectionsListening) => listeners,
             Slot::Pinned(index) => {
                 self.pinned.get(usize::from(index)).unwrap_or(&self.pinned_other)
             }

@@ -1,0 +1,136 @@
+//! A client that listens: its channels are heard by a connection that all clients of its database
+//! share, and its notifications reach it when it is between transactions.
+//!
+//! Source: <https://www.postgresql.org/docs/current/sql-notify.html>
+
+use super::registry::Activity;
+use super::serve::{Attachment, Client};
+use crate::pool::listener::{Heard, Subscription};
+use crate::pool::seat::Kick;
+use crate::state::reply::Passing;
+use crate::telemetry::clock;
+use crate::wire::encode;
+
+impl Client {
+    /// Asks the listener for what the client's next message needs. True if that has to wait.
+    pub(super) fn waits_for_listener(&mut self) -> bool {
+        if self.session.channels.wanted().is_empty() {
+            return false;
+        }
+        let queued_max = self.worker.shared.live().max_notifications_queued;
+        let (pool, seat) = (&self.pool, &self.entered.seat);
+        let index = self.worker.index;
+        let subscription = self
+            .subscription
+            .get_or_insert_with(|| Box::new(Subscription::new(pool, seat, index, queued_max)));
+        subscription.mailbox().set_bound(queued_max);
+        match subscription.listen(self.session.channels.wanted(), index) {
+            Heard::NotYet => return true,
+            Heard::Yes => self.session.channels.grant(),
+            Heard::No => self.session.channels.refuse(),
+        }
+        if subscription.is_empty() {
+            self.subscription = None;
+        }
+        false
+    }
+
+    /// Sees to the channels after a piece of the client's stream was translated, of which perhaps
+    /// nothing was sent.
+    pub(super) fn listen_before_more(&mut self, nothing_sent: bool) {
+        if self.session.channels.wanted().is_empty() {
+            if let Some(subscription) = &self.subscription
+                && !nothing_sent
+                && self.session.channels.is_followed()
+            {
+                // What came before the transaction ends is not for those who begin to listen by it.
+                let channels = &self.session.channels;
+                subscription.mailbox().retain(|channel| channels.is_in_force(channel));
+            }
+            return;
+        }
+        if !self.waits_for_listener() {
+            // It goes on at once with what is held.
+            return self.entered.seat.kick(Kick::NOTIFIED);
+        }
+        let Attachment::Attached(lease) = &self.attachment else { return };
+        let idle = lease.server.side.pipeline.is_settled()
+            && lease.server.passing == Passing::Nothing
+            && self.to_server.is_empty()
+            && !self.session.is_streaming();
+        if !nothing_sent || !idle || self.session.pin.is_some() {
+            return;
+        }
+        // The listener may need its place.
+        let attachment = std::mem::replace(&mut self.attachment, Attachment::Detached);
+        let Attachment::Attached(lease) = attachment else { return };
+        let now = clock::now();
+        self.entered.seat.end();
+        self.session.released();
+        self.mark(Activity::Busy, now);
+        lease.give_back(now);
+    }
+
+    /// The client was told that it may go on: leaves the channels that it has left, and hands over
+    /// what came for it, before it is told if it can be.
+    pub(super) fn notify_at_ready(&mut self) {
+        if self.subscription.is_none() {
+            return;
+        }
+        self.leave_channels();
+        self.deliver(true);
+    }
+
+    /// Hands over what came for a client that is idle.
+    pub(super) fn notify(&mut self) {
+        if self.to_client.is_empty() {
+            self.deliver(false);
+        }
+    }
+
+    fn leave_channels(&mut self) {
+        let unwanted = self.session.channels.take_unwanted();
+        let Some(subscription) = &mut self.subscription else { return };
+        if !unwanted.is_empty() {
+            subscription.unlisten(&unwanted);
+        }
+        if subscription.is_empty() {
+            self.subscription = None;
+        }
+    }
+
+    fn deliver(&mut self, at_ready: bool) {
+        let Some(subscription) = &self.subscription else { return };
+        if subscription.mailbox().is_empty() || !self.is_idle() {
+            return;
+        }
+        let channels = &self.session.channels;
+        let mail = subscription.mailbox().take(|channel| channels.is_in_force(channel));
+        self.worker.shard.count.notifications_delivered.add(mail.notifications);
+        if mail.bytes.is_empty() {
+            return;
+        }
+        if at_ready {
+            self.to_client.insert_before(mail.bytes, &encode::READY_IDLE);
+        } else {
+            self.to_client.push(mail.bytes);
+            self.mark(Activity::Idle, clock::now());
+        }
+    }
+
+    /// True if PostgreSQL would hand over notifications now: outside of a transaction, with nothing
+    /// due and no message half way.
+    fn is_idle(&self) -> bool {
+        let between = match &self.attachment {
+            Attachment::Detached => !self.skipping,
+            Attachment::Waiting { .. } => false,
+            Attachment::Attached(lease) => {
+                let server = &lease.server;
+                server.side.pipeline.is_settled()
+                    && server.passing == Passing::Nothing
+                    && self.to_server.is_empty()
+            }
+        };
+        between && !self.session.is_streaming() && !self.session.channels.is_followed()
+    }
+}

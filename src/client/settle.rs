@@ -1,0 +1,160 @@
+//! The end of a client's transaction: what it left is asked for, and its server given back or kept.
+
+use super::backlog::{Backlog, give_buffer, take_buffer};
+use super::registry::Activity;
+use super::serve::{Attachment, Client};
+use crate::pool::CountedPin;
+use crate::server::CloseReason;
+use crate::state::reply::Passing;
+use crate::state::{PinReason, TransactionStatus};
+use crate::telemetry::clock;
+use crate::telemetry::metrics::{GaugeGuard, GaugeKind, Label};
+use crate::wire::encode;
+use std::time::Instant;
+
+impl Label for PinReason {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn as_label(self) -> &'static str {
+        Self::as_label(self)
+    }
+
+    fn index(self) -> usize {
+        Self::index(self)
+    }
+}
+
+/// Since when, and why, a client keeps its server.
+pub(super) struct PinnedSince {
+    since: Instant,
+    reason: PinReason,
+    _gauge: GaugeGuard,
+    _counted: CountedPin,
+}
+
+impl Client {
+    pub(super) fn pin_if_due(&mut self) {
+        let Some(reason) = self.session.pin else { return };
+        if self.pinned.is_some() {
+            return;
+        }
+        tracing::info!(
+            client = self.session.id,
+            database = %self.pool.database,
+            user = %self.pool.user,
+            reason = reason.as_label(),
+            advice = reason.advice(),
+            "client pinned"
+        );
+        self.pinned = Some(Box::new(PinnedSince {
+            since: clock::now(),
+            reason,
+            _gauge: self.worker.shard.enter_pin(reason),
+            _counted: CountedPin::of(&self.pool),
+        }));
+    }
+
+    pub(super) fn unpin(&mut self) {
+        if let Some(pinned) = self.pinned.take() {
+            let held = clock::now().saturating_duration_since(pinned.since);
+            self.worker.shard.time.session_pin.observe(held);
+            tracing::debug!(
+                client = self.session.id,
+                reason = pinned.reason.as_label(),
+                held_ms = u64::try_from(held.as_millis()).unwrap_or(u64::MAX),
+                "client unpinned"
+            );
+        }
+    }
+
+    pub(super) fn unpin_if_free(&mut self) {
+        if self.session.pin.is_none() {
+            self.unpin();
+        }
+    }
+
+    /// Tells the client what its settings are, where a reset has told it of other defaults.
+    pub(super) fn retell(&mut self) {
+        if !self.session.take_retell() {
+            return;
+        }
+        let startup = &self.session.startup;
+        let reported = super::welcome::reported_at_login(&self.pool, startup);
+        let mut out = take_buffer();
+        for (name, value) in reported.iter().flatten() {
+            if startup.get(&name.to_ascii_lowercase()).is_some() {
+                encode::parameter_status(&mut out, name, value);
+            }
+        }
+        if out.is_empty() {
+            give_buffer(out);
+        } else {
+            self.to_client.push(out);
+        }
+    }
+
+    /// The server has said what the client left there.
+    pub(super) fn conclude(&mut self) {
+        let Attachment::Attached(lease) = &mut self.attachment else { return };
+        self.session.conclude(&mut lease.server.side, self.pool.has_opaque_code());
+        if self.session.pin.is_some() {
+            self.entered.seat.begin(&lease.server.cancel);
+        }
+        self.unpin_if_free();
+        self.pin_if_due();
+        self.retell();
+        self.let_go(clock::now());
+    }
+
+    /// Asks what the client has left, or gives the server back, if the transaction is over.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let Attachment::Attached(lease) = &mut self.attachment else { return };
+        let settled = lease.server.side.pipeline.is_settled();
+        if settled {
+            self.worker.shard.count.transactions.one();
+        }
+        if lease.server.side.pipeline.status() == TransactionStatus::Idle {
+            self.in_transaction = None;
+        } else if self.in_transaction.is_none() {
+            let kind = GaugeKind::DatabaseConnectionsInTransaction;
+            self.in_transaction = Some(self.worker.shard.enter(kind));
+        }
+        let quiet = settled && self.to_server.is_empty() && !self.session.is_streaming();
+        if quiet && self.session.is_examination_due() {
+            // A cancel that comes late is not for the question.
+            self.entered.seat.end();
+            let mut out = take_buffer();
+            let names = self.pool.settings_in_code();
+            let names = names.iter().map(|name| &**name);
+            self.session.examine(&mut lease.server.side, &self.pool.user, names, &mut out);
+            self.to_server = Backlog::Bytes(out, 0);
+            return;
+        }
+        self.let_go(now);
+    }
+
+    /// Gives the server back, if the transaction is over and nothing keeps it.
+    fn let_go(&mut self, now: Instant) {
+        let Attachment::Attached(lease) = &self.attachment else { return };
+        let side = &lease.server.side;
+        let tainted = side.pipeline.is_tainted();
+        if !tainted && (!side.pipeline.is_settled() || self.session.keeps_server()) {
+            return;
+        }
+        let clean = lease.server.passing == Passing::Nothing
+            && self.to_server.is_empty()
+            && !self.session.is_streaming();
+        let attachment = std::mem::replace(&mut self.attachment, Attachment::Detached);
+        let Attachment::Attached(lease) = attachment else { return };
+        self.entered.seat.end();
+        self.session.released();
+        self.mark(Activity::Idle, now);
+        if tainted || !clean {
+            // What is left of a copy that failed is for nobody, least of all for the next server.
+            self.to_server = Backlog::Empty;
+            lease.close(CloseReason::NotClean);
+        } else {
+            lease.give_back(now);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The part of the budget that goes to connections which only listen.
+
+use super::{Core, PoolId};
+use std::time::{Duration, Instant};
+
+/// How long a closed server may take to leave its slot before another is closed for a listener.
+const ROOM_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Connections that only listen: beside all pools, within the budget.
+#[derive(Default)]
+pub(super) struct Listeners {
+    pub(super) open: u32,
+    pub(super) wanted: u32,
+    /// When a server was last closed to make room for one.
+    made_room: Option<Instant>,
+}
+
+impl<S, W> Core<S, W> {
+    /// True if another listening connection may be had: at most half of the budget goes to them.
+    #[must_use]
+    pub fn may_have_listener(&self) -> bool {
+        self.listeners.open + self.listeners.wanted < self.limits.budget / 2
+    }
+
+    /// From now on, a slot for a listening connection is kept free, or made free.
+    pub fn want_listener(&mut self) {
+        self.listeners.wanted += 1;
+    }
+
+    /// Nobody waits for that slot any more.
+    pub fn give_up_listener(&mut self) {
+        self.listeners.wanted = self.listeners.wanted.saturating_sub(1);
+    }
+
+    /// Takes the slot that [`Core::want_listener`] asked for, if one is free.
+    pub fn reserve_listener(&mut self) -> bool {
+        let free = self.open < self.limits.budget;
+        if free {
+            self.give_up_listener();
+            self.open += 1;
+            self.listeners.open += 1;
+        }
+        free
+    }
+
+    /// A listening connection is closed.
+    pub fn vacate_listener(&mut self) {
+        self.listeners.open = self.listeners.open.saturating_sub(1);
+        self.open = self.open.saturating_sub(1);
+    }
+
+    /// The server that was idle for longest, to be closed for a listening connection.
+    pub fn evict_for_listener(&mut self, now: Instant) -> Option<(PoolId, S)> {
+        let (_, at) = (self.pools.iter().enumerate())
+            .filter_map(|(at, pool)| Some((pool.idle.first()?.since, at)))
+            .min()?;
+        if !self.makes_room_for_listener(now) {
+            return None;
+        }
+        let pool = self.pools.get_mut(at)?;
+        (!pool.idle.is_empty()).then(|| (PoolId(at), pool.idle.remove(0).server))
+    }
+
+    /// True if a server must be closed for a listening connection that waits. One at a time: it
+    /// takes a while until a closed server has left its slot.
+    pub(super) fn makes_room_for_listener(&mut self, now: Instant) -> bool {
+        let due = |at| now.saturating_duration_since(at) >= ROOM_INTERVAL;
+        let makes_room = self.listeners.wanted > 0
+            && self.open >= self.limits.budget
+            && self.listeners.made_room.is_none_or(due);
+        if makes_room {
+            self.listeners.made_room = Some(now);
+        }
+        makes_room
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::core::{Given, Growth, Idle, Limits};
+
+    fn core(budget: u32) -> Core<u32, u32> {
+        Core::new(Limits { budget, opening_max: 4 }, 1)
+    }
+
+    fn idle(server: u32, since: Instant) -> Idle<u32> {
+        Idle { server, fingerprint: 0, worker: 0, since }
+    }
+
+    #[test]
+    fn at_most_half_of_the_budget_listens() {
+        for (budget, most) in [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2)] {
+            let mut core = core(budget);
+            let mut had = 0;
+            while core.may_have_listener() {
+                core.want_listener();
+                assert!(core.reserve_listener());
+                had += 1;
+            }
+            assert_eq!(had, most, "budget {budget}");
+            assert_eq!(core.open(), most);
+        }
+    }
+
+    #[test]
+    fn a_server_given_back_makes_room_and_nobody_else_takes_it() {
+        let now = Instant::now();
+        let mut core = core(2);
+        let pool = core.add_pool();
+        for _ in 0..2 {
+            core.reserve(pool);
+            core.opened(pool);
+        }
+        core.want_listener();
+        assert!(!core.reserve_listener());
+        core.enqueue(pool, 0, 7, now);
+        assert!(matches!(core.give_back(pool, idle(1, now)), Given::Close(1)));
+        // Only one is closed for it; the other goes to the client that waits.
+        assert!(matches!(core.give_back(pool, idle(2, now)), Given::Lend(2, 7)));
+        core.enqueue(pool, 0, 8, now);
+        core.vacate(pool);
+        assert!(matches!(core.grow(now), Growth::Nothing));
+        assert!(core.reserve_listener());
+        assert_eq!(core.open(), 2);
+        core.vacate_listener();
+        assert!(matches!(core.grow(now), Growth::Open(_)));
+    }
+
+    #[test]
+    fn an_idle_server_makes_room() {
+        let now = Instant::now();
+        let mut core = core(2);
+        let pool = core.add_pool();
+        for server in 0..2 {
+            core.reserve(pool);
+            core.opened(pool);
+            let _ = core.give_back(pool, idle(server, now));
+        }
+        assert!(core.evict_for_listener(now).is_none(), "nobody wants it");
+        core.want_listener();
+        assert_eq!(core.evict_for_listener(now), Some((pool, 0)));
+        assert!(core.evict_for_listener(now).is_none(), "one is enough");
+        assert!(core.evict_for_listener(now + ROOM_INTERVAL).is_some(), "it went to somebody else");
+    }
+}

@@ -1,0 +1,403 @@
+//! The channels a client listens on, as PostgreSQL would know them.
+//!
+//! pgweir listens for all clients of a database on one connection; here is said on which channels
+//! a client means to, so that it gets the notifications of these and no others. What LISTEN and
+//! UNLISTEN do becomes true when their transaction commits and comes to nothing when it, or the
+//! subtransaction they are in, does not. Names are taken from the texts, and whether a statement
+//! came to anything from the tags that the server answers with.
+//!
+//! Source: <https://www.postgresql.org/docs/current/sql-listen.html>
+
+use super::statement::{self, Command, Effects, Options};
+use super::transaction::TransactionStatus;
+use std::collections::{BTreeSet, VecDeque};
+
+/// Name of a channel, folded and cut as PostgreSQL does.
+pub type Name = Box<[u8]>;
+
+/// Most channels of one client that pgweir listens on. With more, the client is pinned.
+const CHANNELS_MAX: usize = 1000;
+
+/// Most statements about channels in one transaction, and most savepoints behind them, that are
+/// followed. With more of the former the client is pinned; more of the latter are taken to hold
+/// nothing that is worth keeping.
+const STEPS_MAX: usize = 4096;
+
+/// The channels of a client. A client that never listens costs no more than this.
+#[derive(Default)]
+pub struct Channels {
+    /// Its notifications can be read in the encoding in which pgweir gets them.
+    shareable: bool,
+    /// Its next message is not sent before the ones sent are answered, or before pgweir listens.
+    waits: bool,
+    state: Option<Box<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    in_force: BTreeSet<Name>,
+    /// pgweir is known to listen on these for the client.
+    heard: BTreeSet<Name>,
+    /// It must do so on these before the client's next message is sent.
+    wanted: Vec<Name>,
+    /// It does not: the client's own server has to do it.
+    refused: bool,
+    /// What the open transaction has done.
+    actions: Vec<Action>,
+    /// Its savepoints, each with the number of actions before it.
+    savepoints: Vec<(Name, usize)>,
+    /// What the portal that was bound last is about to do.
+    bound: Vec<Step>,
+    /// What was sent, in order, and is not answered.
+    sent: VecDeque<Step>,
+    /// A transaction that is about channels has begun and not ended.
+    open: bool,
+    /// Something has failed since the last `ReadyForQuery`.
+    failed: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Action {
+    Listen(Name),
+    Unlisten(Name),
+    UnlistenAll,
+}
+
+/// A statement that matters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Do(Action),
+    Savepoint(Name),
+    Release(Name),
+    RollbackTo(Name),
+    /// COMMIT or ROLLBACK of the whole; the server's tag tells which it was.
+    End,
+}
+
+/// How a statement gets to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// A `Query`.
+    Query,
+    /// A `Parse`: what it means is executed later, or not at all.
+    Parse,
+    /// A `Bind`: what it binds is executed later, or not at all.
+    Bind,
+}
+
+/// What becomes of a statement that may be about channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is sent. What remains of its effects is what the server has to keep for the client.
+    Send(Effects),
+    /// Not yet: it is given again.
+    Wait,
+}
+
+impl Channels {
+    /// Whether the client's encoding is the one in which pgweir gets notifications.
+    pub(super) fn set_encoding(&mut self, encoding: &str) {
+        self.shareable = encoding == "UTF8";
+    }
+
+    /// False if a statement with these effects cannot be about channels of this client.
+    #[must_use]
+    pub(super) fn may_concern(&self, effects: Effects) -> bool {
+        self.state.is_some() || (self.shareable && effects.intersects(Effects::LISTEN))
+    }
+
+    /// A statement with `effects` is about to be sent. `busy`: batches before it are not answered.
+    pub(super) fn before(
+        &mut self,
+        effects: Effects,
+        text: &[u8],
+        options: Options,
+        by: By,
+        busy: bool,
+    ) -> Verdict {
+        if !self.may_concern(effects) {
+            return Verdict::Send(effects);
+        }
+        let state = self.state.get_or_insert_default();
+        let about = effects.intersects(Effects::LISTEN | Effects::UNLISTEN)
+            || (state.open && effects.intersects(Effects::TRANSACTION_CONTROL));
+        if !about {
+            return Verdict::Send(effects);
+        }
+        if by == By::Parse {
+            let shareable = self.shareable;
+            return state.before_parse(effects, text, options, shareable, &mut self.waits);
+        }
+        if busy {
+            self.waits = true;
+            return Verdict::Wait;
+        }
+        let steps = steps(text, options);
+        let refused = std::mem::take(&mut state.refused) || !self.shareable || state.is_full();
+        let mut left = effects;
+        if effects.intersects(Effects::LISTEN) && !refused {
+            match state.unheard(&steps) {
+                Some(unheard) if unheard.is_empty() => left = effects.without(Effects::LISTEN),
+                Some(unheard) => {
+                    state.wanted = unheard;
+                    self.waits = true;
+                    return Verdict::Wait;
+                }
+                // A name that cannot be read.
+                None => {}
+            }
+        }
+        let own_server = left.intersects(Effects::LISTEN);
+        // What the client's own server listens on is none of ours.
+        let steps = steps
+            .into_iter()
+            .filter(|step| !(own_server && matches!(step, Step::Do(Action::Listen(_)))));
+        match by {
+            By::Query => {
+                state.sent.extend(steps);
+                state.open = true;
+            }
+            By::Bind => state.bound = steps.collect(),
+            By::Parse => {}
+        }
+        Verdict::Send(left)
+    }
+
+    /// What was bound last is executed.
+    pub(super) fn executed(&mut self) {
+        if let Some(state) = &mut self.state
+            && !state.bound.is_empty()
+        {
+            state.sent.extend(state.bound.drain(..));
+            state.open = true;
+        }
+    }
+
+    /// True while a transaction is followed: its batches are sent one by one, so that each reply
+    /// is known to be of the one.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.open)
+    }
+
+    /// True if the last message given was not sent.
+    pub(super) fn take_wait(&mut self) -> bool {
+        std::mem::take(&mut self.waits)
+    }
+
+    /// The channels on which pgweir must listen before the client goes on.
+    #[must_use]
+    pub fn wanted(&self) -> &[Name] {
+        self.state.as_ref().map_or(&[], |state| &state.wanted)
+    }
+
+    /// pgweir listens on them.
+    pub fn grant(&mut self) {
+        if let Some(state) = &mut self.state {
+            state.heard.extend(state.wanted.drain(..));
+        }
+    }
+
+    /// pgweir cannot listen on them: the client is pinned, and its own server does.
+    pub fn refuse(&mut self) {
+        if let Some(state) = &mut self.state {
+            state.wanted.clear();
+            state.refused = true;
+        }
+    }
+
+    /// A statement of the client ended well, with this tag.
+    pub(super) fn completed(&mut self, tag: &[u8]) {
+        let Some(state) = self.state.as_mut().filter(|state| state.open) else { return };
+        let tag = tag.strip_suffix(b"\0").unwrap_or(tag);
+        let fits = match state.sent.front() {
+            Some(Step::Do(Action::Listen(_))) => tag == b"LISTEN",
+            Some(Step::Do(Action::Unlisten(_) | Action::UnlistenAll)) => tag == b"UNLISTEN",
+            Some(Step::Savepoint(_)) => tag == b"SAVEPOINT",
+            Some(Step::Release(_)) => tag == b"RELEASE",
+            Some(Step::RollbackTo(_)) => tag == b"ROLLBACK",
+            Some(Step::End) => tag == b"COMMIT" || tag == b"ROLLBACK",
+            None => false,
+        };
+        if fits && let Some(step) = state.sent.pop_front() {
+            state.carry_out(step, tag == b"COMMIT");
+        }
+    }
+
+    /// A statement of the client failed.
+    pub(super) fn failed(&mut self) {
+        if let Some(state) = &mut self.state {
+            state.failed = true;
+        }
+    }
+
+    /// All that was sent is answered.
+    pub(super) fn ready(&mut self, status: TransactionStatus) {
+        let Some(state) = self.state.as_mut() else { return };
+        let failed = std::mem::take(&mut state.failed);
+        if !state.open {
+            return;
+        }
+        state.sent.clear();
+        state.bound.clear();
+        if status == TransactionStatus::Idle {
+            state.end(!failed);
+            state.open = false;
+        }
+    }
+
+    /// `DISCARD ALL` succeeded.
+    pub(super) fn clear(&mut self) {
+        if let Some(state) = &mut self.state {
+            state.in_force.clear();
+            state.end(false);
+        }
+    }
+
+    /// True if the client listens on this channel.
+    #[must_use]
+    pub fn is_in_force(&self, channel: &[u8]) -> bool {
+        self.state.as_ref().is_some_and(|state| state.in_force.contains(channel))
+    }
+
+    /// True if pgweir listens on this channel for the client: what the client's own server says of
+    /// it is not passed on.
+    #[must_use]
+    pub(super) fn is_heard(&self, channel: &[u8]) -> bool {
+        self.state.as_ref().is_some_and(|state| state.heard.contains(channel))
+    }
+
+    /// The channels on which pgweir need not listen any more for this client. Nothing while a
+    /// transaction may still change its mind.
+    pub fn take_unwanted(&mut self) -> Vec<Name> {
+        let Some(state) = self.state.as_mut().filter(|state| !state.open) else {
+            return Vec::new();
+        };
+        let in_force = &state.in_force;
+        let (kept, unwanted): (BTreeSet<Name>, BTreeSet<Name>) =
+            std::mem::take(&mut state.heard).into_iter().partition(|name| in_force.contains(name));
+        state.heard = kept;
+        if state.is_empty() {
+            self.state = None;
+        }
+        unwanted.into_iter().collect()
+    }
+}
+
+impl State {
+    /// The whole batch waits, where it can, rather than a part of it with a server in hand.
+    fn before_parse(
+        &mut self,
+        effects: Effects,
+        text: &[u8],
+        options: Options,
+        shareable: bool,
+        waits: &mut bool,
+    ) -> Verdict {
+        let mut unheard = self.unheard(&steps(text, options)).unwrap_or_default();
+        if unheard.is_empty() || !shareable || self.refused || self.is_full() {
+            return Verdict::Send(effects);
+        }
+        std::mem::swap(&mut self.wanted, &mut unheard);
+        *waits = true;
+        Verdict::Wait
+    }
+
+    fn is_full(&self) -> bool {
+        self.heard.len() >= CHANNELS_MAX || self.actions.len() + self.sent.len() >= STEPS_MAX
+    }
+
+    fn is_empty(&self) -> bool {
+        self.in_force.is_empty()
+            && self.heard.is_empty()
+            && self.wanted.is_empty()
+            && self.bound.is_empty()
+            && !self.open
+            && !self.refused
+    }
+
+    /// The channels that `steps` begin to listen on and pgweir does not. `None` if one has no name.
+    fn unheard(&self, steps: &[Step]) -> Option<Vec<Name>> {
+        let mut unheard = Vec::new();
+        for step in steps {
+            if let Step::Do(Action::Listen(name)) = step {
+                if name.is_empty() {
+                    return None;
+                }
+                if !self.heard.contains(name) && !unheard.contains(name) {
+                    unheard.push(name.clone());
+                }
+            }
+        }
+        (unheard.len() <= CHANNELS_MAX).then_some(unheard)
+    }
+
+    fn carry_out(&mut self, step: Step, committed: bool) {
+        match step {
+            Step::Do(action) => self.actions.push(action),
+            Step::Savepoint(name) => {
+                if self.savepoints.len() < STEPS_MAX {
+                    self.savepoints.push((name, self.actions.len()));
+                }
+            }
+            // One from before the first action is not known, and all that are known lie within it.
+            Step::Release(name) => {
+                self.savepoints.truncate(self.position(&name).unwrap_or(0));
+            }
+            Step::RollbackTo(name) => match self.position(&name) {
+                Some(at) => {
+                    let actions = self.savepoints.get(at).map_or(0, |(_, actions)| *actions);
+                    self.actions.truncate(actions);
+                    self.savepoints.truncate(at + 1);
+                }
+                None => {
+                    self.actions.clear();
+                    self.savepoints.clear();
+                }
+            },
+            Step::End => self.end(committed),
+        }
+    }
+
+    fn position(&self, savepoint: &[u8]) -> Option<usize> {
+        self.savepoints.iter().rposition(|(name, _)| **name == *savepoint)
+    }
+
+    fn end(&mut self, committed: bool) {
+        self.savepoints.clear();
+        for action in self.actions.drain(..) {
+            match action {
+                _ if !committed => {}
+                Action::Listen(name) => {
+                    self.in_force.insert(name);
+                }
+                Action::Unlisten(name) => {
+                    self.in_force.remove(&name);
+                }
+                Action::UnlistenAll => self.in_force.clear(),
+            }
+        }
+    }
+}
+
+/// The statements of `text` that matter.
+fn steps(text: &[u8], options: Options) -> Vec<Step> {
+    let step = |statement: statement::Statement<'_>| {
+        let name = || statement.name().map(|name| Name::from(&*name)).unwrap_or_default();
+        Some(match statement.command() {
+            Command::Listen => Step::Do(Action::Listen(name())),
+            Command::Unlisten => Step::Do(Action::Unlisten(name())),
+            Command::UnlistenAll => Step::Do(Action::UnlistenAll),
+            Command::Savepoint => Step::Savepoint(name()),
+            Command::Release => Step::Release(name()),
+            Command::RollbackTo => Step::RollbackTo(name()),
+            Command::Commit | Command::Rollback => Step::End,
+            _ => return None,
+        })
+    };
+    statement::statements(text, options).filter_map(step).take(STEPS_MAX).collect()
+}
+
+#[cfg(test)]
+#[path = "channels_tests.rs"]
+mod tests;
