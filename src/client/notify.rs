@@ -58,7 +58,7 @@ impl Client {
             && lease.server.passing == Passing::Nothing
             && self.to_server.is_empty()
             && !self.session.is_streaming();
-        if !nothing_sent || !idle || self.session.pin.is_some() {
+        if !nothing_sent || !idle || self.session.keeps_server() {
             return;
         }
         // The listener may need its place.
