@@ -255,11 +255,14 @@ fn when_the_listening_connection_is_lost_clients_are_told_and_listen_again() {
         listen(client, "lost_b");
     }
     let mut superuser = postgres.superuser_in(DATABASE);
+    let listening = "pg_stat_activity WHERE query LIKE 'LISTEN%' AND usename = 'app'";
     for _ in 0..2 {
-        let ended = superuser.value(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-             WHERE query LIKE 'LISTEN%' AND usename = 'app'",
-        );
+        // The clients' own servers are told to stop, in the background.
+        eventually("one connection listens for all", || {
+            superuser.value(&format!("SELECT count(*) FROM {listening}")) == "1"
+        });
+        let ended =
+            superuser.value(&format!("SELECT count(pg_terminate_backend(pid)) FROM {listening}"));
         assert_eq!(ended, "1");
         for client in &mut clients {
             let message = client.read_message();
