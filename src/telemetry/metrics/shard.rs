@@ -85,10 +85,6 @@ table! {
     notifications_delivered => "notifications_delivered_total",
     /// Notifications that a client did not take in time and lost.
     notifications_dropped => "notifications_dropped_total",
-    /// Secrets that were read from their source.
-    secret_refreshes_succeeded => "secret_refreshes_succeeded_total",
-    /// Attempts to read a secret that failed; the old value stays in use.
-    secret_refreshes_failed => "secret_refreshes_failed_total",
 }
 
 table! {
