@@ -39,7 +39,8 @@ WORKLOADS = (
     Workload("one-client", "select-only, simple, 1 client", SELECT, "simple", 1, 0.95, threads=1),
     Workload("one-client-prepared", "select-only, prepared, 1 client", SELECT, "prepared", 1, 0.85, threads=1),
     Workload("tpcb", "TPC-B, simple, 32 clients", TPC_B, "simple", 32, 0.85),
-    Workload("tpcb-prepared", "TPC-B, prepared, 32 clients", TPC_B, "prepared", 32, 0.85),
+    # pgbench prepares synchronously: a client that waits for a server would stop those of its thread which hold one.
+    Workload("tpcb-prepared", "TPC-B, prepared, 32 clients", TPC_B, "prepared", 32, 0.85, threads=32),
     Workload("clients-500", "select-only, prepared, 500 clients", SELECT, "prepared", 500, 0.85, direct=False),
     Workload("tls", "select-only, prepared, TLS, 32 clients", SELECT, "prepared", 32, 0.85, tls=True),
     # pgbench connects synchronously, so each client that connects for each transaction needs a thread.
