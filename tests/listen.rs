@@ -165,6 +165,27 @@ fn in_a_transaction_notifications_wait_for_its_end() {
     assert_eq!(lines, expected);
 }
 
+/// One that comes while the server is asked what the client left waits for no further message.
+#[test]
+fn notifications_that_come_at_the_end_of_a_transaction_are_delivered() {
+    let pgweir = Setup::before(shared()).start();
+    let (mut client, mut notifier) = (pgweir.client(), pgweir.client());
+    listen(&mut client, "at_the_end");
+    for round in 0..300 {
+        notifier.send(&frontend::query(&format!("NOTIFY at_the_end, '{round}'")));
+        client.send(&frontend::query(&format!("SET statement_timeout = {}", 10_000 + round)));
+        let expected = notified("at_the_end", &round.to_string());
+        let (mut ready, mut told) = (false, false);
+        while !ready || !told {
+            let line = next(&mut client);
+            ready |= line == "ReadyForQuery I";
+            told |= line == expected;
+        }
+        notifier.until_ready();
+    }
+    assert_eq!(pinned(&pgweir), 0.0);
+}
+
 #[test]
 fn ones_own_notification_comes_once() {
     let pgweir = Setup::before(shared()).start();

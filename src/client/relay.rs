@@ -101,13 +101,15 @@ impl Client {
     }
 
     /// True if a client that has just let go of its server has nothing to do but wait for its
-    /// next message, and nobody has told it anything.
+    /// next message, and nobody has told it anything. (What it was notified of while its server
+    /// was still asked is not told a second time.)
     fn is_at_rest(&self) -> bool {
         matches!(self.attachment, Attachment::Detached)
             && self.inbound.is_empty()
             && self.to_client.is_empty()
             && !self.leaving
             && self.entered.seat.kicks() == Kick::NONE
+            && self.subscription.as_ref().is_none_or(|channels| channels.mailbox().is_empty())
     }
 
     /// What is waited for while nothing moves.
