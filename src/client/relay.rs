@@ -306,11 +306,11 @@ impl Client {
                 let waited = std::mem::take(&mut self.waited);
                 time.query_database_response.observe(took.saturating_sub(waited));
             }
-            self.settle(now);
+            self.settle(now)?;
             self.notify_at_ready();
         }
         if news.examined {
-            self.conclude();
+            self.conclude()?;
         }
         if let Attachment::Attached(lease) = &self.attachment
             && lease.server.side.pipeline.waits_for_client()

@@ -2,7 +2,7 @@
 
 use super::backlog::{Backlog, give_buffer, take_buffer};
 use super::registry::Activity;
-use super::serve::{Attachment, Client};
+use super::serve::{Attachment, Client, End};
 use crate::pool::CountedPin;
 use crate::server::CloseReason;
 use crate::state::reply::Passing;
@@ -94,8 +94,8 @@ impl Client {
     }
 
     /// The server has said what the client left there.
-    pub(super) fn conclude(&mut self) {
-        let Attachment::Attached(lease) = &mut self.attachment else { return };
+    pub(super) fn conclude(&mut self) -> Result<(), End> {
+        let Attachment::Attached(lease) = &mut self.attachment else { return Ok(()) };
         self.session.conclude(&mut lease.server.side, self.pool.has_opaque_code());
         if self.session.pin.is_some() {
             self.entered.seat.begin(&lease.server.cancel);
@@ -103,12 +103,12 @@ impl Client {
         self.unpin_if_free();
         self.pin_if_due();
         self.retell();
-        self.let_go(clock::now());
+        self.let_go(clock::now())
     }
 
     /// Asks what the client has left, or gives the server back, if the transaction is over.
-    pub(super) fn settle(&mut self, now: Instant) {
-        let Attachment::Attached(lease) = &mut self.attachment else { return };
+    pub(super) fn settle(&mut self, now: Instant) -> Result<(), End> {
+        let Attachment::Attached(lease) = &mut self.attachment else { return Ok(()) };
         let settled = lease.server.side.pipeline.is_settled();
         if settled {
             self.worker.shard.count.transactions.one();
@@ -128,24 +128,28 @@ impl Client {
             let names = names.iter().map(|name| &**name);
             self.session.examine(&mut lease.server.side, &self.pool.user, names, &mut out);
             self.to_server = Backlog::Bytes(out, 0);
-            return;
+            return Ok(());
         }
-        self.let_go(now);
+        self.let_go(now)
     }
 
     /// Gives the server back, if the transaction is over and nothing keeps it.
-    fn let_go(&mut self, now: Instant) {
-        let Attachment::Attached(lease) = &self.attachment else { return };
+    fn let_go(&mut self, now: Instant) -> Result<(), End> {
+        let Attachment::Attached(lease) = &self.attachment else { return Ok(()) };
         let side = &lease.server.side;
         let tainted = side.pipeline.is_tainted();
+        if tainted && self.session.keeps_server() {
+            // What the client has there goes with the server, and it must not go on without it.
+            return Err(End::ServerLost);
+        }
         if !tainted && (!side.pipeline.is_settled() || self.session.keeps_server()) {
-            return;
+            return Ok(());
         }
         let clean = lease.server.passing == Passing::Nothing
             && self.to_server.is_empty()
             && !self.session.is_streaming();
         let attachment = std::mem::replace(&mut self.attachment, Attachment::Detached);
-        let Attachment::Attached(lease) = attachment else { return };
+        let Attachment::Attached(lease) = attachment else { return Ok(()) };
         self.entered.seat.end();
         self.session.released();
         self.mark(Activity::Idle, now);
@@ -156,5 +160,6 @@ impl Client {
         } else {
             lease.give_back(now);
         }
+        Ok(())
     }
 }

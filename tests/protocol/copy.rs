@@ -127,6 +127,23 @@ fn a_row_that_fails_in_an_extended_copy_skips_to_the_sync() {
     is_free(&pgweir, "0", "copy_bad_extended");
 }
 
+/// Whether the copy ate the early Sync is not certain, so that its server is closed. A client that
+/// had something there must hear of it.
+#[test]
+fn a_client_that_loses_what_it_had_by_a_failed_copy_is_told() {
+    let (_pgweir, mut client) = with_table("copy_pinned");
+    client.execute("CREATE TEMP TABLE mine (id int)");
+    client.send(&[extended("COPY copy_pinned FROM STDIN"), frontend::sync()].concat());
+    for expected in ["ParseComplete", "BindComplete", "CopyInResponse"] {
+        assert_eq!(client.read_message().line(), expected);
+    }
+    client.send(&[frontend::copy_data(b"no number\n"), frontend::copy_done()].concat());
+    assert_eq!(client.read_message().line(), "ErrorResponse ERROR 22P02");
+    client.send(&frontend::sync());
+    assert_eq!(client.read_message().line(), "ReadyForQuery I");
+    assert_eq!(client.until_closed(), ["ErrorResponse FATAL 08006"]);
+}
+
 #[test]
 fn copying_out_is_streamed_in_both_protocols() {
     let (pgweir, mut client) = with_table("copy_out");
