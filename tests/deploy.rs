@@ -18,11 +18,3 @@ mod service;
 mod support;
 #[path = "deploy/templates.rs"]
 mod templates;
-
-/// Whether this variable is a setting that pgweir gets only now: the files name it already.
-fn coming(variable: &str) -> bool {
-    variable.starts_with("PGWEIR_FLEET_")
-        || variable.starts_with("PGWEIR_METRICS_")
-        || variable.ends_with("_IAM_AUTH")
-        || variable == "PGWEIR_PROXY_DEFAULT_AUTH_SCHEME"
-}

@@ -1,6 +1,5 @@
 //! The files of the other ways to run pgweir: image, service of systemd, module of Terraform.
 
-use crate::coming;
 use crate::support::driver::python;
 use crate::support::{absent, on_path, repository, run};
 use pgweir::config::{Config, SecretSource};
@@ -59,10 +58,8 @@ fn every_variable_that_is_named_is_a_setting() {
         "deploy/terraform/service.tf",
         "deploy/ecs/Dockerfile",
     ] {
-        let unknown: Vec<_> = variables(&read(file))
-            .into_iter()
-            .filter(|name| !settings.contains(name) && !coming(name))
-            .collect();
+        let unknown: Vec<_> =
+            variables(&read(file)).into_iter().filter(|name| !settings.contains(name)).collect();
         assert!(unknown.is_empty(), "{file}: {unknown:?}");
     }
 }

@@ -1,6 +1,5 @@
 //! The templates of CloudFormation: lint, what moto makes of them, and whether pgweir takes what they tell it.
 
-use crate::coming;
 use crate::moto::Moto;
 use crate::support::driver::{program_of_python, python};
 use crate::support::{repository, run};
@@ -40,8 +39,8 @@ fn environment(container: &Value) -> Vec<(String, String)> {
 
 /// The configuration that a task runs with.
 fn configuration(container: &Value) -> Config {
-    let known = environment(container).into_iter().filter(|(name, _)| !coming(name));
-    Config::parse("", None, known).unwrap_or_else(|errors| panic!("{errors}"))
+    Config::parse("", None, environment(container).into_iter())
+        .unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 #[test]
