@@ -103,13 +103,19 @@ impl Session {
         self.statements.insert(name.clone(), Arc::clone(&statement));
         let id = statement.id;
         if to.server.statements.touch(id) {
-            let undo = Undo::Named { name, id };
-            to.server.pipeline.push_synthesized(&encode::PARSE_COMPLETE, undo);
+            if !to.server.pipeline.parse_matters() {
+                let undo = Undo::Named { name, id };
+                to.server.pipeline.push_synthesized(&encode::PARSE_COMPLETE, undo);
+                return Ok(());
+            }
+            // What it has under this name makes room for what is parsed, if it is.
+            encode::close_statement(to.out, ServerName::new(id).as_bytes());
+            to.server.pipeline.push(Expected::CloseComplete, Fate::Swallow, Undo::Evicted(id));
         } else {
             to.make_room();
-            to.server.statements.insert(id);
-            to.parse_as(&statement, parse.tail, Fate::Forward, Undo::Parsed { name, id });
         }
+        to.server.statements.insert(id);
+        to.parse_as(&statement, parse.tail, Fate::Forward, Undo::Parsed { name, id });
         Ok(())
     }
 

@@ -63,6 +63,8 @@ pub struct Pipeline {
     unsynced: bool,
     /// Nothing yet makes the server answer what was sent: it waits for more.
     silent: bool,
+    /// A portal was executed in this batch that may not have come to its end.
+    suspends: bool,
 }
 
 /// Most replies that may be due: a client further ahead waits.
@@ -83,6 +85,7 @@ impl Default for Pipeline {
             stray_syncs: 0,
             unsynced: false,
             silent: false,
+            suspends: false,
         }
     }
 }
@@ -241,11 +244,28 @@ impl Pipeline {
                 return;
             }
             self.skipping = false;
+            self.suspends = false;
         }
         self.unsynced =
             !matches!(expected, Expected::ReadyForQuery | Expected::Query | Expected::FunctionCall);
         self.silent = self.unsynced;
         self.push_due(Due::Reply { expected, fate, undo });
+    }
+
+    /// A portal was executed for some of its rows.
+    pub fn note_row_limit(&mut self) {
+        self.suspends = true;
+    }
+
+    /// True if a `Parse` of what the server has already may do something or fail.
+    ///
+    /// PostgreSQL refuses it in a failed block. And it counts as a command: what a portal that was
+    /// not executed to its end has changed is seen by the next statement only behind it.
+    #[must_use]
+    pub fn parse_matters(&self) -> bool {
+        let may_fail =
+            |due: &Due| due.ends_batch() && !matches!(due, Due::Reply { fate: Fate::Prelude, .. });
+        self.suspends || self.status == TransactionStatus::Failed || self.due.iter().any(may_fail)
     }
 
     /// The client asked the server to send what it has.

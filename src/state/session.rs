@@ -330,6 +330,9 @@ impl Session {
             FrontendTag::EXECUTE => {
                 requests.extended += 1;
                 self.channels.executed();
+                if !frame.bytes.ends_with(&[0; 4]) {
+                    to.server.pipeline.note_row_limit();
+                }
                 to.forward(frame, Expected::Execution, Undo::Nothing);
                 if self.discarding == Discarding::Bound {
                     encode::flush(to.out);
