@@ -11,6 +11,8 @@
 
 mod support;
 
+#[path = "transparent/ahead.rs"]
+mod ahead;
 #[path = "transparent/hidden.rs"]
 mod hidden;
 #[path = "transparent/pins.rs"]

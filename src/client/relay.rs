@@ -192,6 +192,9 @@ impl Client {
             .session
             .translate(side, &mut intern, &limits, bytes, &mut out)
             .map_err(End::Fault)?;
+        if side.pipeline.ends_ahead() {
+            prelude::end(side, &mut out);
+        }
         let seen = self.session.take_seen();
         if seen.intersects(Effects::DDL | Effects::DO) {
             self.pool.note_ddl();
@@ -254,6 +257,10 @@ impl Client {
         );
         let used = match sorted {
             Ok(used) => used,
+            Err(Surprise::Cancelled) if !self.session.keeps_server() => {
+                self.cancelled_ahead();
+                return Poll::Ready(Ok(()));
+            }
             Err(surprise) => return Poll::Ready(Err(self.surprised(surprise))),
         };
         server.held.clear();

@@ -135,4 +135,7 @@ pub enum Surprise {
     /// What was sent ahead of the client's message was refused.
     #[error("server refused the client's settings")]
     Prelude,
+    /// It was cancelled: nothing of the client's batch has run.
+    #[error("the client's settings were cancelled")]
+    Cancelled,
 }

@@ -25,6 +25,7 @@ mod streaming;
 #[cfg(test)]
 mod test_support;
 pub mod transaction;
+mod undo;
 
 pub use pin::PinReason;
 pub use transaction::TransactionStatus;

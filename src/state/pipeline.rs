@@ -257,17 +257,6 @@ impl Pipeline {
         self.suspends = true;
     }
 
-    /// True if a `Parse` of what the server has already may do something or fail.
-    ///
-    /// PostgreSQL refuses it in a failed block. And it counts as a command: what a portal that was
-    /// not executed to its end has changed is seen by the next statement only behind it.
-    #[must_use]
-    pub fn parse_matters(&self) -> bool {
-        let may_fail =
-            |due: &Due| due.ends_batch() && !matches!(due, Due::Reply { fate: Fate::Prelude, .. });
-        self.suspends || self.status == TransactionStatus::Failed || self.due.iter().any(may_fail)
-    }
-
     /// The client asked the server to send what it has.
     pub fn note_flush(&mut self) {
         self.silent = false;
@@ -459,6 +448,9 @@ impl Pipeline {
         }
     }
 }
+
+#[path = "ahead.rs"]
+mod ahead;
 
 #[cfg(test)]
 #[path = "pipeline_tests.rs"]

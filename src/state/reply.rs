@@ -242,12 +242,16 @@ fn look_at(
             Ok(fate)
         }
         BackendTag::ERROR_RESPONSE => {
+            let fields = ErrorFields::read(body);
+            let cancelled = fields.sqlstate == Some(SqlState::QUERY_CANCELED) && !fields.fatal;
+            if cancelled && server.pipeline.is_ahead() {
+                return Err(Surprise::Cancelled);
+            }
             let mut undone = Vec::new();
             let fate = server.pipeline.on_error(|undo, how| undone.push((undo, how)))?;
             for (undo, how) in undone {
                 client.undo(server, undo, how);
             }
-            let fields = ErrorFields::read(body);
             if fate == Fate::Examination && !fields.fatal {
                 client.examination_failed();
                 return Ok(fate);

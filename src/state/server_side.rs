@@ -36,6 +36,8 @@ pub struct ServerSide {
     pub may_listen: bool,
     /// [`super::session::Limits::ddl_seen`] as of its last transaction's begin.
     pub ddl_seen: u64,
+    /// How often it was told something ahead that may fail.
+    pub guards: u64,
     /// Statements parsed again since somebody last counted them.
     pub reparsed: u32,
 }
@@ -68,6 +70,7 @@ impl Default for ServerSide {
             altered: false,
             may_listen: false,
             ddl_seen: 0,
+            guards: 0,
             reparsed: 0,
         }
     }

@@ -10,7 +10,7 @@ use super::batch::check_frontend_tag;
 use super::channels::Channels;
 use super::naming::{Destination, nudge};
 use super::pin::PinReason;
-use super::pipeline::{Expected, Miscarriage, Undo};
+use super::pipeline::{Expected, Fate, Undo};
 use super::prepared::{ClientStatements, Prepared, Unnamed};
 pub use super::server_side::{Sequences, ServerSide, ServerUnnamed};
 use super::settings::Settings;
@@ -229,10 +229,13 @@ impl Session {
             return Ok(done);
         }
         let had_room = server.pipeline.has_room();
+        // Only one batch is skipped if what was sent ahead fails.
+        let ahead = server.pipeline.is_ahead();
         while self.discarding != Discarding::Waits
             && !rest.is_empty()
             && out.len() < OUT_MAX
             && server.pipeline.has_room()
+            && !(ahead && server.pipeline.owes_the_client())
         {
             if self.is_streaming() {
                 self.stream(&mut rest, out);
@@ -378,7 +381,11 @@ impl Session {
             if server.sequences.own {
                 return Err(ClientFault::Sequences);
             }
-            super::prelude::discard_sequences(server, moment == Moment::BetweenBatches, out);
+            super::prelude::discard_sequences(server, Fate::Swallow, out);
+            if moment == Moment::BetweenBatches {
+                out.extend_from_slice(&encode::SYNC);
+                server.pipeline.push(Expected::ReadyForQuery, Fate::Swallow, Undo::Nothing);
+            }
         }
         self.settings_touched |= effects.intersects(Effects::SETTINGS);
         let uses = Effects::WRITE | Effects::CODE | Effects::SEQUENCE_NEXT | Effects::DDL;
@@ -404,58 +411,6 @@ impl Session {
         // A server that must be closed in the end stays so, whatever else comes.
         if self.pin.is_none_or(|current| reason.survives_discard_all() && current != reason) {
             self.pin = Some(reason);
-        }
-    }
-
-    /// Takes back what was assumed of a message that failed or was skipped.
-    pub fn undo(&mut self, server: &mut ServerSide, undo: Undo, how: Miscarriage) {
-        match undo {
-            Undo::Nothing => {}
-            Undo::Parsed { name, id } => {
-                self.statements.remove(&name);
-                server.statements.remove(id);
-            }
-            Undo::Named { name, .. } => {
-                self.statements.remove(&name);
-            }
-            Undo::Injected(id) => server.statements.remove(id),
-            Undo::Evicted(id) => server.statements.insert(id),
-            Undo::Closed { name, statement } => self.statements.insert(name, statement),
-            Undo::Unnamed(previous) => {
-                // PostgreSQL drops the old unnamed statement before it looks at the new one.
-                let previous = if how == Miscarriage::Failed { None } else { previous };
-                // A batch behind this one may have replaced it again.
-                if let Some(found) = server.pipeline.next_unnamed() {
-                    *found = previous;
-                } else {
-                    self.unnamed = previous;
-                    server.unnamed = ServerUnnamed::Unknown;
-                }
-            }
-            Undo::ServerUnnamed => {
-                if server.pipeline.next_unnamed().is_none() {
-                    server.unnamed = ServerUnnamed::Unknown;
-                }
-            }
-        }
-    }
-
-    /// The client's `DISCARD ALL` or `DEALLOCATE ALL` succeeded.
-    pub fn deallocated_all(&mut self, settings_too: bool) {
-        self.statements.clear();
-        if !settings_too {
-            return;
-        }
-        self.channels.clear();
-        self.settings_touched = false;
-        self.settings = Arc::clone(&self.startup);
-        self.retell = !self.startup.is_empty();
-        if self.pin.is_none_or(|reason| !reason.survives_discard_all()) {
-            self.audit.forget();
-            self.pin = None;
-            if let Some(reason) = self.keeps_by_itself() {
-                self.pin_for_good(reason);
-            }
         }
     }
 }
