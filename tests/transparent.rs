@@ -17,6 +17,8 @@ mod ahead;
 mod hidden;
 #[path = "transparent/pins.rs"]
 mod pins;
+#[path = "transparent/prepared.rs"]
+mod prepared;
 #[path = "transparent/resets.rs"]
 mod resets;
 #[path = "transparent/settings.rs"]

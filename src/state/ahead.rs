@@ -32,7 +32,9 @@ impl Pipeline {
     #[must_use]
     pub fn owes_the_client(&self) -> bool {
         self.due.iter().any(|due| match due {
-            Due::Reply { fate: Fate::Forward, expected, .. } => expected.ends_batch(),
+            Due::Reply { fate: Fate::Forward | Fate::Instead, expected, .. } => {
+                expected.ends_batch()
+            }
             _ => false,
         })
     }

@@ -381,7 +381,7 @@ impl Pipeline {
         let fate = match *fate {
             Fate::Prelude => return Err(Surprise::Prelude),
             Fate::Examination => Fate::Examination,
-            Fate::Forward | Fate::Swallow => Fate::Forward,
+            Fate::Forward | Fate::Swallow | Fate::Instead => Fate::Forward,
         };
         // A Query, a FunctionCall and a Sync are still followed by their ReadyForQuery.
         if !expected.ends_batch() {
@@ -425,7 +425,11 @@ impl Pipeline {
                 self.pop_due();
                 self.copy_in = false;
                 self.status = status;
-                Ok(fate)
+                Ok(match (fate, self.due.front()) {
+                    (Fate::Forward, Some(Due::Reply { fate: Fate::Instead, .. })) => Fate::Swallow,
+                    (Fate::Instead, _) => Fate::Forward,
+                    (fate, _) => fate,
+                })
             }
             None if self.stray_syncs > 0 => {
                 // A Sync that a failed copy did not eat after all.

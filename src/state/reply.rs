@@ -228,9 +228,10 @@ fn look_at(
             let fate = server.pipeline.on_ready(status)?;
             if !server.pipeline.owes_a_batch() {
                 client.channels.ready(status);
+                client.sql.ready(status);
             }
             match fate {
-                Fate::Forward => seen(Event::Ready),
+                Fate::Forward | Fate::Instead => seen(Event::Ready),
                 Fate::Examination => seen(Event::Examined),
                 Fate::Prelude | Fate::Swallow => {}
             }
@@ -272,6 +273,9 @@ fn look_at(
         _ => {
             let fate = server.pipeline.on_reply(tag)?;
             client.channels.completed(body);
+            if matches!(body, b"PREPARE\0" | b"DEALLOCATE\0") && fate == Fate::Forward {
+                client.name_changed(server, body == b"PREPARE\0");
+            }
             let discarded = match body {
                 b"DISCARD ALL\0" => Some(Discarded::All),
                 b"DEALLOCATE ALL\0" => Some(Discarded::Statements),
@@ -280,6 +284,7 @@ fn look_at(
             if let Some(discarded) = discarded {
                 server.altered |= discarded == Discarded::All;
                 server.statements.clear();
+                server.own = None;
                 server.unnamed = super::session::ServerUnnamed::Unknown;
                 if discarded == Discarded::All {
                     server.applied = std::sync::Arc::default();

@@ -12,8 +12,10 @@ use super::naming::{Destination, nudge};
 use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Undo};
 use super::prepared::{ClientStatements, Prepared, Unnamed};
+use super::preparing::Send;
 pub use super::server_side::{Sequences, ServerSide, ServerUnnamed};
 use super::settings::Settings;
+use super::sql_statements::SqlStatements;
 use super::statement::{Effects, Options};
 use crate::wire::frame::{self, Frame};
 use crate::wire::frontend::{Bind, Object, Parse, query_text};
@@ -74,6 +76,8 @@ pub struct Session {
     pub channels: Channels,
     /// Its named statements.
     pub statements: ClientStatements,
+    /// Those of SQL's PREPARE.
+    pub(super) sql: SqlStatements,
     pub(super) unnamed: Option<Box<Unnamed>>,
     pub(super) unnamed_count: u64,
     pub(super) seen: Effects,
@@ -171,6 +175,7 @@ impl Session {
             pin: None,
             channels: Channels::default(),
             statements: ClientStatements::default(),
+            sql: SqlStatements::default(),
             unnamed: None,
             unnamed_count: 0,
             seen: Effects::NONE,
@@ -305,13 +310,19 @@ impl Session {
         match tag {
             FrontendTag::QUERY => {
                 let text = query_text(frame.body()).ok_or(malformed)?;
-                if !self.observe_query(text, to)? {
+                let send = self.observe_query(text, to)?;
+                if send == Send::NotYet {
                     return Ok(());
                 }
                 let previous = self.unnamed.take();
                 to.server.unnamed = ServerUnnamed::Nothing;
                 requests.simple += 1;
                 to.forward(frame, Expected::Query, Undo::Unnamed(previous));
+                if send == Send::WithSync {
+                    to.out.extend_from_slice(&encode::SYNC);
+                    let ready = Expected::ReadyForQuery;
+                    to.server.pipeline.push(ready, Fate::Instead, Undo::Nothing);
+                }
             }
             FrontendTag::PARSE => {
                 let parse = Parse::read(frame.body()).ok_or(malformed)?;
@@ -323,6 +334,7 @@ impl Session {
                 self.bind(frame, &bind, to)?;
             }
             FrontendTag::DESCRIBE => match Object::read(frame.body()).ok_or(malformed)? {
+                Object::Statement(name) if self.awaits_names(name, Effects::NONE, to.server) => {}
                 Object::Statement(name) => self.describe(frame, name, to),
                 Object::Portal(_) => to.forward(frame, Expected::Description, Undo::Nothing),
             },
@@ -337,6 +349,9 @@ impl Session {
                     to.server.pipeline.note_row_limit();
                 }
                 to.forward(frame, Expected::Execution, Undo::Nothing);
+                if self.sql.is_bound() && self.sql.executed(portal_of(frame.body())) {
+                    self.discarding = Discarding::Bound;
+                }
                 if self.discarding == Discarding::Bound {
                     encode::flush(to.out);
                     to.server.pipeline.note_flush();
@@ -413,6 +428,11 @@ impl Session {
             self.pin = Some(reason);
         }
     }
+}
+
+/// The portal that an `Execute` is about.
+fn portal_of(mut body: &[u8]) -> &[u8] {
+    frame::take_cstr(&mut body).unwrap_or_default()
 }
 
 /// True if the server may forget statements of the client.

@@ -1,6 +1,7 @@
 //! What becomes of a session when messages came to nothing, or when the client throws it away.
 
 use super::pipeline::{Miscarriage, Undo};
+use super::preparing::own_names;
 use super::session::{Discarding, ServerSide, ServerUnnamed, Session};
 use super::transaction::TransactionStatus;
 use std::sync::Arc;
@@ -20,6 +21,11 @@ impl Session {
             Undo::Injected(id) => server.statements.remove(id),
             Undo::Evicted(id) => server.statements.insert(id),
             Undo::Closed { name, statement } => self.statements.insert(name, statement),
+            Undo::OwnName(name) => own_names(server, self.id).unsure(&name),
+            Undo::SqlClosed { name, statement } => {
+                own_names(server, self.id).unsure(&name);
+                self.sql.insert(name, statement);
+            }
             Undo::Unnamed(previous) => {
                 // PostgreSQL drops the old unnamed statement before it looks at the new one.
                 let previous = if how == Miscarriage::Failed { None } else { previous };
@@ -47,6 +53,7 @@ impl Session {
             self.undo(server, undo, Miscarriage::Skipped);
         }
         self.discarding = Discarding::No;
+        self.sql.ready(TransactionStatus::Idle);
         self.channels.failed();
         self.channels.ready(TransactionStatus::Idle);
     }
@@ -54,6 +61,7 @@ impl Session {
     /// The client's `DISCARD ALL` or `DEALLOCATE ALL` succeeded.
     pub fn deallocated_all(&mut self, settings_too: bool) {
         self.statements.clear();
+        self.sql.clear();
         if !settings_too {
             return;
         }
