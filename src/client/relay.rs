@@ -13,6 +13,7 @@ use crate::pool::seat::Kick;
 use crate::server::Server;
 use crate::state::pipeline::Surprise;
 use crate::state::prelude;
+use crate::state::preparing;
 use crate::state::reply::{self, Discarded, Event, Outgoing};
 use crate::state::session::{Extent, Limits, Requests, STATEMENT_MAX};
 use crate::state::statement::Effects;
@@ -187,6 +188,7 @@ impl Client {
         }
         let mut out = take_buffer();
         if side.pipeline.is_settled() {
+            preparing::close_foreign(side, self.session.id, &mut out);
             prelude::write(side, &self.session.settings, &limits, &mut out);
             self.asked.get_or_insert_with(clock::now);
         }
@@ -195,6 +197,9 @@ impl Client {
             .session
             .translate(side, &mut intern, &limits, bytes, &mut out)
             .map_err(End::Fault)?;
+        if side.pipeline.ends_ahead() {
+            prelude::end(side, &mut out);
+        }
         let seen = self.session.take_seen();
         if seen.intersects(Effects::DDL | Effects::DO) {
             self.pool.note_ddl();
@@ -257,6 +262,10 @@ impl Client {
         );
         let used = match sorted {
             Ok(used) => used,
+            Err(Surprise::Cancelled) if !self.session.keeps_server() => {
+                self.cancelled_ahead();
+                return Poll::Ready(Ok(()));
+            }
             Err(surprise) => return Poll::Ready(Err(self.surprised(surprise))),
         };
         server.held.clear();

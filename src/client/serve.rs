@@ -423,7 +423,7 @@ impl Client {
     }
 
     /// Answers a batch of which nothing was sent to a server.
-    fn refuse_batch(&mut self, error: &BorrowError) {
+    pub(super) fn refuse_batch(&mut self, error: &BorrowError) {
         let message = error.to_message();
         let fields = crate::wire::response::ErrorFields::read(message.get(5..).unwrap_or_default());
         let sqlstate = fields.sqlstate.map_or(*b"XX000", |code| code.0);
@@ -439,13 +439,17 @@ impl Client {
         let limits = self.limits();
         let (used, ended) = self.session.skip_batch(bytes, &limits).map_err(End::Fault)?;
         if ended {
-            self.skipping = false;
-            let mut out = super::backlog::take_buffer();
-            out.extend_from_slice(&encode::READY_IDLE);
-            self.to_client.push(out);
-            self.mark(Activity::Idle, clock::now());
+            self.end_refused_batch();
         }
         Ok(used)
+    }
+
+    pub(super) fn end_refused_batch(&mut self) {
+        self.skipping = false;
+        let mut out = super::backlog::take_buffer();
+        out.extend_from_slice(&encode::READY_IDLE);
+        self.to_client.push(out);
+        self.mark(Activity::Idle, clock::now());
     }
 }
 

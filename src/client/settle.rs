@@ -3,7 +3,7 @@
 use super::backlog::{Backlog, give_buffer, take_buffer};
 use super::registry::Activity;
 use super::serve::{Attachment, Client, End};
-use crate::pool::CountedPin;
+use crate::pool::{BorrowError, CountedPin};
 use crate::server::CloseReason;
 use crate::state::reply::Passing;
 use crate::state::{PinReason, TransactionStatus};
@@ -131,6 +131,24 @@ impl Client {
             return Ok(());
         }
         self.let_go(now)
+    }
+
+    /// A cancel has struck what was sent ahead of the client's batch, which has not run: it is
+    /// refused as a whole. What the server has is not known, and so it is closed.
+    pub(super) fn cancelled_ahead(&mut self) {
+        let attachment = std::mem::replace(&mut self.attachment, Attachment::Detached);
+        let Attachment::Attached(mut lease) = attachment else { return };
+        self.entered.seat.end();
+        let side = &mut lease.server.side;
+        let ended = side.pipeline.owes_the_client();
+        self.session.abandon(side);
+        self.session.released();
+        self.to_server = Backlog::Empty;
+        lease.close(CloseReason::NotClean);
+        self.refuse_batch(&BorrowError::Cancelled);
+        if ended {
+            self.end_refused_batch();
+        }
     }
 
     /// Gives the server back, if the transaction is over and nothing keeps it.

@@ -49,8 +49,11 @@ impl Server {
             encode::query(&mut out, &had.reset_text());
         }
         prelude::write(&mut self.side, wanted, &KEEP_ALL, &mut out);
+        if !self.side.pipeline.is_settled() {
+            prelude::end(&mut self.side, &mut out);
+        }
         self.stream.write_all(&out).await?;
-        let batches = usize::from(!had.is_empty()) + usize::from(!wanted.is_empty());
+        let batches = usize::from(!had.is_empty()) + 2 * usize::from(!wanted.is_empty());
         let mut settings = Reported::new();
         let mut ready = 0;
         while ready < batches {

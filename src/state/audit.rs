@@ -9,6 +9,7 @@ use super::memo;
 use super::mentioned::Mentioned;
 use super::naming::Destination;
 use super::pin::PinReason;
+use super::preparing::{ABOUT_NAMES, Send};
 use super::server_side::ServerSide;
 use super::session::{ClientFault, Discarding, Limits, Moment, Session, discards};
 use super::statement::{Effects, Options};
@@ -142,6 +143,13 @@ impl Session {
         self.audit.wait == 0
     }
 
+    /// Something may have been left by what has run.
+    pub(super) fn fear(&mut self, effects: Effects) {
+        let doubts = self.audit.doubts.get_or_insert_default();
+        doubts.effects = doubts.effects | effects;
+        doubts.due = true;
+    }
+
     /// Takes note of what a statement that is about to run may leave, if it may leave anything.
     pub(super) fn doubt(
         &mut self,
@@ -176,16 +184,19 @@ impl Session {
         doubts.due |= ends || self.pin.is_none();
     }
 
-    /// Takes note of what a simple query, which is about to be sent, means. False: not yet.
+    /// Takes note of what a simple query, which is about to be sent, means.
     pub(super) fn observe_query(
         &mut self,
         text: &[u8],
         to: &mut Destination<'_>,
-    ) -> Result<bool, ClientFault> {
+    ) -> Result<Send, ClientFault> {
         let effects = memo::effects(text, self.options);
         let Verdict::Send(effects) = self.listen_first(effects, text, By::Query, to.server) else {
-            return Ok(false);
+            return Ok(Send::NotYet);
         };
+        if effects.intersects(ABOUT_NAMES) {
+            return self.observe_names(effects, text, to.server, to.limits, to.out);
+        }
         self.observe(effects, to.server, Moment::BetweenBatches, to.out)?;
         if !effects.is_empty() {
             self.doubt(effects, to.limits, text, None);
@@ -193,7 +204,7 @@ impl Session {
         if discards(effects) {
             self.discarding = Discarding::Waits;
         }
-        Ok(true)
+        Ok(Send::Alone)
     }
 
     /// The same for a statement that is bound, and has these effects.
@@ -205,7 +216,13 @@ impl Session {
         limits: &Limits,
         out: &mut Vec<u8>,
     ) -> Result<(), ClientFault> {
-        self.observe(effects, server, Moment::InBatch, out)?;
+        let effects = if effects.intersects(ABOUT_NAMES) {
+            self.bind_names(bind, effects, server, limits, out)?
+        } else {
+            self.observe(effects, server, Moment::InBatch, out)?;
+            self.sql.bind(bind.portal, Vec::new());
+            effects
+        };
         if !effects.is_empty() {
             let text = self.text_of(bind.statement);
             self.doubt(effects, limits, &text, Some(bind.rest));
@@ -214,7 +231,10 @@ impl Session {
     }
 
     /// The text of the client's statement `name`; empty where it was too large to be kept.
-    fn text_of(&self, name: &[u8]) -> Box<[u8]> {
+    pub(super) fn text_of(&self, name: &[u8]) -> Box<[u8]> {
+        if let Some(statement) = self.sql.get(name) {
+            return statement.text.clone();
+        }
         let tail = if name.is_empty() {
             self.unnamed.as_ref().and_then(|unnamed| unnamed.tail.as_deref())
         } else {

@@ -180,6 +180,11 @@ impl Channels {
         self.state.as_ref().is_some_and(|state| state.open)
     }
 
+    /// The client's next message is given again when what was sent is answered.
+    pub(super) fn wait(&mut self) {
+        self.waits = true;
+    }
+
     /// True if the last message given was not sent.
     pub(super) fn take_wait(&mut self) -> bool {
         std::mem::take(&mut self.waits)

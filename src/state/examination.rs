@@ -37,7 +37,8 @@ UNION ALL SELECT 'k', 'hold_cursor', NULL WHERE EXISTS (SELECT FROM pg_catalog.p
 UNION ALL SELECT 'k', 'listen', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels())
 UNION ALL SELECT 'k', CASE WHEN p.from_sql THEN 'prepare' ELSE 'large_statement' END, NULL
  FROM pg_catalog.pg_prepared_statements p
- WHERE p.from_sql OR p.name OPERATOR(pg_catalog.!~) '^pgweir_[0-9a-f]+$'\0\0\0";
+ WHERE (p.from_sql OR p.name OPERATOR(pg_catalog.!~) '^pgweir_[0-9a-f]+$')
+ AND p.name OPERATOR(pg_catalog.<>) ALL ($4::pg_catalog.text[])\0\0\0";
 
 /// A number that no client's statement reaches.
 const QUESTION_ID: u64 = u64::MAX;
@@ -134,7 +135,8 @@ impl Session {
             "{{{}}}",
             asked.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(",")
         );
-        ask(server, QUESTION_ID, QUESTION, &[&array, user, locks], out);
+        let own = array_of_own(server);
+        ask(server, QUESTION_ID, QUESTION, &[&array, user, locks, &own], out);
         out.extend_from_slice(&encode::SYNC);
         server.pipeline.push(Expected::ReadyForQuery, Fate::Examination, Undo::Nothing);
         self.audit.findings = Some(Box::default());
@@ -214,6 +216,24 @@ impl Session {
         let large = self.unnamed.as_ref().is_some_and(|unnamed| unnamed.tail.is_none());
         large.then_some(PinReason::LargeStatement)
     }
+}
+
+/// The names of prepared statements that follow the client by themselves.
+fn array_of_own(server: &ServerSide) -> String {
+    let mut array = String::from("{");
+    let names = server.own.iter().flat_map(|own| own.names());
+    for name in names.filter_map(|name| std::str::from_utf8(name).ok()) {
+        array.push_str(if array.len() > 1 { ",\"" } else { "\"" });
+        for letter in name.chars() {
+            if matches!(letter, '"' | '\\') {
+                array.push('\\');
+            }
+            array.push(letter);
+        }
+        array.push('"');
+    }
+    array.push('}');
+    array
 }
 
 /// Runs a statement of pgweir's own, and prepares it where it is missing.

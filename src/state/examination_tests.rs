@@ -154,7 +154,11 @@ fn custom_settings_that_nobody_can_name_are_wiped_before_the_next_client() {
     assert!(!case.client.keeps_server());
     let mut out = Vec::new();
     prelude::write(&mut case.server, &settings(&[]), &LIMITS, &mut out);
-    assert_eq!(frontend_words(&out), "Parse =RESET ALL, Bind, Execute, Sync");
+    assert_eq!(
+        frontend_words(&out),
+        "Parse =RESET ALL, Bind, Execute, Parse pgweir_guard_1=, Sync, \
+         Describe pgweir_guard_1, Close pgweir_guard_1"
+    );
 }
 
 #[test]

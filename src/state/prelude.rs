@@ -4,6 +4,10 @@
 //! It is a batch of its own with its own `Sync`, so that the client's transaction begins after it,
 //! and its replies are swallowed. Values travel as parameters of `set_config`.
 //!
+//! It may fail, of a cancel for instance. So that what the client says does not run without it, it
+//! ends with a `Parse`, and the client's batch begins with a `Describe` of what that made: where it
+//! is missing, PostgreSQL skips the batch.
+//!
 //! Source: <https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-SET>
 
 use super::naming::evict;
@@ -20,8 +24,9 @@ use std::sync::Arc;
 /// way, and forgets the sequence values of others where somebody might ask for them.
 pub fn write(server: &mut ServerSide, wanted: &Arc<Settings>, limits: &Limits, out: &mut Vec<u8>) {
     let statements_max = limits.server_statements_max;
-    if limits.discard_sequences && server.sequences.foreign {
-        discard_sequences(server, true, out);
+    let discards = limits.discard_sequences && server.sequences.foreign;
+    if discards {
+        discard_sequences(server, Fate::Prelude, out);
     }
     let wipes = std::mem::take(&mut server.wipe);
     if wipes {
@@ -36,7 +41,7 @@ pub fn write(server: &mut ServerSide, wanted: &Arc<Settings>, limits: &Limits, o
     let stale = server.ddl_seen != limits.ddl_seen;
     let statements_max = if stale { 0 } else { statements_max };
     server.ddl_seen = limits.ddl_seen;
-    if same && !wipes && server.statements.len() <= statements_max {
+    if same && !wipes && !discards && server.statements.len() <= statements_max {
         return;
     }
     if !same {
@@ -55,15 +60,41 @@ pub fn write(server: &mut ServerSide, wanted: &Arc<Settings>, limits: &Limits, o
         server.unnamed = ServerUnnamed::Unknown;
     }
     evict(server, statements_max, Fate::Prelude, out);
+    if wipes || discards || !same {
+        guard(server, out);
+    } else {
+        end(server, out);
+    }
+}
+
+/// Ends the batch, and begins the next one so that it is skipped if this one fails.
+fn guard(server: &mut ServerSide, out: &mut Vec<u8>) {
+    // Never the same on one server: what an earlier one left must not be found.
+    server.guards += 1;
+    let name = format!("pgweir_guard_{:x}", server.guards);
+    encode::parse(out, name.as_bytes(), &[0; 3]);
+    server.pipeline.push(Expected::ParseComplete, Fate::Prelude, Undo::Nothing);
+    end(server, out);
+    encode::message(out, FrontendTag::DESCRIBE.0, |out| {
+        out.push(b'S');
+        encode::cstr(out, name.as_bytes());
+    });
+    server.pipeline.push(Expected::Description, Fate::Prelude, Undo::Nothing);
+    encode::close_statement(out, name.as_bytes());
+    server.pipeline.push(Expected::CloseComplete, Fate::Prelude, Undo::Nothing);
+}
+
+/// Ends a batch of pgweir's own.
+pub fn end(server: &mut ServerSide, out: &mut Vec<u8>) {
     out.extend_from_slice(&encode::SYNC);
     server.pipeline.push(Expected::ReadyForQuery, Fate::Prelude, Undo::Nothing);
 }
 
 /// Makes the server forget the sequence values of the clients that had it before.
 ///
-/// In a batch of its own, or as part of the client's. Not in a transaction that has failed: there
-/// nothing runs, and so nothing can be asked.
-pub fn discard_sequences(server: &mut ServerSide, own_batch: bool, out: &mut Vec<u8>) {
+/// Part of a batch. Not in a transaction that has failed: there nothing runs, and so nothing can be
+/// asked.
+pub fn discard_sequences(server: &mut ServerSide, fate: Fate, out: &mut Vec<u8>) {
     const NAME: &[u8] = b"pgweir_discard_sequences";
     if server.pipeline.status() == TransactionStatus::Failed {
         return;
@@ -85,11 +116,7 @@ pub fn discard_sequences(server: &mut ServerSide, own_batch: bool, out: &mut Vec
         Expected::Execution,
         Expected::CloseComplete,
     ] {
-        server.pipeline.push(expected, Fate::Swallow, Undo::Nothing);
-    }
-    if own_batch {
-        out.extend_from_slice(&encode::SYNC);
-        server.pipeline.push(Expected::ReadyForQuery, Fate::Swallow, Undo::Nothing);
+        server.pipeline.push(expected, fate, Undo::Nothing);
     }
     server.sequences.foreign = false;
 }

@@ -4,7 +4,7 @@ use crate::support::eventually;
 use crate::{finds_nothing, pinned, pool_of};
 
 /// What makes something, its reason to pin, and what takes it away.
-const KEPT: [(&str, &str, &str); 9] = [
+const KEPT: [(&str, &str, &str); 8] = [
     ("CREATE TEMP TABLE left_over (id int)", "temporary_object", "DROP TABLE left_over"),
     ("CREATE TEMP TABLE left_over (id int)", "temporary_object", "DISCARD TEMP"),
     ("CREATE TEMP VIEW left_over AS SELECT 1", "temporary_object", "DROP VIEW left_over"),
@@ -16,7 +16,6 @@ const KEPT: [(&str, &str, &str); 9] = [
         "CLOSE left_over",
     ),
     ("BEGIN; DECLARE left_over CURSOR WITH HOLD FOR SELECT 1; COMMIT", "hold_cursor", "CLOSE ALL"),
-    ("PREPARE left_over AS SELECT 1", "prepare", "DEALLOCATE left_over"),
     ("CREATE TEMP TABLE left_over (id int)", "temporary_object", "DISCARD ALL"),
 ];
 
