@@ -18,6 +18,7 @@ mod backlog;
 pub mod end;
 mod notify;
 mod relay;
+mod reset;
 mod settle;
 mod travel;
 

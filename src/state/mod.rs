@@ -16,6 +16,7 @@ pub mod pipeline;
 pub mod prelude;
 pub mod prepared;
 pub mod reply;
+pub mod reset_query;
 pub mod server_side;
 pub mod session;
 pub mod settings;
