@@ -17,6 +17,8 @@ mod hidden;
 mod pins;
 #[path = "transparent/resets.rs"]
 mod resets;
+#[path = "transparent/sequences.rs"]
+mod sequences;
 #[path = "transparent/settings.rs"]
 mod settings;
 

@@ -126,6 +126,7 @@ impl Live {
                 opaque_code: true,
                 ddl_seen: 0,
                 discard_sequences: false,
+                keep_sequences: false,
             },
         }
     }

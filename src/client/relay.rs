@@ -163,7 +163,8 @@ impl Client {
             hidden_code: self.pool.has_hidden_code(),
             opaque_code: self.pool.has_opaque_code(),
             ddl_seen: self.pool.ddl_seen(),
-            discard_sequences: self.pool.reads_sequences(),
+            discard_sequences: self.pool.separates_sequences(),
+            keep_sequences: self.pool.keeps_sequences(),
             ..self.limits()
         };
         match self.session.extent(bytes, PIECE_MAX, &limits).map_err(End::Fault)? {
@@ -184,6 +185,9 @@ impl Client {
         }
         let mut out = take_buffer();
         if side.pipeline.is_settled() {
+            if self.session.separate_sequences(side, &limits, &mut out) {
+                self.pool.note_separation();
+            }
             prelude::write(side, &self.session.settings, &limits, &mut out);
             self.asked.get_or_insert_with(clock::now);
         }
@@ -200,7 +204,7 @@ impl Client {
             self.pool.note_code();
         }
         if seen.intersects(Effects::SEQUENCE_READ) {
-            self.pool.note_sequence_read();
+            self.pool.note_sequence_read(self.session.take_reads_later());
         }
         let reparsed = std::mem::take(&mut side.reparsed);
         self.count(&done.requests, reparsed);

@@ -64,6 +64,8 @@ pub enum Undo {
     },
     /// The server has no statement of this number.
     Injected(u64),
+    /// The server still knows the values of sequences.
+    Sequences,
     /// The server still has the statement of this number.
     Evicted(u64),
     /// The client still has the statement.
@@ -89,12 +91,12 @@ impl Undo {
             }
             Self::Closed { name, .. } => **name == *wanted,
             Self::Injected(id) | Self::Evicted(id) => Some(*id) == number,
-            Self::Nothing | Self::Unnamed(_) | Self::ServerUnnamed => false,
+            Self::Nothing | Self::Sequences | Self::Unnamed(_) | Self::ServerUnnamed => false,
         }
     }
 
     pub(super) fn is_about_named(&self) -> bool {
-        !matches!(self, Self::Nothing | Self::Unnamed(_) | Self::ServerUnnamed)
+        !matches!(self, Self::Nothing | Self::Sequences | Self::Unnamed(_) | Self::ServerUnnamed)
     }
 
     /// Bytes that are held for it.

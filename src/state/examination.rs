@@ -34,13 +34,22 @@ UNION ALL SELECT 'k', 'temporary_object', NULL WHERE EXISTS (SELECT FROM pg_cata
 UNION ALL SELECT 'k', 'advisory_lock', NULL WHERE $3::pg_catalog.bool AND EXISTS (SELECT FROM pg_catalog.pg_locks l
  WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())
 UNION ALL SELECT 'k', 'hold_cursor', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors c WHERE c.is_holdable)
+UNION ALL SELECT 'k', 'sequence', NULL WHERE pg_catalog.current_setting('pgweir.has_value', true) OPERATOR(pg_catalog.=) 't'
 UNION ALL SELECT 'k', 'listen', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels())
 UNION ALL SELECT 'k', CASE WHEN p.from_sql THEN 'prepare' ELSE 'large_statement' END, NULL
  FROM pg_catalog.pg_prepared_statements p
  WHERE p.from_sql OR p.name OPERATOR(pg_catalog.!~) '^pgweir_[0-9a-f]+$'\0\0\0";
 
-/// A number that no client's statement reaches.
+/// Finds out whether a sequence has given a value in this session, without an error in PostgreSQL's log. A value that
+/// the client may not see is one.
+const ASK_FOR_VALUE: &[u8] = b"DO LANGUAGE plpgsql $$ BEGIN
+PERFORM pg_catalog.lastval(); PERFORM pg_catalog.set_config('pgweir.has_value', 't', true);
+EXCEPTION WHEN object_not_in_prerequisite_state THEN NULL;
+WHEN OTHERS THEN PERFORM pg_catalog.set_config('pgweir.has_value', 't', true); END $$\0\0\0";
+
+/// Numbers that no client's statement reaches.
 const QUESTION_ID: u64 = u64::MAX;
+const ASK_FOR_VALUE_ID: u64 = u64::MAX - 1;
 
 /// Most settings of a session that follow it.
 const SETTINGS_MAX: usize = 256;
@@ -134,6 +143,9 @@ impl Session {
             "{{{}}}",
             asked.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(",")
         );
+        if doubts.sequences {
+            ask(server, ASK_FOR_VALUE_ID, ASK_FOR_VALUE, &[], out);
+        }
         ask(server, QUESTION_ID, QUESTION, &[&array, user, locks], out);
         out.extend_from_slice(&encode::SYNC);
         server.pipeline.push(Expected::ReadyForQuery, Fate::Examination, Undo::Nothing);
@@ -180,7 +192,8 @@ impl Session {
         // Where pgweir listens in its place, the server is told to stop when it is given back.
         let for_itself = doubts.effects.intersects(Effects::LISTEN) || !server.may_listen;
         let listens = (findings.listens && for_itself).then_some(PinReason::Listen);
-        let keeps = findings.keeps.or(listens).or_else(|| {
+        let taken = doubts.took_value.then_some(PinReason::Sequence);
+        let keeps = findings.keeps.or(listens).or(taken).or_else(|| {
             let unseen = findings.is_foreign() || doubts.mentioned.is_blind();
             let feared = doubts.ran_code && opaque;
             self.keeps_by_itself()

@@ -17,6 +17,7 @@ pub mod prelude;
 pub mod prepared;
 pub mod reply;
 pub mod reset_query;
+mod sequences;
 pub mod server_side;
 pub mod session;
 pub mod settings;

@@ -79,6 +79,8 @@ impl Session {
         if self.listen_first(effects, parse.query, By::Parse, to.server) == Verdict::Wait {
             return Ok(());
         }
+        // Read soon, if not now.
+        self.seen = self.seen | (effects & Effects::SEQUENCE_READ);
         if parse.name.is_empty() {
             let undo = self.replace_unnamed(to.server, Some(parse.tail.into()), effects);
             to.forward(frame, Expected::ParseComplete, undo);

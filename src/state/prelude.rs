@@ -10,19 +10,14 @@ use super::naming::evict;
 use super::pipeline::{Expected, Fate, Undo};
 use super::session::{Limits, ServerSide, ServerUnnamed};
 use super::settings::Settings;
-use super::transaction::TransactionStatus;
-use crate::wire::{FrontendTag, encode};
+use crate::wire::encode;
 use std::fmt::Write;
 use std::sync::Arc;
 
 /// Brings `server` into the state that a client with these settings expects. Writes nothing if it
-/// is there already. Closes statements beyond the limit on the
-/// way, and forgets the sequence values of others where somebody might ask for them.
+/// is there already. Closes statements beyond the limit on the way.
 pub fn write(server: &mut ServerSide, wanted: &Arc<Settings>, limits: &Limits, out: &mut Vec<u8>) {
     let statements_max = limits.server_statements_max;
-    if limits.discard_sequences && server.sequences.foreign {
-        discard_sequences(server, true, out);
-    }
     let wipes = std::mem::take(&mut server.wipe);
     if wipes {
         if server.applied.after_reset_all() != Settings::default() {
@@ -57,41 +52,6 @@ pub fn write(server: &mut ServerSide, wanted: &Arc<Settings>, limits: &Limits, o
     evict(server, statements_max, Fate::Prelude, out);
     out.extend_from_slice(&encode::SYNC);
     server.pipeline.push(Expected::ReadyForQuery, Fate::Prelude, Undo::Nothing);
-}
-
-/// Makes the server forget the sequence values of the clients that had it before.
-///
-/// In a batch of its own, or as part of the client's. Not in a transaction that has failed: there
-/// nothing runs, and so nothing can be asked.
-pub fn discard_sequences(server: &mut ServerSide, own_batch: bool, out: &mut Vec<u8>) {
-    const NAME: &[u8] = b"pgweir_discard_sequences";
-    if server.pipeline.status() == TransactionStatus::Failed {
-        return;
-    }
-    encode::parse(out, NAME, b"DISCARD SEQUENCES\0\0\0");
-    encode::message(out, FrontendTag::BIND.0, |out| {
-        encode::cstr(out, b"pgweir");
-        encode::cstr(out, NAME);
-        out.extend_from_slice(&[0; 6]);
-    });
-    encode::message(out, FrontendTag::EXECUTE.0, |out| {
-        encode::cstr(out, b"pgweir");
-        out.extend_from_slice(&[0; 4]);
-    });
-    encode::close_statement(out, NAME);
-    for expected in [
-        Expected::ParseComplete,
-        Expected::BindComplete,
-        Expected::Execution,
-        Expected::CloseComplete,
-    ] {
-        server.pipeline.push(expected, Fate::Swallow, Undo::Nothing);
-    }
-    if own_batch {
-        out.extend_from_slice(&encode::SYNC);
-        server.pipeline.push(Expected::ReadyForQuery, Fate::Swallow, Undo::Nothing);
-    }
-    server.sequences.foreign = false;
 }
 
 fn set_config<'a>(settings: &[(&'a str, &'a str)]) -> (String, Vec<&'a str>) {
@@ -131,6 +91,7 @@ mod tests {
         opaque_code: false,
         ddl_seen: 0,
         discard_sequences: false,
+        keep_sequences: false,
     };
 
     fn settings(pairs: &[(&str, &str)]) -> Arc<Settings> {

@@ -24,6 +24,7 @@ D\0\0\0\x0a\0\x01\0\0\0\0";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     DiscardAll,
+    DiscardSequences,
     ResetAll,
     DeallocateAll,
     UnlockAll,
@@ -42,7 +43,7 @@ impl Part {
         ("unlisten *", Self::Nothing(b"UNLISTEN")),
         ("close all", Self::Nothing(b"CLOSE CURSOR ALL")),
         ("discard temp", Self::Nothing(b"DISCARD TEMP")),
-        ("discard sequences", Self::Nothing(b"DISCARD SEQUENCES")),
+        ("discard sequences", Self::DiscardSequences),
         ("discard plans", Self::Nothing(b"DISCARD PLANS")),
         ("set session authorization default", Self::Nothing(b"SET")),
         ("reset session authorization", Self::Nothing(b"RESET")),
@@ -64,6 +65,7 @@ impl Part {
     fn answer(self, out: &mut Vec<u8>) {
         let tag: &[u8] = match self {
             Self::DiscardAll => b"DISCARD ALL",
+            Self::DiscardSequences => b"DISCARD SEQUENCES",
             Self::ResetAll => b"RESET",
             Self::DeallocateAll => b"DEALLOCATE ALL",
             Self::UnlockAll => {
@@ -134,6 +136,7 @@ impl Session {
             part.answer(out);
             match part {
                 Part::DiscardAll => self.deallocated_all(true),
+                Part::DiscardSequences => self.sequences.forget(),
                 Part::DeallocateAll => self.deallocated_all(false),
                 Part::ResetAll => self.settings = Arc::clone(&self.startup),
                 Part::UnlockAll | Part::Nothing(_) => {}

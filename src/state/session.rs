@@ -12,6 +12,7 @@ use super::naming::{Destination, nudge};
 use super::pin::PinReason;
 use super::pipeline::{Expected, Miscarriage, Undo};
 use super::prepared::{ClientStatements, Prepared, Unnamed};
+use super::sequences::{OwnSequences, READS, TAKES};
 pub use super::server_side::{Sequences, ServerSide, ServerUnnamed};
 use super::settings::Settings;
 use super::statement::{Effects, Options};
@@ -54,6 +55,8 @@ pub struct Limits {
     pub ddl_seen: u64,
     /// Clients of this pool ask for values of sequences: nobody may meet another's.
     pub discard_sequences: bool,
+    /// They do so in later transactions: who has a value keeps its server.
+    pub keep_sequences: bool,
 }
 
 /// A client as PostgreSQL would know it.
@@ -77,6 +80,7 @@ pub struct Session {
     pub(super) unnamed: Option<Box<Unnamed>>,
     pub(super) unnamed_count: u64,
     pub(super) seen: Effects,
+    pub(super) sequences: OwnSequences,
     /// It has changed settings since it got its server: what it parses is for itself alone.
     pub(super) settings_touched: bool,
     pub(super) options: Options,
@@ -174,6 +178,7 @@ impl Session {
             unnamed: None,
             unnamed_count: 0,
             seen: Effects::NONE,
+            sequences: OwnSequences::default(),
             settings_touched: false,
             options: Options::default(),
             streaming: Streaming::No,
@@ -197,6 +202,7 @@ impl Session {
     /// The client has given its server back.
     pub fn released(&mut self) {
         self.settings_touched = false;
+        self.sequences.released();
         self.audit.forget();
         if let Streaming::Forward(left) = self.streaming {
             self.streaming = Streaming::Discard(left);
@@ -344,7 +350,7 @@ impl Session {
                 to.out.extend_from_slice(frame.bytes);
             }
             FrontendTag::FUNCTION_CALL => {
-                self.observe_function_call(frame.body());
+                self.observe_function_call(frame.body(), to.server, to.out)?;
                 requests.simple += 1;
                 to.forward(frame, Expected::FunctionCall, Undo::Nothing);
             }
@@ -371,25 +377,30 @@ impl Session {
         if discards(effects) && self.discarding == Discarding::No {
             self.discarding = Discarding::Bound;
         }
-        if effects.intersects(Effects::SEQUENCE_READ) && server.sequences.foreign {
-            if server.sequences.own {
-                return Err(ClientFault::Sequences);
-            }
-            super::prelude::discard_sequences(server, moment == Moment::BetweenBatches, out);
+        if effects.intersects(READS.and(TAKES)) {
+            self.observe_sequences(effects, server, moment, out)?;
+        }
+        if effects.intersects(Effects::TRANSACTION_END.and(Effects::SAVEPOINT)) {
+            self.note_revival();
         }
         self.settings_touched |= effects.intersects(Effects::SETTINGS);
-        let uses = Effects::WRITE | Effects::CODE | Effects::SEQUENCE_NEXT | Effects::DDL;
-        server.sequences.own |= effects.intersects(uses);
         self.seen = self.seen | effects;
         Ok(())
     }
 
     /// A function called by number is one of those for large objects, or may be anything.
-    pub(super) fn observe_function_call(&mut self, body: &[u8]) {
+    pub(super) fn observe_function_call(
+        &mut self,
+        body: &[u8],
+        server: &mut ServerSide,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ClientFault> {
         let oid = body.first_chunk::<4>().map(|oid| u32::from_be_bytes(*oid));
-        if !oid.is_some_and(|oid| LARGE_OBJECT_FUNCTIONS.contains(&oid)) {
-            self.pin_for_good(PinReason::Uncertain);
+        if oid.is_some_and(|oid| LARGE_OBJECT_FUNCTIONS.contains(&oid)) {
+            return Ok(());
         }
+        self.pin_for_good(PinReason::Uncertain);
+        self.observe_sequences(READS.and(TAKES), server, Moment::InBatch, out)
     }
 
     /// What all statements since the last call did, taken together.
@@ -417,6 +428,7 @@ impl Session {
             }
             Undo::Injected(id) => server.statements.remove(id),
             Undo::Evicted(id) => server.statements.insert(id),
+            Undo::Sequences => server.sequences.not_forgotten(),
             Undo::Closed { name, statement } => self.statements.insert(name, statement),
             Undo::Unnamed(previous) => {
                 // PostgreSQL drops the old unnamed statement before it looks at the new one.
@@ -444,6 +456,7 @@ impl Session {
             return;
         }
         self.channels.clear();
+        self.sequences.forget();
         self.settings_touched = false;
         self.settings = Arc::clone(&self.startup);
         self.retell = !self.startup.is_empty();
