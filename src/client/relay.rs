@@ -311,6 +311,7 @@ impl Client {
                 time.query_database_response.observe(took.saturating_sub(waited));
             }
             self.settle(now)?;
+            self.tell_of_pin();
             self.notify_at_ready();
         }
         if news.examined {

@@ -3,6 +3,7 @@
 //! After a transaction of which the statements speak of something that may outlive it, and, as long
 //! as the client keeps its server for what was found, after some of the later ones.
 
+use super::cause::Cause;
 use super::channels::{By, Verdict};
 use super::examination::Findings;
 use super::mentioned::Mentioned;
@@ -25,6 +26,8 @@ pub(super) struct Audit {
     pub(super) doubts: Option<Box<Doubts>>,
     /// The answer, as far as it came.
     pub(super) findings: Option<Box<Findings>>,
+    /// Why it may come to be pinned.
+    pub(super) cause: Option<Box<Cause>>,
     /// It is pinned for something that a server cannot be asked for.
     pub(super) for_good: bool,
     /// Transactions until a pinned client's server is asked again.
@@ -157,12 +160,14 @@ impl Session {
         if effects.intersects(UNANSWERABLE)
             && let Some(reason) = PinReason::of(effects & UNANSWERABLE)
         {
+            self.audit.note_cause(effects, text, self.options);
             self.pin_for_good(reason);
         }
         let code = effects.intersects(Effects::CODE.and(Effects::HIDDEN_CODE));
         let hides = code && limits.hidden_code;
         let ends = self.pin.is_some() && effects.intersects(ENDS);
-        let sequences = limits.keep_sequences && effects.intersects(TAKES);
+        let stays = std::mem::take(&mut self.sequences.stays);
+        let sequences = stays || (limits.keep_sequences && effects.intersects(TAKES));
         let leaves = hides || ends || effects.intersects(LEAVES);
         if !leaves && !sequences {
             return;
@@ -171,6 +176,9 @@ impl Session {
         // A text that is read otherwise than it was meant may have done anything.
         let changes_reading = effects.intersects(reread) && changes_reading(text);
         let effects = if changes_reading { effects.and(Effects::UNCERTAIN) } else { effects };
+        if self.pin.is_none() {
+            self.audit.note_cause(effects, text, self.options);
+        }
         let known = match (leaves, hides) {
             (false, _) => Effects::NONE,
             (true, true) => effects,

@@ -170,8 +170,9 @@ impl Session {
 
     /// The answer is complete: what the session is from now on, and whether the client stays where it is.
     ///
-    /// `opaque` if code in the database may leave what an answer does not tell.
-    pub fn conclude(&mut self, server: &mut ServerSide, opaque: bool) {
+    /// `opaque` if code in the database may leave what an answer does not tell. With `lose_settings`, those that cannot
+    /// follow the client do not keep it.
+    pub fn conclude(&mut self, server: &mut ServerSide, opaque: bool, lose_settings: bool) {
         let Some(findings) = self.audit.findings.take() else { return };
         server.altered = true;
         let doubts = self.audit.doubts.take().unwrap_or_default();
@@ -184,7 +185,14 @@ impl Session {
         };
         let lost = self.startup.iter().any(|(name, _)| found.get(name).is_none());
         self.retell |= lost;
-        let wanted = self.startup.overlaid(&found, doubts.resets_all());
+        let foreign = findings.is_foreign();
+        let wanted = if foreign && lose_settings {
+            let readable = found.iter().filter(|(_, value)| value.is_ascii());
+            let readable = Settings::new(readable).unwrap_or_default();
+            self.startup.overlaid(&readable, doubts.resets_all())
+        } else {
+            self.startup.overlaid(&found, doubts.resets_all())
+        };
         self.settings =
             if wanted == *self.startup { Arc::clone(&self.startup) } else { Arc::new(wanted) };
         server.applied = Arc::new(found);
@@ -192,15 +200,15 @@ impl Session {
         // Where pgweir listens in its place, the server is told to stop when it is given back.
         let for_itself = doubts.effects.intersects(Effects::LISTEN) || !server.may_listen;
         let listens = (findings.listens && for_itself).then_some(PinReason::Listen);
+        let unseen = foreign || doubts.mentioned.is_blind();
         let taken = doubts.took_value.then_some(PinReason::Sequence);
         let keeps = findings.keeps.or(listens).or(taken).or_else(|| {
-            let unseen = findings.is_foreign() || doubts.mentioned.is_blind();
             let feared = doubts.ran_code && opaque;
             self.keeps_by_itself()
-                .or(unseen.then_some(PinReason::Setting))
+                .or((unseen && !lose_settings).then_some(PinReason::Setting))
                 .or(feared.then_some(PinReason::Hidden))
         });
-        self.audit.for_good |= doubts.mentioned.is_blind();
+        self.audit.for_good |= doubts.mentioned.is_blind() && !lose_settings;
         match keeps {
             Some(reason) => {
                 self.pin = Some(reason);
@@ -208,7 +216,7 @@ impl Session {
             }
             None => {
                 self.pin = None;
-                server.wipe |= doubts.may_hide_settings();
+                server.wipe |= doubts.may_hide_settings() || unseen;
             }
         }
     }

@@ -3,6 +3,7 @@
 
 mod audit;
 mod batch;
+mod cause;
 pub mod channels;
 pub mod due;
 pub mod examination;

@@ -57,6 +57,8 @@ pub(super) struct OwnSequences {
     before: bool,
     /// It has read what it took in an earlier transaction.
     reads_later: bool,
+    /// Its server has what it took in an earlier transaction, and it reads that.
+    pub(super) stays: bool,
     /// It has sent what may end the failure of its block.
     revives: bool,
 }
@@ -126,9 +128,11 @@ impl Session {
     ) -> Result<(), ClientFault> {
         let own = &mut self.sequences;
         let takes = own.now || effects.intersects(TAKES);
-        own.reads_later |= effects.intersects(Effects::SEQUENCE_READ) && own.before && !takes;
+        let later = effects.intersects(Effects::SEQUENCE_READ) && own.before && !takes;
+        own.reads_later |= later;
         let mark = self.mark();
         if server.sequences.of.is_none_or(|of| of == mark && !server.sequences.mixed) {
+            self.sequences.stays = later;
             return Ok(());
         }
         if server.pipeline.status() != TransactionStatus::Failed {
