@@ -21,6 +21,8 @@ mod pins;
 mod prepared;
 #[path = "transparent/resets.rs"]
 mod resets;
+#[path = "transparent/sequences.rs"]
+mod sequences;
 #[path = "transparent/settings.rs"]
 mod settings;
 

@@ -176,7 +176,8 @@ impl Client {
             hidden_code: self.pool.has_hidden_code(),
             opaque_code: self.pool.has_opaque_code(),
             ddl_seen: self.pool.ddl_seen(),
-            discard_sequences: self.pool.reads_sequences(),
+            discard_sequences: self.pool.separates_sequences(),
+            keep_sequences: self.pool.keeps_sequences(),
             ..limits
         };
         let Attachment::Attached(lease) = &mut self.attachment else { return Ok(0) };
@@ -189,6 +190,9 @@ impl Client {
         let mut out = take_buffer();
         if side.pipeline.is_settled() {
             preparing::close_foreign(side, self.session.id, &mut out);
+            if self.session.separate_sequences(side, &limits, &mut out) {
+                self.pool.note_separation();
+            }
             prelude::write(side, &self.session.settings, &limits, &mut out);
             self.asked.get_or_insert_with(clock::now);
         }
@@ -208,7 +212,7 @@ impl Client {
             self.pool.note_code();
         }
         if seen.intersects(Effects::SEQUENCE_READ) {
-            self.pool.note_sequence_read();
+            self.pool.note_sequence_read(self.session.take_reads_later());
         }
         let reparsed = std::mem::take(&mut side.reparsed);
         self.count(&done.requests, reparsed);
@@ -319,6 +323,7 @@ impl Client {
                 time.query_database_response.observe(took.saturating_sub(waited));
             }
             self.settle(now)?;
+            self.tell_of_pin();
             self.notify_at_ready();
         }
         if news.examined {

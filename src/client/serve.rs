@@ -13,6 +13,7 @@ use crate::net::stream::Stream;
 use crate::pool::listener::Subscription;
 use crate::pool::seat::Kick;
 use crate::pool::{BorrowError, Lease, Patience, Pool};
+use crate::state::reset_query;
 use crate::state::session::{ClientFault, Extent, Limits, STATEMENT_MAX, Session};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::GaugeGuard;
@@ -328,6 +329,13 @@ impl Client {
         }
         let late = self.session.discard_late_copy(bytes, &limits).map_err(End::Fault)?;
         let rest = bytes.get(late..).unwrap_or_default();
+        if reset_query::may_be_first(rest)
+            && let Attachment::Detached = self.attachment
+            && let Some(used) = self.answer_reset(rest)
+        {
+            // What is behind it is taken in when the answer is out.
+            return Ok(late + used);
+        }
         match self.session.extent(rest, PIECE_MAX, &limits).map_err(End::Fault)? {
             Extent::Incomplete => Ok(late),
             Extent::Terminate => Err(End::Terminated),

@@ -31,6 +31,7 @@ const KEEP_ALL: Limits = Limits {
     opaque_code: false,
     ddl_seen: 0,
     discard_sequences: false,
+    keep_sequences: false,
 };
 
 impl Server {

@@ -3,6 +3,7 @@
 //! After a transaction of which the statements speak of something that may outlive it, and, as long
 //! as the client keeps its server for what was found, after some of the later ones.
 
+use super::cause::Cause;
 use super::channels::{By, Verdict};
 use super::examination::Findings;
 use super::memo;
@@ -10,6 +11,7 @@ use super::mentioned::Mentioned;
 use super::naming::Destination;
 use super::pin::PinReason;
 use super::preparing::{ABOUT_NAMES, Send};
+use super::sequences::TAKES;
 use super::server_side::ServerSide;
 use super::session::{ClientFault, Discarding, Limits, Moment, Session, discards};
 use super::statement::{Effects, Options};
@@ -26,6 +28,8 @@ pub(super) struct Audit {
     pub(super) doubts: Option<Box<Doubts>>,
     /// The answer, as far as it came.
     pub(super) findings: Option<Box<Findings>>,
+    /// Why it may come to be pinned.
+    pub(super) cause: Option<Box<Cause>>,
     /// It is pinned for something that a server cannot be asked for.
     pub(super) for_good: bool,
     /// Transactions until a pinned client's server is asked again.
@@ -41,6 +45,10 @@ pub(super) struct Doubts {
     pub(super) mentioned: Mentioned,
     /// Code of users ran that may leave what cannot be asked for.
     pub(super) ran_code: bool,
+    /// A sequence may have given a value, which the client may ask for later.
+    pub(super) sequences: bool,
+    /// One was asked for a value by name.
+    pub(super) took_value: bool,
     /// There is a reason to ask now.
     due: bool,
 }
@@ -67,16 +75,14 @@ const ENDS: Effects = Effects::ADVISORY_UNLOCK
     .and(Effects::UNLISTEN)
     .and(Effects::DEALLOCATE)
     .and(Effects::DISCARD_TEMP)
+    .and(Effects::DISCARD_SEQUENCES)
     .and(Effects::SET_ROLE)
     .and(Effects::SET_SESSION_AUTHORIZATION)
     .and(Effects::RESET_ALL)
     .and(Effects::DDL);
 
 /// What no answer of a server tells: its client stays to the end, or to its `DISCARD ALL`.
-const UNANSWERABLE: Effects = Effects::LOAD
-    .and(Effects::SESSION_FUNCTION)
-    .and(Effects::SEQUENCE_NEXT)
-    .and(Effects::SEQUENCE_READ);
+const UNANSWERABLE: Effects = Effects::LOAD.and(Effects::SESSION_FUNCTION);
 
 /// True if the statements with these effects cannot have taken an advisory lock. To ask for locks is
 /// not cheap: PostgreSQL then copies its table of all of them.
@@ -163,20 +169,34 @@ impl Session {
         if effects.intersects(UNANSWERABLE)
             && let Some(reason) = PinReason::of(effects & UNANSWERABLE)
         {
+            self.audit.note_cause(effects, text, self.options);
             self.pin_for_good(reason);
         }
         let code = effects.intersects(Effects::CODE.and(Effects::HIDDEN_CODE));
         let hides = code && limits.hidden_code;
         let ends = self.pin.is_some() && effects.intersects(ENDS);
-        if !hides && !ends && !effects.intersects(LEAVES) {
+        let stays = std::mem::take(&mut self.sequences.stays);
+        let sequences = stays || (limits.keep_sequences && effects.intersects(TAKES));
+        let leaves = hides || ends || effects.intersects(LEAVES);
+        if !leaves && !sequences {
             return;
         }
         let reread = Effects::SET_SESSION.and(Effects::SET_CONFIG);
         // A text that is read otherwise than it was meant may have done anything.
         let changes_reading = effects.intersects(reread) && changes_reading(text);
         let effects = if changes_reading { effects.and(Effects::UNCERTAIN) } else { effects };
-        let known = if hides { effects } else { effects.without(Effects::HIDDEN_CODE) };
+        if self.pin.is_none() {
+            self.audit.note_cause(effects, text, self.options);
+        }
+        let known = match (leaves, hides) {
+            (false, _) => Effects::NONE,
+            (true, true) => effects,
+            (true, false) => effects.without(Effects::HIDDEN_CODE),
+        };
         let doubts = self.audit.doubts.get_or_insert_default();
+        doubts.took_value &= !effects.intersects(Effects::DISCARD_SEQUENCES);
+        doubts.took_value |= sequences && effects.intersects(Effects::SEQUENCE_NEXT);
+        doubts.sequences |= sequences;
         doubts.effects = doubts.effects | known;
         doubts.ran_code |= hides && limits.opaque_code;
         doubts.mentioned.note(text, values, effects, self.options);

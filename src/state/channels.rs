@@ -190,6 +190,12 @@ impl Channels {
         std::mem::take(&mut self.waits)
     }
 
+    /// True if the client listens, or a transaction of it may be about to.
+    #[must_use]
+    pub(super) fn is_in_use(&self) -> bool {
+        self.state.is_some()
+    }
+
     /// The channels on which pgweir must listen before the client goes on.
     #[must_use]
     pub fn wanted(&self) -> &[Name] {

@@ -68,6 +68,8 @@ pub enum Undo {
     },
     /// The server has no statement of this number.
     Injected(u64),
+    /// The server still knows the values of sequences.
+    Sequences,
     /// The server still has the statement of this number.
     Evicted(u64),
     /// The client still has the statement.

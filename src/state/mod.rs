@@ -3,6 +3,7 @@
 
 mod audit;
 mod batch;
+mod cause;
 pub mod channels;
 pub mod due;
 pub mod examination;
@@ -18,6 +19,8 @@ pub mod prelude;
 pub mod prepared;
 pub mod preparing;
 pub mod reply;
+pub mod reset_query;
+mod sequences;
 pub mod server_side;
 pub mod session;
 pub mod settings;

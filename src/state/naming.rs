@@ -86,6 +86,8 @@ impl Session {
         if effects.intersects(Effects::EXECUTE) && self.parse_names(parse.query, to) {
             return Ok(());
         }
+        // Read soon, if not now.
+        self.seen = self.seen | (effects & Effects::SEQUENCE_READ);
         if parse.name.is_empty() {
             let undo = self.replace_unnamed(to.server, Some(parse.tail.into()), effects);
             to.forward(frame, Expected::ParseComplete, undo);

@@ -287,6 +287,7 @@ fn look_at(
                 server.own = None;
                 server.unnamed = super::session::ServerUnnamed::Unknown;
                 if discarded == Discarded::All {
+                    server.sequences = super::server_side::Sequences::default();
                     server.applied = std::sync::Arc::default();
                 }
                 client.deallocated_all(discarded == Discarded::All);

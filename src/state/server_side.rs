@@ -2,6 +2,7 @@
 
 use super::pipeline::Pipeline;
 use super::prepared::{ServerStatements, Token};
+pub use super::sequences::Sequences;
 use super::settings::Settings;
 use super::sql_statements::OwnNames;
 use std::sync::Arc;
@@ -43,22 +44,6 @@ pub struct ServerSide {
     pub guards: u64,
     /// Statements parsed again since somebody last counted them.
     pub reparsed: u32,
-}
-
-/// Whose values `currval` and `lastval` could tell on a server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sequences {
-    /// Those of clients that had the server before.
-    pub foreign: bool,
-    /// Those of the client that has it.
-    pub own: bool,
-}
-
-impl Sequences {
-    /// The server goes to another client.
-    pub fn change_hands(&mut self) {
-        self.foreign |= std::mem::take(&mut self.own);
-    }
 }
 
 impl Default for ServerSide {

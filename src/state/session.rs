@@ -13,6 +13,7 @@ use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Undo};
 use super::prepared::{ClientStatements, Prepared, Unnamed};
 use super::preparing::Send;
+use super::sequences::{OwnSequences, READS, TAKES};
 pub use super::server_side::{Sequences, ServerSide, ServerUnnamed};
 use super::settings::Settings;
 use super::sql_statements::SqlStatements;
@@ -56,6 +57,8 @@ pub struct Limits {
     pub ddl_seen: u64,
     /// Clients of this pool ask for values of sequences: nobody may meet another's.
     pub discard_sequences: bool,
+    /// They do so in later transactions: who has a value keeps its server.
+    pub keep_sequences: bool,
 }
 
 /// A client as PostgreSQL would know it.
@@ -81,6 +84,7 @@ pub struct Session {
     pub(super) unnamed: Option<Box<Unnamed>>,
     pub(super) unnamed_count: u64,
     pub(super) seen: Effects,
+    pub(super) sequences: OwnSequences,
     /// It has changed settings since it got its server: what it parses is for itself alone.
     pub(super) settings_touched: bool,
     pub(super) options: Options,
@@ -179,6 +183,7 @@ impl Session {
             unnamed: None,
             unnamed_count: 0,
             seen: Effects::NONE,
+            sequences: OwnSequences::default(),
             settings_touched: false,
             options: Options::default(),
             streaming: Streaming::No,
@@ -202,6 +207,7 @@ impl Session {
     /// The client has given its server back.
     pub fn released(&mut self) {
         self.settings_touched = false;
+        self.sequences.released();
         self.audit.forget();
         if let Streaming::Forward(left) = self.streaming {
             self.streaming = Streaming::Discard(left);
@@ -236,11 +242,12 @@ impl Session {
         let had_room = server.pipeline.has_room();
         // Only one batch is skipped if what was sent ahead fails.
         let ahead = server.pipeline.is_ahead();
+        let guards = server.guards;
         while self.discarding != Discarding::Waits
             && !rest.is_empty()
             && out.len() < OUT_MAX
             && server.pipeline.has_room()
-            && !(ahead && server.pipeline.owes_the_client())
+            && !((ahead || server.guards != guards) && server.pipeline.owes_the_client())
         {
             if self.is_streaming() {
                 self.stream(&mut rest, out);
@@ -365,7 +372,7 @@ impl Session {
                 to.out.extend_from_slice(frame.bytes);
             }
             FrontendTag::FUNCTION_CALL => {
-                self.observe_function_call(frame.body());
+                self.observe_function_call(frame.body(), to.server, to.out)?;
                 requests.simple += 1;
                 to.forward(frame, Expected::FunctionCall, Undo::Nothing);
             }
@@ -392,29 +399,30 @@ impl Session {
         if discards(effects) && self.discarding == Discarding::No {
             self.discarding = Discarding::Bound;
         }
-        if effects.intersects(Effects::SEQUENCE_READ) && server.sequences.foreign {
-            if server.sequences.own {
-                return Err(ClientFault::Sequences);
-            }
-            super::prelude::discard_sequences(server, Fate::Swallow, out);
-            if moment == Moment::BetweenBatches {
-                out.extend_from_slice(&encode::SYNC);
-                server.pipeline.push(Expected::ReadyForQuery, Fate::Swallow, Undo::Nothing);
-            }
+        if effects.intersects(READS.and(TAKES)) {
+            self.observe_sequences(effects, server, moment, out)?;
+        }
+        if effects.intersects(Effects::TRANSACTION_END.and(Effects::SAVEPOINT)) {
+            self.note_revival();
         }
         self.settings_touched |= effects.intersects(Effects::SETTINGS);
-        let uses = Effects::WRITE | Effects::CODE | Effects::SEQUENCE_NEXT | Effects::DDL;
-        server.sequences.own |= effects.intersects(uses);
         self.seen = self.seen | effects;
         Ok(())
     }
 
     /// A function called by number is one of those for large objects, or may be anything.
-    pub(super) fn observe_function_call(&mut self, body: &[u8]) {
+    pub(super) fn observe_function_call(
+        &mut self,
+        body: &[u8],
+        server: &mut ServerSide,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ClientFault> {
         let oid = body.first_chunk::<4>().map(|oid| u32::from_be_bytes(*oid));
-        if !oid.is_some_and(|oid| LARGE_OBJECT_FUNCTIONS.contains(&oid)) {
-            self.pin_for_good(PinReason::Uncertain);
+        if oid.is_some_and(|oid| LARGE_OBJECT_FUNCTIONS.contains(&oid)) {
+            return Ok(());
         }
+        self.pin_for_good(PinReason::Uncertain);
+        self.observe_sequences(READS.and(TAKES), server, Moment::InBatch, out)
     }
 
     /// What all statements since the last call did, taken together.

@@ -19,6 +19,7 @@ impl Session {
                 self.statements.remove(&name);
             }
             Undo::Injected(id) => server.statements.remove(id),
+            Undo::Sequences => server.sequences.not_forgotten(),
             Undo::Evicted(id) => server.statements.insert(id),
             Undo::Closed { name, statement } => self.statements.insert(name, statement),
             Undo::OwnName(name) => own_names(server, self.id).unsure(&name),
