@@ -172,8 +172,11 @@ impl Session {
         doubts.effects = doubts.effects | known;
         doubts.ran_code |= hides && limits.opaque_code;
         doubts.mentioned.note(text, values, effects, self.options);
-        // A pinned client's settings are of no interest before it is let go.
-        doubts.due |= ends || self.pin.is_none();
+        // A pinned client's settings are of no interest before it is let go, but for those of its startup, which a
+        // reset has put back to the server's own.
+        let resets = !self.startup.is_empty()
+            && effects.intersects(Effects::SET_SESSION.and(Effects::RESET_ALL));
+        doubts.due |= ends || resets || self.pin.is_none();
     }
 
     /// Takes note of what a simple query, which is about to be sent, means. False: not yet.
