@@ -17,6 +17,7 @@ use super::session::{ClientFault, Discarding, Limits, Moment, Session, discards}
 use super::statement::{Effects, Options};
 use crate::wire::frame;
 use crate::wire::frontend::Bind;
+use memchr::memmem;
 
 /// Most transactions of a pinned client between two questions.
 const PAUSE_MAX: u16 = 64;
@@ -200,8 +201,11 @@ impl Session {
         doubts.effects = doubts.effects | known;
         doubts.ran_code |= hides && limits.opaque_code;
         doubts.mentioned.note(text, values, effects, self.options);
-        // A pinned client's settings are of no interest before it is let go.
-        doubts.due |= ends || self.pin.is_none();
+        // A pinned client's settings are of no interest before it is let go, but for those of its startup, which a
+        // reset has put back to the server's own.
+        let resets = !self.startup.is_empty()
+            && effects.intersects(Effects::SET_SESSION.and(Effects::RESET_ALL));
+        doubts.due |= ends || resets || self.pin.is_none();
     }
 
     /// Takes note of what a simple query, which is about to be sent, means.
@@ -281,34 +285,34 @@ impl Session {
     }
 }
 
-/// True if a definition may bring code into the database, or change which code runs: what is known of
-/// that is void then.
+/// True if a definition may bring code into the database that keeps state: what is known of that is void then.
+///
+/// Defaults, checks, views, rules and policies only call what is there already, so that they count where they name
+/// a function of PostgreSQL's own that keeps state, or may name one in disguise.
 fn speaks_of_code(text: &[u8]) -> bool {
-    const WORDS: [&[u8]; 14] = [
+    const BRINGS: [&[u8]; 8] = [
         b"function",
         b"procedure",
         b"routine",
-        b"trigger",
-        b"rule",
-        b"policy",
         b"extension",
         b"language",
-        b"default",
-        b"check",
-        b"generated",
         b"aggregate",
         b"operator",
         b"execute",
     ];
+    const CALLS: [&[u8]; 6] =
+        [b"set_config", b"setseed", b"advisory_lock", b"dblink", b"query_to_xml", b"u&"];
+    const DEFINES: [&[u8]; 2] = [b"create", b"alter"];
     let folded = text.to_ascii_lowercase();
-    WORDS.iter().any(|word| memchr::memmem::find(&folded, word).is_some())
+    let has = |words: &[&[u8]]| words.iter().any(|word| memmem::find(&folded, word).is_some());
+    has(&BRINGS) || (has(&CALLS) && has(&DEFINES))
 }
 
 /// True if a text may change how the next ones are read.
 fn changes_reading(text: &[u8]) -> bool {
     let folded = text.to_ascii_lowercase();
     let names: [&[u8]; 3] = [b"standard_conforming_strings", b"client_encoding", b"names"];
-    names.iter().any(|name| memchr::memmem::find(&folded, name).is_some())
+    names.iter().any(|name| memmem::find(&folded, name).is_some())
 }
 
 /// How the server reads texts, once it has reported that `name` is `value`.
@@ -321,4 +325,32 @@ pub(super) fn read_by(mut options: Options, name: &str, value: &str) -> Options 
         _ => {}
     }
     options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions_that_bring_no_code_change_nothing_of_what_is_known() {
+        for text in [
+            "CREATE TABLE t (id serial PRIMARY KEY, at timestamptz DEFAULT now(), n int CHECK (n > 0))",
+            "ALTER TABLE t ADD n int GENERATED ALWAYS AS IDENTITY",
+            "CREATE POLICY own ON t USING (owner = current_user)",
+            "CREATE VIEW v AS SELECT 1",
+            "DO $$ BEGIN PERFORM set_config('a.b', '1', false); END $$",
+        ] {
+            assert!(!speaks_of_code(text.as_bytes()), "{text}");
+        }
+        for text in [
+            "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "create extension dblink",
+            "CREATE TABLE t (tenant text DEFAULT set_config('a.b', '1', false))",
+            "CREATE VIEW v AS SELECT Pg_Try_Advisory_Lock_Shared(1)",
+            r#"CREATE VIEW v AS SELECT U&"\0073etseed"(0)"#,
+            "DO $$ BEGIN EXECUTE 'CREATE ' || 'FUNC' || 'TION f()'; END $$",
+        ] {
+            assert!(speaks_of_code(text.as_bytes()), "{text}");
+        }
+    }
 }

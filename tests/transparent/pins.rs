@@ -67,6 +67,25 @@ fn what_a_rollback_took_back_does_not_pin() {
 }
 
 #[test]
+fn a_migration_that_brings_no_code_pins_nobody() {
+    let pgweir = pool_of(1);
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    for sql in [
+        "BEGIN; CREATE TABLE migrated (id serial PRIMARY KEY, at timestamptz DEFAULT now(), \
+         n int CONSTRAINT positive CHECK (n > 0)); INSERT INTO migrated (n) VALUES (1); COMMIT",
+        "ALTER TABLE migrated ADD COLUMN twice int GENERATED ALWAYS AS (n * 2) STORED",
+        "INSERT INTO migrated (n) VALUES (2); SELECT no_such_function()",
+        "CREATE POLICY own ON migrated USING (n < 10); ALTER TABLE migrated ENABLE ROW LEVEL SECURITY",
+        "INSERT INTO migrated (n) VALUES (3)",
+        "ALTER TABLE migrated ALTER at SET DEFAULT clock_timestamp(); DROP TABLE migrated",
+    ] {
+        client.query(sql);
+        finds_nothing(&mut other);
+    }
+    assert_eq!(pgweir.metric("pgweir_session_pins_total", ""), 0.0);
+}
+
+#[test]
 fn settings_of_a_pinned_client_follow_it_when_it_is_let_go() {
     let pgweir = pool_of(1);
     let mut client = pgweir.client();
