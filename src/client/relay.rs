@@ -125,7 +125,7 @@ impl Client {
         } else if !self.inbound.is_empty() {
             Activity::Unfinished
         } else if pipeline.is_settled() && self.session.keeps_server() {
-            Activity::Idle
+            Activity::IdlePinned
         } else {
             Activity::HoldsServer
         }
