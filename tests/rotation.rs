@@ -3,12 +3,14 @@
 //! PostgreSQL is real, and Secrets Manager is moto's. The clients do what Lambdas do: they read the
 //! current version of the secret and log in with it. The rotation does what the functions of AWS do, in
 //! their order: the new password becomes `AWSPENDING`, then the database's, then `AWSCURRENT`.
+//! Four rotations of each kind by default, as many as `TEST_ROTATIONS` says on request.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::float_cmp,
+    clippy::print_stdout,
     reason = "helpers of tests"
 )]
 
@@ -32,7 +34,6 @@ use tokio::runtime::Runtime;
 
 const REGION: &str = "us-east-1";
 const CLONE: &str = "app_clone";
-const ROTATIONS: usize = 4;
 /// Logins that must go well between two steps of a rotation.
 const LOGINS: usize = 6;
 
@@ -89,6 +90,11 @@ impl World {
         self.runtime.block_on(finish.remove_from_version_id(current).send()).unwrap();
         between();
     }
+}
+
+fn rotations() -> usize {
+    let requested = std::env::var("TEST_ROTATIONS").ok();
+    requested.map_or(4, |number| number.parse().expect("it is a number"))
 }
 
 fn current_version(aws: &Client, arn: &str) -> GetSecretValueFluentBuilder {
@@ -166,13 +172,18 @@ impl Load {
         });
     }
 
-    /// Stops them, and yields what went wrong.
-    fn stop(self) -> Vec<String> {
+    /// Stops them, and says what they had.
+    ///
+    /// # Panics
+    /// When one of them saw an error.
+    fn ends_without_an_error(self, rotations: usize) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             thread.join().unwrap();
         }
-        Arc::into_inner(self.errors).unwrap().into_inner().unwrap()
+        assert_eq!(*self.errors.lock().unwrap(), Vec::<String>::new());
+        let logins = self.logins.load(Ordering::Relaxed);
+        println!("{rotations} rotations, {logins} logins and no error");
     }
 }
 
@@ -199,10 +210,10 @@ fn a_single_user_s_password_is_rotated_under_load_and_no_client_notices() {
     let pgweir = world.pgweir().target("connection_lifetime = \"200ms\"").start();
     let load = Load::start(&world, &pgweir);
     load.pass();
-    for round in 0..ROTATIONS {
+    for round in 0..rotations() {
         world.rotate(USER, &format!("rotated-{round}"), || load.pass());
     }
-    assert_eq!(load.stop(), Vec::<String>::new());
+    load.ends_without_an_error(rotations());
     no_password_is_in(&pgweir.log());
 }
 
@@ -213,11 +224,11 @@ fn alternating_users_are_rotated_under_load_and_no_client_notices() {
     let pgweir = world.pgweir().target("connection_lifetime = \"200ms\"").start();
     let load = Load::start(&world, &pgweir);
     load.pass();
-    for round in 0..ROTATIONS {
+    for round in 0..rotations() {
         let user = if round % 2 == 0 { CLONE } else { USER };
         world.rotate(user, &format!("rotated-{round}"), || load.pass());
     }
-    assert_eq!(load.stop(), Vec::<String>::new());
+    load.ends_without_an_error(rotations());
     no_password_is_in(&pgweir.log());
 }
 
