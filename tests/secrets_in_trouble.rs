@@ -3,7 +3,7 @@
 //!
 //! 200 secrets by default, as many as `TEST_SECRETS` says; an outage of 12 times the secrets' time to live, which is an
 //! hour with the default of five minutes, or of as many seconds as `TEST_OUTAGE_SECONDS` says. What was seen is printed:
-//! `TEST_SECRETS=1000 TEST_OUTAGE_SECONDS=60 tests/run --test secrets_in_trouble -- --nocapture --test-threads 1`.
+//! `TEST_SECRETS=999 TEST_OUTAGE_SECONDS=60 tests/run --test secrets_in_trouble -- --nocapture --test-threads 1`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
