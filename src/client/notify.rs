@@ -67,7 +67,7 @@ impl Client {
         let now = clock::now();
         self.entered.seat.end();
         self.session.released();
-        self.mark(Activity::Busy, now);
+        self.entered.mark_busy();
         lease.give_back(now);
     }
 

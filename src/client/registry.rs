@@ -56,6 +56,11 @@ impl Entered {
         self.activity.store(activity as u8, Ordering::Relaxed);
     }
 
+    /// The client is busy: no limit asks since when.
+    pub fn mark_busy(&self) {
+        self.activity.store(Activity::Busy as u8, Ordering::Relaxed);
+    }
+
     /// True if the client was last said to do `activity`.
     #[must_use]
     pub fn does(&self, activity: Activity) -> bool {

@@ -86,10 +86,7 @@ impl Client {
         {
             return Poll::Ready(Err(End::Terminated));
         }
-        let activity = if moved || wrote { Activity::Busy } else { self.activity(lease) };
-        if !self.entered.does(activity) {
-            self.mark(activity, clock::now());
-        }
+        self.turn_to(if moved || wrote { Activity::Busy } else { self.activity(lease) });
         if moved { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
@@ -159,13 +156,7 @@ impl Client {
         if !self.to_server.is_empty() || self.session.is_examined() {
             return Ok(0);
         }
-        let limits = Limits {
-            hidden_code: self.pool.has_hidden_code(),
-            opaque_code: self.pool.has_opaque_code(),
-            ddl_seen: self.pool.ddl_seen(),
-            discard_sequences: self.pool.reads_sequences(),
-            ..self.limits()
-        };
+        let limits = self.limits();
         match self.session.extent(bytes, PIECE_MAX, &limits).map_err(End::Fault)? {
             Extent::Incomplete => return Ok(0),
             Extent::Terminate => {
@@ -175,6 +166,18 @@ impl Client {
             }
             Extent::Batch(_) | Extent::Piece(_) => {}
         }
+        self.send_batch(bytes, limits)
+    }
+
+    /// Translates the front of `bytes`, of which some can be sent.
+    pub(super) fn send_batch(&mut self, bytes: &[u8], limits: Limits) -> Result<usize, End> {
+        let limits = Limits {
+            hidden_code: self.pool.has_hidden_code(),
+            opaque_code: self.pool.has_opaque_code(),
+            ddl_seen: self.pool.ddl_seen(),
+            discard_sequences: self.pool.reads_sequences(),
+            ..limits
+        };
         let Attachment::Attached(lease) = &mut self.attachment else { return Ok(0) };
         let side = &mut lease.server.side;
         if !side.pipeline.has_room() {

@@ -56,6 +56,8 @@ pub struct Client {
     pub(super) waited: Duration,
     /// Counts it while it is inside a transaction block.
     pub(super) in_transaction: Option<GaugeGuard>,
+    /// Reading was pending, and its waker is there to wake the task.
+    pub(super) sleeps: bool,
     /// Skip up to the next `Sync`: the batch before it was refused.
     pub(super) skipping: bool,
     /// It said good-bye, and what it sent before is still being carried out.
@@ -102,6 +104,7 @@ impl Client {
             asked: None,
             waited: Duration::ZERO,
             in_transaction: None,
+            sleeps: false,
             skipping: false,
             leaving: false,
             cut_short: false,
@@ -145,6 +148,15 @@ impl Client {
 
     pub(super) fn mark(&self, activity: Activity, now: Instant) {
         self.entered.mark(activity, self.worker.shared.registry.millis(now));
+    }
+
+    /// The client does `activity` from now on, if it did not before.
+    pub(super) fn turn_to(&self, activity: Activity) {
+        if activity == Activity::Busy {
+            self.entered.mark_busy();
+        } else if !self.entered.does(activity) {
+            self.mark(activity, clock::now());
+        }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -266,8 +278,13 @@ impl Client {
 
     /// Reads what the client sends behind what is already there.
     pub(super) fn poll_from_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        if self.sleeps && !self.stream.may_be_readable() {
+            return Poll::Pending;
+        }
         let mut chunk = Chunk::take();
-        let read = match ready!(self.stream.poll_read(cx, &mut chunk)) {
+        let read = self.stream.poll_read(cx, &mut chunk);
+        self.sleeps = read.is_pending();
+        let read = match ready!(read) {
             // Its server is of use again when it has answered.
             Ok(0) | Err(_) if self.session.is_examined() => {
                 self.leaving = true;
@@ -326,7 +343,10 @@ impl Client {
                 if self.waits_for_listener() {
                     return Ok(late);
                 }
-                if self.acquire() { Ok(late + self.send_to_server(rest)?) } else { Ok(late) }
+                if !self.acquire() {
+                    return Ok(late);
+                }
+                Ok(late + self.send_batch(rest, limits)?)
             }
         }
     }
@@ -343,11 +363,11 @@ impl Client {
         match self.pool.borrow(seat, self.worker.index, &self.session.settings, patience, now) {
             Ok(Some(lease)) => {
                 shard.time.borrow.observe(Duration::ZERO);
-                self.attach(lease, now);
+                self.attach(lease);
                 true
             }
             Ok(None) => {
-                self.mark(Activity::Busy, now);
+                self.entered.mark_busy();
                 self.attachment = Attachment::Waiting { since: now };
                 false
             }
@@ -358,9 +378,9 @@ impl Client {
         }
     }
 
-    fn attach(&mut self, lease: Lease, now: Instant) {
+    fn attach(&mut self, lease: Lease) {
         self.entered.seat.begin(&lease.server.cancel);
-        self.mark(Activity::Busy, now);
+        self.entered.mark_busy();
         self.attachment = Attachment::Attached(lease);
     }
 
@@ -371,7 +391,7 @@ impl Client {
                 let now = clock::now();
                 self.waited = now.saturating_duration_since(since);
                 self.worker.shard.time.borrow.observe(self.waited);
-                self.attach(lease, now);
+                self.attach(lease);
                 self.take_in_held()?;
                 return Poll::Ready(Ok(()));
             }

@@ -24,6 +24,7 @@ impl Client {
     /// The system's; the client's connection is then closed.
     pub(super) fn settle_on(&mut self, worker: Arc<Worker>) -> io::Result<()> {
         self.stream.join_runtime()?;
+        self.sleeps = false;
         self.entered.moved(worker.index);
         self.worker = worker;
         Ok(())

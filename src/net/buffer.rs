@@ -5,7 +5,7 @@
 //! first: it is still in the CPU's cache.
 
 use std::cell::{Cell, RefCell};
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 
 /// Size of a [`Chunk`], in bytes: what one receive can take at most.
 pub const CHUNK_SIZE: usize = 64 * 1024;
@@ -16,12 +16,15 @@ const SCRATCH_MARGIN: usize = 8 * 1024;
 /// Size of a [`Scratch`], in bytes: the ciphertext of a whole chunk, and [`SCRATCH_MARGIN`].
 pub(super) const SCRATCH_SIZE: usize = CHUNK_SIZE + SCRATCH_MARGIN;
 
+/// Up to this length, in bytes, the rest of a scratch is copied rather than kept in it.
+const ADOPT_MIN: usize = 4 * 1024;
+
 /// Most free chunks a thread keeps. More are in use at once only while peers do not read.
 const FREE_CHUNKS_MAX: usize = 8;
 
 thread_local! {
     static FREE_CHUNKS: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
-    static FREE_SCRATCH: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
+    static FREE_SCRATCH: Cell<Option<Vec<u8>>> = const { Cell::new(None) };
 }
 
 /// [`CHUNK_SIZE`] initialised bytes, of arbitrary content, lent by the current thread and returned on drop.
@@ -68,23 +71,29 @@ impl DerefMut for Chunk {
     }
 }
 
-/// [`SCRATCH_SIZE`] bytes for the ciphertext of one call; never held between two calls.
+/// [`SCRATCH_SIZE`] bytes for the ciphertext of one call.
 ///
-/// A thread needs one, so one is kept.
+/// A thread needs one, so one is kept. What the socket did not take of it may stay in it, see [`Waiting::adopt`]:
+/// memory of many lengths would be scattered over the allocator's size classes.
 pub(super) struct Scratch {
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
 }
 
 impl Scratch {
     pub(super) fn take() -> Self {
         let free = FREE_SCRATCH.try_with(Cell::take).ok().flatten();
-        Self { bytes: free.unwrap_or_else(|| vec![0; SCRATCH_SIZE].into_boxed_slice()) }
+        Self { bytes: free.unwrap_or_else(|| vec![0; SCRATCH_SIZE]) }
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let bytes = std::mem::take(&mut self.bytes);
+        let mut bytes = std::mem::take(&mut self.bytes);
+        if bytes.capacity() < SCRATCH_SIZE {
+            // It was adopted.
+            return;
+        }
+        bytes.resize(SCRATCH_SIZE, 0);
         // An error means that the thread is ending.
         let _ = FREE_SCRATCH.try_with(|free| free.set(Some(bytes)));
     }
@@ -133,8 +142,21 @@ impl Waiting {
     pub(super) fn advance(&mut self, len: usize) {
         self.taken = self.taken.saturating_add(len);
         if self.is_empty() {
-            *self = Self::default();
+            let bytes = std::mem::take(self).bytes;
+            if bytes.capacity() == SCRATCH_SIZE {
+                drop(Scratch { bytes });
+            }
         }
+    }
+
+    /// Keeps `rest`, the bytes of `scratch` that are still to be sent, where they are. Nothing may wait yet.
+    pub(super) fn adopt(&mut self, mut scratch: Scratch, rest: Range<usize>) {
+        if rest.len() <= ADOPT_MIN || !self.is_empty() {
+            return self.push(scratch.get(rest).unwrap_or_default());
+        }
+        let mut bytes = std::mem::take(&mut scratch.bytes);
+        bytes.truncate(rest.end);
+        *self = Self { bytes, taken: rest.start };
     }
 
     pub(super) fn push(&mut self, bytes: &[u8]) {
@@ -203,6 +225,27 @@ mod tests {
         drop(second);
         drop(first);
         assert_eq!(Scratch::take()[0], 9);
+    }
+
+    #[test]
+    fn what_is_left_of_a_scratch_stays_in_it_until_it_is_sent() {
+        let mut scratch = Scratch::take();
+        let first = scratch.as_ptr();
+        scratch[10_000] = 5;
+        let mut waiting = Waiting::default();
+        waiting.adopt(scratch, 10_000..30_000);
+        assert_ne!(Scratch::take().as_ptr(), first);
+        assert_eq!(waiting.len(), 20_000);
+        assert_eq!(waiting.as_slice()[0], 5);
+        assert_eq!(waiting.capacity(), SCRATCH_SIZE);
+        waiting.push(b"behind");
+        waiting.advance(20_000);
+        assert_eq!(waiting.as_slice(), b"behind");
+        waiting.advance(6);
+        assert_eq!(waiting.capacity(), 0);
+        let again = Scratch::take();
+        assert_eq!(again.as_ptr(), first);
+        assert_eq!(again.len(), SCRATCH_SIZE);
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod tls_acceptor;
 pub mod tls_connector;
 pub mod tls_error;
 mod tls_handshake;
+mod tls_provider;
 mod tls_session;
 pub mod tls_stream;
 mod tls_verifier;

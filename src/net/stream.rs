@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::tls_stream::{TlsState, TlsStream};
@@ -39,6 +39,19 @@ impl Stream {
                 polled.map_ok(|()| received.filled().len())
             }
             Self::Tls(stream) => stream.poll_read(cx, buf),
+        }
+    }
+
+    /// Whether [`Self::poll_read`] may have something to say. Costs no system call, and leaves the
+    /// waker alone that a read which was pending has left.
+    #[must_use]
+    pub fn may_be_readable(&self) -> bool {
+        let ready = |socket: &TcpStream| socket.try_io(Interest::READABLE, || Ok(())).is_ok();
+        match self {
+            Self::Plain(socket) => ready(socket),
+            Self::Tls(stream) => {
+                stream.has_buffered_input() || stream.tls.flush_due || ready(&stream.socket)
+            }
         }
     }
 

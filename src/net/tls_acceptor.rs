@@ -23,6 +23,7 @@ use super::ALPN_POSTGRESQL;
 use super::stream::Stream;
 use super::tls_error::{TlsError, TlsFileError};
 use super::tls_handshake;
+use super::tls_provider;
 use crate::config::{Pem, TlsFiles};
 
 /// Computes the `tls-server-end-point` channel binding of a certificate in DER; `None` if its hash is not known.
@@ -244,8 +245,7 @@ fn server_config(
     key: PrivateKeyDer<'static>,
     ticketer: Arc<dyn ProducesTickets>,
 ) -> Result<ServerConfig, TlsFileError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider)
+    let builder = ServerConfig::builder_with_provider(tls_provider::provider())
         .with_protocol_versions(rustls::ALL_VERSIONS)
         .map_err(TlsFileError::Setup)?;
     let certified = builder.with_no_client_auth().with_single_cert(chain, key);
@@ -258,6 +258,8 @@ fn server_config(
         source => TlsFileError::Unusable { path: names.private_key, source },
     })?;
     config.alpn_protocols = vec![ALPN_POSTGRESQL.to_vec()];
+    // Clients have an order of their own, which OpenSSL begins with the dearest suite.
+    config.ignore_client_order = true;
     // A session is resumed by what its ticket holds: no table of sessions, whatever the number of clients.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = ticketer;

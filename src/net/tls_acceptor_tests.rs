@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use rcgen::CertificateParams;
+use rustls::CipherSuite;
 use rustls::version::{TLS12, TLS13};
 
 use super::*;
@@ -37,6 +38,30 @@ async fn resumes(acceptor: &TlsAcceptor, config: &Arc<rustls::ClientConfig>) -> 
     stream.write_all(b"x").await.unwrap();
     tokio::task::spawn_blocking(|| client.join()).await.unwrap().unwrap();
     stream.tls().unwrap().is_resumed()
+}
+
+#[tokio::test]
+async fn a_client_that_prefers_aes_256_gets_the_cheaper_suite() {
+    let identity = Identity::new();
+    let acceptor = identity.acceptor();
+    for version in [&TLS12, &TLS13] {
+        let config = identity.client_config(version);
+        let first = config.crypto_provider().cipher_suites[0].suite();
+        assert_eq!(first, CipherSuite::TLS13_AES_256_GCM_SHA384);
+        let (stream, client) = accept_from(&acceptor, &config, |mut client: Client| {
+            let mut byte = [0; 1];
+            client.read_exact(&mut byte).unwrap();
+            client.conn.negotiated_cipher_suite().unwrap().suite()
+        })
+        .await;
+        stream.unwrap().write_all(b"x").await.unwrap();
+        let suite = tokio::task::spawn_blocking(|| client.join()).await.unwrap().unwrap();
+        let cheap = [
+            CipherSuite::TLS13_AES_128_GCM_SHA256,
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        ];
+        assert!(cheap.contains(&suite), "{suite:?}");
+    }
 }
 
 #[test]

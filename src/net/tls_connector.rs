@@ -24,6 +24,7 @@ use super::stream::Stream;
 use super::tls_acceptor::{cannot_read, certificates};
 use super::tls_error::{TlsError, TlsFileError};
 use super::tls_handshake;
+use super::tls_provider;
 use super::tls_verifier::{Authorities, Check, Verifier};
 use crate::config::TargetTls;
 
@@ -92,7 +93,7 @@ impl TargetConnector {
 }
 
 fn client_config(check: Check) -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = tls_provider::provider();
     let verifier = Verifier::new(check, &provider);
     let mut config = ClientConfig::builder_with_provider(Arc::<CryptoProvider>::clone(&provider))
         .with_protocol_versions(rustls::ALL_VERSIONS)?

@@ -206,7 +206,7 @@ impl TlsStream {
             Poll::Ready(sent) => sent,
             Poll::Pending => 0,
         };
-        self.tls.outgoing.push(ciphertext.get(sent..).unwrap_or_default());
+        self.tls.outgoing.adopt(scratch, sent..len);
         self.tls.flush_due = false;
         Poll::Ready(Ok(bytes.len()))
     }

@@ -298,6 +298,10 @@ impl<S, W> Core<S, W> {
         if self.waiting == 0 || self.opening >= self.limits.opening_max {
             return Growth::Nothing;
         }
+        let full = self.open + self.listeners.wanted >= self.limits.budget;
+        if full && self.pools.len() == 1 {
+            return Growth::Nothing;
+        }
         let share = self.share();
         // Below its share first: the slot that one pool yielded must not go back to it.
         let wants = self
@@ -309,7 +313,7 @@ impl<S, W> Core<S, W> {
             .filter_map(|(at, pool)| Some((pool.open >= share, pool.oldest()?.1, at)))
             .min();
         let Some((_, since, at)) = wants else { return Growth::Nothing };
-        if self.open + self.listeners.wanted < self.limits.budget {
+        if !full {
             self.reserve(PoolId(at));
             return Growth::Open(PoolId(at));
         }

@@ -206,8 +206,12 @@ impl Pools {
 
     /// Opens what those who wait need, and makes room for it.
     fn grow(self: &Arc<Self>, worker: usize) {
+        self.grow_at(worker, clock::now());
+    }
+
+    fn grow_at(self: &Arc<Self>, worker: usize, now: Instant) {
         loop {
-            let growth = self.core.lock().grow(clock::now());
+            let growth = self.core.lock().grow(now);
             match growth {
                 Growth::Open(id) => match self.pool_by_id(id) {
                     Some(pool) => pool.open(worker),
@@ -337,7 +341,7 @@ impl Pool {
             // Nobody else knew that the client waited.
             drop(seat.stop_waiting());
         } else {
-            self.pools.grow(worker);
+            self.pools.grow_at(worker, now);
         }
         Ok(idle)
     }

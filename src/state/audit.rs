@@ -5,12 +5,13 @@
 
 use super::channels::{By, Verdict};
 use super::examination::Findings;
+use super::memo;
 use super::mentioned::Mentioned;
 use super::naming::Destination;
 use super::pin::PinReason;
 use super::server_side::ServerSide;
 use super::session::{ClientFault, Discarding, Limits, Moment, Session, discards};
-use super::statement::{self, Effects, Options};
+use super::statement::{Effects, Options};
 use crate::wire::frame;
 use crate::wire::frontend::Bind;
 
@@ -181,7 +182,7 @@ impl Session {
         text: &[u8],
         to: &mut Destination<'_>,
     ) -> Result<bool, ClientFault> {
-        let effects = statement::effects(text, self.options);
+        let effects = memo::effects(text, self.options);
         let Verdict::Send(effects) = self.listen_first(effects, text, By::Query, to.server) else {
             return Ok(false);
         };

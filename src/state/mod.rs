@@ -7,6 +7,7 @@ pub mod channels;
 pub mod due;
 pub mod examination;
 mod listening;
+mod memo;
 mod mentioned;
 #[cfg(test)]
 mod model_tests;

@@ -2,10 +2,11 @@
 //! they are missing.
 
 use super::channels::{By, Verdict};
+use super::memo;
 use super::pipeline::{Expected, Fate, Pipeline, Undo};
 use super::prepared::{Prepared, SERVER_NAME_PREFIX, ServerName, Token, Unnamed};
 use super::session::{ClientFault, Discarding, Intern, Limits, ServerSide, ServerUnnamed, Session};
-use super::statement::{self, Effects};
+use super::statement::Effects;
 use crate::wire::frame::Frame;
 use crate::wire::frontend::{Bind, Object, Parse};
 use crate::wire::{FrontendTag, encode};
@@ -22,6 +23,9 @@ impl Session {
         server: &ServerSide,
         intern: &mut dyn Intern,
     ) -> bool {
+        if !server.pipeline.owes_sync() {
+            return false;
+        }
         let body = frame.body();
         match FrontendTag(frame.tag) {
             FrontendTag::PARSE => Parse::read(body)
@@ -53,7 +57,7 @@ impl Session {
         }
         let id = self.statements.get(parse.name).map_or_else(
             || {
-                let effects = statement::effects(parse.query, self.options);
+                let effects = memo::effects(parse.query, self.options);
                 intern.intern(parse.tail, effects, &self.settings).id
             },
             |known| known.id,
@@ -75,7 +79,7 @@ impl Session {
         parse: &Parse<'_>,
         to: &mut Destination<'_>,
     ) -> Result<(), ClientFault> {
-        let effects = statement::effects(parse.query, self.options);
+        let effects = memo::effects(parse.query, self.options);
         if self.listen_first(effects, parse.query, By::Parse, to.server) == Verdict::Wait {
             return Ok(());
         }

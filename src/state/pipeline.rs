@@ -52,6 +52,8 @@ pub struct Pipeline {
     held: usize,
     /// How many in `due` are about named statements.
     assumed: usize,
+    /// How many in `due` answer a `Sync`.
+    syncs: usize,
     status: TransactionStatus,
     /// The server skips everything up to the next `Sync`.
     skipping: bool,
@@ -77,6 +79,7 @@ impl Default for Pipeline {
             due: VecDeque::new(),
             held: 0,
             assumed: 0,
+            syncs: 0,
             status: TransactionStatus::Idle,
             skipping: false,
             copy_in: false,
@@ -169,6 +172,13 @@ impl Pipeline {
         self.assumed == 0
     }
 
+    /// True if the answer to a `Sync` is due: only then can the outcome of a batch be in doubt while
+    /// the client goes on with the next one.
+    #[must_use]
+    pub fn owes_sync(&self) -> bool {
+        self.syncs > 0
+    }
+
     /// True if an assumption that `concerns` the next message depends on the outcome of a batch
     /// whose `Sync` was sent: what comes behind that is not skipped with it.
     ///
@@ -222,6 +232,7 @@ impl Pipeline {
     fn push_due(&mut self, due: Due) {
         self.held += due.undo().map_or(0, Undo::size);
         self.assumed += usize::from(due.undo().is_some_and(Undo::is_about_named));
+        self.syncs += usize::from(due.is_sync());
         self.due.push_back(due);
     }
 
@@ -230,6 +241,7 @@ impl Pipeline {
         self.held = self.held.saturating_sub(due.undo().map_or(0, Undo::size));
         let assumed = usize::from(due.undo().is_some_and(Undo::is_about_named));
         self.assumed = self.assumed.saturating_sub(assumed);
+        self.syncs = self.syncs.saturating_sub(usize::from(due.is_sync()));
         Some(due)
     }
 
@@ -342,6 +354,7 @@ impl Pipeline {
             }
             if due.is_sync() {
                 self.due.remove(at);
+                self.syncs = self.syncs.saturating_sub(1);
                 self.stray_syncs = self.stray_syncs.saturating_add(1);
             } else {
                 at += 1;

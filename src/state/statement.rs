@@ -8,7 +8,7 @@
 
 use super::sql::classify::{Found, Scan};
 pub use super::sql::digest::digest;
-use super::sql::name;
+use super::sql::{name, plain};
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::{BitAnd, BitOr, Range};
@@ -388,8 +388,12 @@ pub fn statements(text: &[u8], options: Options) -> Statements<'_> {
 /// What all statements of `text` do, taken together.
 #[must_use]
 pub fn summarize(text: &[u8], options: Options) -> Summary {
-    let (statements, effects, first) = Scan::new(text, options).all();
-    Summary { statements, effects: effects | of_encoding(text, options), first }
+    let mut summary = plain::summarize(text).unwrap_or_else(|| {
+        let (statements, effects, first) = Scan::new(text, options).all();
+        Summary { statements, effects, first }
+    });
+    summary.effects = summary.effects | of_encoding(text, options);
+    summary
 }
 
 /// What `text` may do.

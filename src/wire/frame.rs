@@ -114,7 +114,8 @@ pub enum FrameError {
 /// Splits a zero-terminated string off the front of `body`, without its zero.
 #[must_use]
 pub fn take_cstr<'a>(body: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let end = memchr::memchr(0, body)?;
+    // Most names are empty.
+    let end = if body.first() == Some(&0) { 0 } else { memchr::memchr(0, body)? };
     let (text, rest) = body.split_at_checked(end)?;
     *body = rest.get(1..)?;
     Some(text)

@@ -153,7 +153,7 @@ impl Scan<'_> {
 
 /// Whether a word of `len` bytes that begins with `first` has to be looked at. With a length of 0, always.
 #[inline]
-fn is_notable(first: u8, len: usize) -> bool {
+pub(super) fn is_notable(first: u8, len: usize) -> bool {
     let lengths = NOTABLE_LENGTHS.get(usize::from(first & 31)).copied().unwrap_or(u32::MAX);
     lengths >> len.min(31) & 1 == 1
 }

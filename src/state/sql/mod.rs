@@ -15,4 +15,5 @@ mod header;
 mod lexer;
 pub(super) mod name;
 mod names;
+pub(super) mod plain;
 mod words;
