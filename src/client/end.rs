@@ -138,12 +138,17 @@ impl Client {
     }
 
     pub(super) async fn say_goodbye(&mut self, end: End) {
-        let Some(words) = end.last_words() else { return };
-        self.worker.shard.errors.of(&words.sqlstate.0).one();
-        let bytes = words.to_bytes();
+        let words = end.last_words();
+        if words.is_none() && end != End::ServerFatal {
+            return;
+        }
+        let bytes = words.map(|words| {
+            self.worker.shard.errors.of(&words.sqlstate.0).one();
+            words.to_bytes()
+        });
         let farewell = async {
             std::future::poll_fn(|cx| self.to_client.poll_write(cx, &mut self.stream)).await?;
-            if !self.cut_short {
+            if let Some(bytes) = bytes.filter(|_| !self.cut_short) {
                 self.stream.write_all(&bytes).await?;
             }
             self.stream.shutdown().await?;

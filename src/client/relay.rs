@@ -291,9 +291,6 @@ impl Client {
         }
         if news.fatal {
             // The client reads the server's last words, then the end of the connection.
-            if self.poll_to_client(cx)?.is_pending() {
-                return Poll::Pending;
-            }
             return Poll::Ready(Err(End::ServerFatal));
         }
         if let Some(Discarded::All) = news.discarded {
