@@ -79,6 +79,7 @@ fn minimal() -> Config {
             client_login_timeout: seconds(30),
             client_stall_timeout: seconds(60),
             idle_in_transaction_timeout: seconds(300),
+            idle_pinned_timeout: seconds(300),
             max_client_connections: 10_000,
             max_message_size: ByteSize(1 << 30),
             max_prepared_statements: 10_000,

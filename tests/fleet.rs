@@ -1,10 +1,14 @@
 //! Several pgweir over the connections of one PostgreSQL.
+//!
+//! How long it takes until all shares are in use is printed:
+//! `TEST_CONNECTIONS=82 tests/run --test fleet -- --nocapture --test-threads 1`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::float_cmp,
+    clippy::print_stdout,
     reason = "helpers of tests; metrics that count hold whole numbers"
 )]
 
@@ -13,7 +17,7 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::eventually;
 use support::messages::frontend;
 use support::pgweir::{Pgweir, Setup, check};
@@ -126,8 +130,14 @@ impl Watcher {
     }
 }
 
-/// Waits until every member sees all others, their shares use up the room, and so do connections.
-fn eventually_all_is_in_use(superuser: &mut RawClient, members: &[&Pgweir], room: u32) {
+/// Waits until every member sees all others, their shares use up the room, and so do connections; says how long
+/// that is after `changed`, when members were told to come or had left.
+fn eventually_all_is_in_use(
+    superuser: &mut RawClient,
+    members: &[&Pgweir],
+    room: u32,
+    changed: Instant,
+) {
     let number = u32::try_from(members.len()).unwrap();
     eventually("shares are as they should be", || {
         let shares: Vec<f64> =
@@ -139,21 +149,33 @@ fn eventually_all_is_in_use(superuser: &mut RawClient, members: &[&Pgweir], room
             && most - least <= 1.0
     });
     eventually("all of them are in use", || superuser.value(CONNECTIONS) == room.to_string());
+    let took = changed.elapsed();
+    println!(
+        "{number} members: all of {room} connections are shared out and in use after {took:?}"
+    );
     assert_eq!(superuser.value(CONTROLS), number.to_string());
+}
+
+/// What the fleet has of the database: 27 connections, or as many as `TEST_CONNECTIONS` says.
+fn usable() -> u32 {
+    let requested = std::env::var("TEST_CONNECTIONS").ok();
+    requested.map_or(27, |number| number.parse().expect("it is a number"))
 }
 
 #[test]
 fn four_join_and_two_leave_without_an_error_within_what_the_database_has() {
     // Two of its connections are taken by those who watch, and all of the rest is the budget.
-    let usable = 27;
+    let usable = usable();
     let postgres = database(usable + 2 + RESERVED);
     let (watcher, mut superuser) = (Watcher::of(&postgres), postgres.superuser());
+    let changed = Instant::now();
     let first = member_within(&postgres, usable).start();
-    let mut loads = vec![Load::on(&first, 36)];
+    let mut loads = vec![Load::on(&first, usable * 4 / 3)];
     // One connection is left for the next member's way in.
-    eventually_all_is_in_use(&mut superuser, &[&first], usable - 1);
+    eventually_all_is_in_use(&mut superuser, &[&first], usable - 1, changed);
 
     // All at once, while the first one uses all there is.
+    let changed = Instant::now();
     let joining: Vec<_> = (0..3)
         .map(|_| {
             let setup = member_within(&postgres, usable);
@@ -162,18 +184,19 @@ fn four_join_and_two_leave_without_an_error_within_what_the_database_has() {
         .collect();
     let mut joined: Vec<Pgweir> =
         joining.into_iter().map(|starting| starting.join().unwrap()).collect();
-    loads.extend(joined.iter().map(|pgweir| Load::on(pgweir, 12)));
+    loads.extend(joined.iter().map(|pgweir| Load::on(pgweir, usable * 4 / 9)));
     let all: Vec<&Pgweir> = std::iter::once(&first).chain(&joined).collect();
-    eventually_all_is_in_use(&mut superuser, &all, usable - 1);
+    eventually_all_is_in_use(&mut superuser, &all, usable - 1, changed);
 
     // As behind a load balancer: those who are told to stop get no clients any more.
     for _ in 0..2 {
         assert!(loads.pop().unwrap().end() > 0);
         assert_eq!(joined.pop().unwrap().stop().code(), Some(0));
     }
+    let changed = Instant::now();
     // The one with fewer clients cannot use half of the database.
-    loads.push(Load::on(&joined[0], 4));
-    eventually_all_is_in_use(&mut superuser, &[&first, &joined[0]], usable - 1);
+    loads.push(Load::on(&joined[0], usable / 6));
+    eventually_all_is_in_use(&mut superuser, &[&first, &joined[0]], usable - 1, changed);
     for load in loads {
         assert!(load.end() > 0);
     }
@@ -189,13 +212,13 @@ fn a_budget_in_connections_is_kept_by_all_together() {
     let start = || member_within(&postgres, 12).start();
     let first = start();
     let mut loads = vec![Load::on(&first, 14)];
-    eventually_all_is_in_use(&mut superuser, &[&first], 11);
+    eventually_all_is_in_use(&mut superuser, &[&first], 11, Instant::now());
     let second = start();
     loads.push(Load::on(&second, 14));
-    eventually_all_is_in_use(&mut superuser, &[&first, &second], 11);
+    eventually_all_is_in_use(&mut superuser, &[&first, &second], 11, Instant::now());
     let third = start();
     loads.push(Load::on(&third, 14));
-    eventually_all_is_in_use(&mut superuser, &[&first, &second, &third], 11);
+    eventually_all_is_in_use(&mut superuser, &[&first, &second, &third], 11, Instant::now());
     for load in loads {
         assert!(load.end() > 0);
     }
@@ -231,6 +254,52 @@ fn what_is_pinned_is_given_back_when_its_client_leaves_and_not_taken_before() {
     }
 }
 
+/// Otherwise a member could not join for as long as idle clients keep what is its.
+#[test]
+fn of_pinned_clients_only_those_idle_for_long_leave_and_no_more_than_must() {
+    let postgres = database(100);
+    let start = || member_within(&postgres, 8).proxy("idle_pinned_timeout = \"1s\"");
+    let first = start().start();
+    let mut pinned: Vec<_> = (0..6)
+        .map(|_| {
+            let mut client = first.client();
+            client.execute("CREATE TEMP TABLE mine (id int)");
+            client
+        })
+        .collect();
+    let (inside, idle) = pinned.split_at_mut(1);
+    inside[0].execute("BEGIN");
+    let idle_for = Instant::now();
+    eventually("they are idle for longer than that", || {
+        assert_eq!(
+            first.metric("pgweir_client_connections", ""),
+            6.0,
+            "nobody needs their servers"
+        );
+        idle_for.elapsed() > Duration::from_secs(3)
+    });
+
+    let second = start().start();
+    assert_eq!(second.client().value("SELECT 'served'"), "served");
+    // Of seven connections each has its part, of which one is the control connection.
+    eventually("their parts are equal", || {
+        let share = |one: &Pgweir| one.metric("pgweir_fleet_share_connections", "");
+        share(&first) + share(&second) == 7.0 && (share(&first) - share(&second)).abs() == 1.0
+    });
+    let kept = first.metric("pgweir_fleet_share_connections", "") - 1.0;
+    eventually("no more is kept than may be", || {
+        first.metric("pgweir_database_connections", "") == kept
+    });
+    assert_eq!(first.metric("pgweir_client_connections", ""), kept);
+    let (left, stayed) = idle.split_at_mut(6 - kept as usize);
+    for client in left {
+        assert_eq!(client.until_closed(), ["ErrorResponse FATAL 57P01"]);
+    }
+    for client in inside.iter_mut().chain(stayed) {
+        assert_eq!(client.value("SELECT count(*) FROM mine"), "0");
+    }
+}
+
 #[test]
 fn idle_servers_beyond_the_share_are_given_back() {
     let postgres = database(100);
@@ -238,7 +307,7 @@ fn idle_servers_beyond_the_share_are_given_back() {
     let start = || member_within(&postgres, 9).start();
     let first = start();
     let load = Load::on(&first, 12);
-    eventually_all_is_in_use(&mut superuser, &[&first], 8);
+    eventually_all_is_in_use(&mut superuser, &[&first], 8, Instant::now());
     load.end();
     let second = start();
     let load = Load::on(&second, 12);

@@ -2,12 +2,14 @@
 """Calls python/handler.py as Lambda does: containers that start at once, each invoked several times.
 
     python3 invoke.py --containers 20
+    python3 invoke.py --hold            ends only when its standard input ends
 
 A container is a fresh copy of the handler's module in a thread of its own. Settings (DB_HOST, ...) come from the
 environment. Prints JSON.
 """
 
 import argparse
+import collections
 import concurrent.futures
 import importlib.util
 import json
@@ -27,9 +29,14 @@ def start_container():
     return module.handler
 
 
+# For as long as the process lives, so does what their modules keep.
+CONTAINERS = []
+
+
 def live(n, invocations):
     """A container's latencies in milliseconds, and its first error."""
     handler = start_container()
+    CONTAINERS.append(handler)
     latencies = []
     for _ in range(invocations):
         begun = time.perf_counter()
@@ -52,6 +59,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--containers", type=int, default=1)
     parser.add_argument("--invocations", type=int, default=3)
+    parser.add_argument("--hold", action="store_true")
     arguments = parser.parse_args()
     with concurrent.futures.ThreadPoolExecutor(arguments.containers) as threads:
         lives = list(threads.map(lambda n: live(n, arguments.invocations), range(arguments.containers)))
@@ -62,11 +70,13 @@ def main():
         "containers": arguments.containers,
         "succeeded": arguments.containers - len(errors),
         "failed": len(errors),
-        "errors": "; ".join(errors[:5]),
+        "errors": dict(collections.Counter(errors).most_common()),
         "first": {"p50_ms": percentile(first, 50), "p99_ms": percentile(first, 99)},
         "later": {"p50_ms": percentile(later, 50), "p99_ms": percentile(later, 99)},
     }))
     sys.stdout.flush()
+    if arguments.hold:
+        sys.stdin.read()
     # As a container ends: at once, with its connections open.
     os._exit(0)
 

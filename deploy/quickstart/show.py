@@ -1,12 +1,10 @@
-"""Starts a throw-away PostgreSQL and pgweir in front of it, runs the storm against both, and reports.
+"""Lets a fleet of Lambda containers loose on PostgreSQL directly, through PgBouncer and through pgweir, and reports.
 
-Called by `run`, which installs and builds. Needs Python 3.9 and nothing else.
+Called by `run`, which installs and builds. The fleet is that of `deploy/lambda/invoke.js`. Needs Python 3.9.
 """
 
 import argparse
-import asyncio
 import contextlib
-import glob
 import json
 import os
 import pathlib
@@ -18,18 +16,18 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 
-import storm
+import servers
 
-MAX_CONNECTIONS = 87
-RESERVED = 3  # superuser_reserved_connections as it comes
-USER = "app"
-PASSWORD = "app"
-START_SECONDS = 30
-# PostgreSQL's, pgweir's and the metrics' port, as the README has them; another one where it is taken.
-PORTS = (5433, 6432, 9127)
+FLEET = pathlib.Path(__file__).parent.parent / "lambda" / "invoke.js"
+# Containers in one process of Node.js: 1,000 processes do not fit a small machine.
+CONTAINERS_PER_PROCESS = 40
+# How long connections of containers that were killed may be there still, in seconds.
+REAPED_WITHIN = 10
+# PostgreSQL's, PgBouncer's, pgweir's and the metrics' port, as the README has them; another one where it is taken.
+PORTS = (5433, 6433, 6543, 9127)
+# In /proc/net/tcp: ESTABLISHED and CLOSE_WAIT.
+STATES_OF_CONNECTIONS = ("01", "08")
 
 
 def main():
@@ -42,7 +40,7 @@ def main():
         directory = pathlib.Path(tempfile.mkdtemp(prefix="pgweir-quickstart-"))
         cleanup.callback(shutil.rmtree, directory, ignore_errors=True)
         try:
-            sys.exit(show(arguments, directory, cleanup))
+            sys.exit(show(arguments, servers.Stage(directory, cleanup)))
         except KeyboardInterrupt:
             print("\nStopping.")
             # A second one must not leave anything behind.
@@ -53,169 +51,132 @@ def main():
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="deploy/quickstart/run")
     parser.add_argument("--pgweir", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
-    parser.add_argument("--clients", type=int, default=1000, help="clients at once")
+    parser.add_argument("--containers", type=int, default=1000, help="containers that start at once")
+    parser.add_argument(
+        "--handler", choices=("pool", "client"), default="pool", help="one connection per container, or per invocation"
+    )
     parser.add_argument("--once", action="store_true", help="end after the table")
     return parser.parse_args()
 
 
-def show(arguments, directory, cleanup):
+def show(arguments, stage):
     # A run that ends by itself must not be in the way of another.
     ports = free_ports([0] * len(PORTS) if arguments.once else PORTS)
-    database = ("127.0.0.1", ports[0])
-    proxy = ("127.0.0.1", ports[1])
-    metrics = f"http://127.0.0.1:{ports[2]}"
-    print(f"Starting PostgreSQL with max_connections = {MAX_CONNECTIONS}")
-    start_postgres(directory, ports[0], cleanup)
-    print("Starting pgweir in front of it")
-    start_pgweir(arguments.pgweir, directory, ports, metrics, cleanup)
-
-    outcomes = []
-    for name, address in (("directly", database), ("through pgweir", proxy)):
-        print(f"{arguments.clients} clients at once, {name}", flush=True)
-        login = storm.Login(address, USER, PASSWORD, USER)
-        watched = storm.Login(str(directory / f".s.PGSQL.{ports[0]}"), "postgres", "", "postgres")
-        outcomes.append((name, asyncio.run(storm.run(login, arguments.clients, watched))))
+    certificate = servers.Certificate(stage)
+    print(f"Starting PostgreSQL with max_connections = {servers.MAX_CONNECTIONS}, PgBouncer and pgweir", flush=True)
+    postgres = servers.Postgres(stage, ports[0], certificate)
+    outcomes = [("directly", storm(arguments, ports[0], postgres, certificate))]
+    pgbouncer = servers.start_pgbouncer(stage, ports[1], postgres, certificate)
+    outcomes.append(("through PgBouncer", storm(arguments, ports[1], postgres, certificate)))
+    # It would keep the database's connections.
+    servers.stop(pgbouncer, signal.SIGTERM)
+    log = servers.start_pgweir(stage, ports[2], ports[3], postgres, certificate, arguments.pgweir)
+    outcomes.append(("through pgweir", storm(arguments, ports[2], postgres, certificate)))
     print()
-    print(storm.table(outcomes))
+    print(table(outcomes))
     result = verdict(outcomes[-1][1])
     if arguments.once:
         return result
-    print("Both are running. To try pgweir:")
-    print(f"  PGPASSWORD={PASSWORD} psql -h 127.0.0.1 -p {ports[1]} -U {USER} {USER}")
-    print(f"Metrics:  {metrics}/metrics")
-    print(f"Health:   {metrics}/readyz")
-    print(f"Log:      {directory / 'pgweir.log'}")
+    print("PostgreSQL and pgweir are running. To try pgweir:")
+    print(f"  PGPASSWORD={servers.PASSWORD} psql -h 127.0.0.1 -p {ports[2]} -U {servers.USER} {servers.USER}")
+    print(f"Metrics:  http://127.0.0.1:{ports[3]}/metrics")
+    print(f"Health:   http://127.0.0.1:{ports[3]}/readyz")
+    print(f"Log:      {log}")
     print("Ctrl-C ends both and removes their files.", flush=True)
     signal.pause()
     return 0
 
 
+def storm(arguments, port, postgres, certificate):
+    """What the fleet reports, and what is seen of it from outside."""
+    print(f"{arguments.containers} containers start at once", flush=True)
+    watcher = servers.Watcher(postgres)
+    processes = max(1, arguments.containers // CONTAINERS_PER_PROCESS)
+    sizes = ["--containers", str(arguments.containers), "--processes", str(processes)]
+    settings = {
+        "DB_HOST": "localhost",
+        "DB_PORT": str(port),
+        "DB_NAME": servers.USER,
+        "DB_USER": servers.USER,
+        "DB_PASSWORD": servers.PASSWORD,
+        "DB_SSL_CA": str(certificate.certificate),
+        "DB_CONNECT_TIMEOUT_MS": "60000",
+    }
+    fleet = subprocess.Popen(
+        ["node", str(FLEET), arguments.handler, "--freeze", "--hold", *sizes],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **settings},
+    )
+    line = fleet.stdout.readline()
+    if not line:
+        raise SystemExit(f"the fleet ended with {fleet.wait()}")
+    outcome = json.loads(line)
+    outcome["most_servers"] = watcher.stop()
+    outcome["left_open"] = connections_of_clients(port)
+    # Now all of its processes are killed, frozen as they are.
+    fleet.communicate()
+    outcome["reaped_after"] = seconds_until_reaped(port)
+    return outcome
+
+
+def seconds_until_reaped(port):
+    """How long after the end of the fleet its connections are gone; None if they stay."""
+    begun = time.monotonic()
+    while connections_of_clients(port):
+        if time.monotonic() - begun > REAPED_WITHIN:
+            return None
+        time.sleep(0.01)
+    return time.monotonic() - begun
+
+
+def connections_of_clients(port):
+    """Connections that a server on this port has not closed, as the kernel counts them."""
+    found = 0
+    for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        local, state = line.split()[1], line.split()[3]
+        found += int(local.split(":")[1], 16) == port and state in STATES_OF_CONNECTIONS
+    return found
+
+
 def verdict(outcome):
-    """What must hold: no error, and no more servers than are not reserved."""
-    budget = MAX_CONNECTIONS - RESERVED
-    if outcome.errors or outcome.most_servers > budget:
-        print(f"This is not as it should be: no error and at most {budget} servers were promised.")
+    """What must hold: no error, no more servers than are not reserved, nothing left of the fleet."""
+    if outcome["failed"] or outcome["most_servers"] > servers.BUDGET or outcome["reaped_after"] is None:
+        print(f"This is not as it should be: no error, at most {servers.BUDGET} servers and no connection left")
+        print("of containers that are gone were promised.")
         return 1
     return 0
 
 
-def start_postgres(directory, port, cleanup):
-    binaries = newest_binaries()
-    shutil.chown(directory, *(("postgres", "postgres") if os.geteuid() == 0 else (os.getuid(),)))
-    data = directory / "data"
-    log = open(directory / "postgres.log", "wb")
-    cleanup.enter_context(log)
-    check_run(
-        [binaries / "initdb", "--pgdata", data, "--username", "postgres", "--no-sync"]
-        + ["--auth-local", "trust", "--auth-host", "scram-sha-256", "--encoding", "UTF8", "--locale", "C"]
-    )
-    settings = {
-        "port": port,
-        "listen_addresses": "127.0.0.1",
-        "unix_socket_directories": directory,
-        "max_connections": MAX_CONNECTIONS,
-        "password_encryption": "scram-sha-256",
-        "fsync": "off",
-    }
-    command = [binaries / "postgres", "-D", data]
-    for name, value in settings.items():
-        command += ["-c", f"{name}={value}"]
-    # SIGINT is PostgreSQL's fast shutdown.
-    start(as_postgres(command), log, signal.SIGINT, cleanup)
-    login = storm.Login(str(directory / f".s.PGSQL.{port}"), "postgres", "", "postgres")
-    wait_for("PostgreSQL", directory / "postgres.log", lambda: asyncio.run(storm.value(login, "SELECT 1")))
-    asyncio.run(storm.value(login, f"CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'"))
-    asyncio.run(storm.value(login, f"CREATE DATABASE {USER} OWNER {USER}"))
+def table(outcomes):
+    """The outcomes side by side, as text, and below them which errors there were."""
+    each = [outcome for _, outcome in outcomes]
+    rows = [("", [name for name, _ in outcomes])]
+    rows.append(("containers", [outcome["containers"] for outcome in each]))
+    rows.append(("without an error", [outcome["succeeded"] for outcome in each]))
+    rows.append(("invocations that failed", [outcome["failed_invocations"] for outcome in each]))
+    rows.append(("server connections at most", [outcome["most_servers"] for outcome in each]))
+    for name, key in (("connect and log in", "connect"), ("query", "query")):
+        for part in ("p50", "p99"):
+            rows.append((f"{name}, {part}", [milliseconds(outcome[key][f"{part}_ms"]) for outcome in each]))
+    rows.append(("left open by the killed fleet", [outcome["left_open"] for outcome in each]))
+    rows.append(("all of them reaped after", [seconds(outcome["reaped_after"]) for outcome in each]))
+    width = max(len(name) for name, _ in rows)
+    lines = [name.ljust(width) + "".join(f"{cell!s:>19}" for cell in cells) for name, cells in rows]
+    for name, outcome in outcomes:
+        if outcome["errors"]:
+            lines += ["", f"errors {name}"]
+        lines += [f"{count:>6} x {error}" for error, count in outcome["errors"].items()]
+    return "\n".join(lines) + "\n"
 
 
-def start_pgweir(binary, directory, ports, metrics, cleanup):
-    secret = directory / "secret.json"
-    secret.write_text(json.dumps({"username": USER, "password": PASSWORD}))
-    config = directory / "pgweir.toml"
-    config.write_text(
-        f"""[proxy]
-listen = "127.0.0.1:{ports[1]}"
-# Whoever presses Ctrl-C does not want to wait for transactions.
-shutdown_timeout = "2s"
-
-[[proxy.auth]]
-secret_file = "{secret}"
-
-[target]
-host = "127.0.0.1"
-port = {ports[0]}
-
-[admin]
-listen = "127.0.0.1:{ports[2]}"
-"""
-    )
-    path = directory / "pgweir.log"
-    log = cleanup.enter_context(open(path, "wb"))
-    process = start([binary.resolve(), "--config", config], log, signal.SIGTERM, cleanup)
-
-    def ready():
-        if process.poll() is not None:
-            raise SystemExit(f"pgweir ended with {process.returncode}:\n{path.read_text()}")
-        return urllib.request.urlopen(f"{metrics}/readyz", timeout=5).status == 200
-
-    wait_for("pgweir", path, ready)
+def milliseconds(value):
+    return "-" if value is None else f"{value:.0f} ms"
 
 
-def start(command, log, stop_signal, cleanup):
-    """Starts a process that Ctrl-C on the terminal does not reach, so that we end it in order."""
-    process = subprocess.Popen(
-        [str(word) for word in command],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        cwd="/",
-        start_new_session=True,
-    )
-
-    def stop():
-        process.send_signal(stop_signal)
-        try:
-            process.wait(timeout=START_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-    cleanup.callback(stop)
-    return process
-
-
-def wait_for(name, log, attempt):
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            if attempt():
-                return
-        except (OSError, urllib.error.URLError, storm.Refused):
-            pass
-        if time.monotonic() > deadline:
-            raise SystemExit(f"{name} did not start:\n{log.read_text()}")
-        time.sleep(0.05)
-
-
-def newest_binaries():
-    found = glob.glob("/usr/lib/postgresql/*/bin/initdb")
-    if not found:
-        raise SystemExit("PostgreSQL's server programs are not in /usr/lib/postgresql")
-    return max((pathlib.Path(path).parent for path in found), key=lambda path: int(path.parent.name))
-
-
-def as_postgres(command):
-    """PostgreSQL refuses to run as root; its package brings a user for it."""
-    if os.geteuid() != 0:
-        return command
-    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *command]
-
-
-def check_run(command):
-    command = [str(word) for word in as_postgres(command)]
-    done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"{command} failed:\n{done.stdout}{done.stderr}")
+def seconds(value):
+    return "never" if value is None else f"{value:.1f} s"
 
 
 def free_ports(wanted):

@@ -199,9 +199,14 @@ async fn rebalance(shared: Arc<Shared>, threads: Vec<Handle>, balance: Arc<Balan
 
 async fn sweep(shared: Arc<Shared>) {
     let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+    let mut surplus = 0;
     loop {
         interval.tick().await;
-        shared.registry.sweep(&shared.live(), clock::now());
+        let (live, now) = (shared.live(), clock::now());
+        shared.registry.sweep(&live, now);
+        // Most go at the end of their transaction: nobody is sent away for one that is only on its way.
+        let before = std::mem::replace(&mut surplus, shared.pools.surplus());
+        shared.registry.free_pinned(&live, surplus.min(before), now);
     }
 }
 

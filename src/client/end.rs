@@ -29,6 +29,8 @@ pub enum End {
     ServerFatal,
     /// Its time was up.
     IdleTimeout,
+    /// It was pinned and idle while there were more servers than there may be.
+    Surplus,
     /// It left a transaction open for too long.
     IdleInTransaction,
     /// It did not read.
@@ -52,6 +54,7 @@ impl End {
             Self::ServerLost => "the server was lost",
             Self::ServerFatal => "ended by the server",
             Self::IdleTimeout => "idle_client_timeout or max_client_lifetime",
+            Self::Surplus => "idle_pinned_timeout",
             Self::IdleInTransaction => "idle_in_transaction_timeout",
             Self::Stalled => "client_stall_timeout, not reading",
             Self::Unfinished => "client_stall_timeout, message unfinished",
@@ -83,6 +86,11 @@ impl End {
             Self::IdleTimeout => (
                 SqlState::IDLE_SESSION_TIMEOUT,
                 "terminating connection due to idle-session timeout",
+            ),
+            // As an administrator would end the session to get its connection.
+            Self::Surplus => (
+                SqlState::ADMIN_SHUTDOWN,
+                "terminating idle pinned connection because its server must be given back",
             ),
             Self::IdleInTransaction => (
                 SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
@@ -130,12 +138,17 @@ impl Client {
     }
 
     pub(super) async fn say_goodbye(&mut self, end: End) {
-        let Some(words) = end.last_words() else { return };
-        self.worker.shard.errors.of(&words.sqlstate.0).one();
-        let bytes = words.to_bytes();
+        let words = end.last_words();
+        if words.is_none() && end != End::ServerFatal {
+            return;
+        }
+        let bytes = words.map(|words| {
+            self.worker.shard.errors.of(&words.sqlstate.0).one();
+            words.to_bytes()
+        });
         let farewell = async {
             std::future::poll_fn(|cx| self.to_client.poll_write(cx, &mut self.stream)).await?;
-            if !self.cut_short {
+            if let Some(bytes) = bytes.filter(|_| !self.cut_short) {
                 self.stream.write_all(&bytes).await?;
             }
             self.stream.shutdown().await?;

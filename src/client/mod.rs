@@ -91,6 +91,8 @@ pub struct Live {
     pub idle_client_timeout: Duration,
     /// A client connected for longer is sent away when it is idle. Zero: never.
     pub max_client_lifetime: Duration,
+    /// A client that was pinned and idle for longer is sent away when its server is one too many. Zero: it is not.
+    pub idle_pinned_timeout: Duration,
     /// A client that holds a server and does not read its replies is cut off.
     pub client_stall_timeout: Duration,
     /// A client that leaves a transaction open and does nothing is cut off. Zero: never.
@@ -117,6 +119,7 @@ impl Live {
             client_login_timeout: proxy.client_login_timeout,
             idle_client_timeout: proxy.idle_client_timeout,
             max_client_lifetime: proxy.max_client_lifetime,
+            idle_pinned_timeout: proxy.idle_pinned_timeout,
             client_stall_timeout: proxy.client_stall_timeout,
             idle_in_transaction_timeout: proxy.idle_in_transaction_timeout,
             pin_notice: proxy.pin_notice,

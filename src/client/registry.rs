@@ -29,6 +29,8 @@ pub enum Activity {
     DoesNotRead = 3,
     /// It has a server, and has sent the beginning of a message only.
     Unfinished = 4,
+    /// It is pinned, and has nothing for its server to do.
+    IdlePinned = 5,
 }
 
 /// A client's entry.
@@ -63,6 +65,12 @@ impl Entered {
     #[must_use]
     pub fn does(&self, activity: Activity) -> bool {
         self.activity.load(Ordering::Relaxed) == activity as u8
+    }
+
+    /// True if the client has nothing to do, whether a server is kept for it or not.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.does(Activity::Idle) || self.does(Activity::IdlePinned)
     }
 
     /// The thread that the client should move to.
@@ -193,14 +201,12 @@ impl Registry {
     /// Tells those whose time is up.
     pub fn sweep(&self, live: &Live, now: std::time::Instant) {
         let now = self.millis(now);
-        let over = |since: u64, limit: Duration| {
-            !limit.is_zero() && u128::from(now.saturating_sub(since)) >= limit.as_millis()
-        };
+        let over = |since: u64, limit: Duration| over(since, limit, now);
         for entry in &self.entries {
             let entered = entry.value();
             let since = entered.since.load(Ordering::Relaxed);
             let activity = entered.activity.load(Ordering::Relaxed);
-            let kick = if activity == Activity::Idle as u8 {
+            let kick = if entered.is_idle() {
                 let idle = over(since, live.idle_client_timeout);
                 let old = over(entered.login, live.max_client_lifetime);
                 if idle || old { Kick::IDLE } else { Kick::NONE }
@@ -221,4 +227,28 @@ impl Registry {
             }
         }
     }
+
+    /// Tells those who are pinned and idle, the longest first, that the `surplus` servers beyond the budget must be
+    /// given back.
+    pub fn free_pinned(&self, live: &Live, surplus: u32, now: std::time::Instant) {
+        if surplus == 0 || live.idle_pinned_timeout.is_zero() {
+            return;
+        }
+        let now = self.millis(now);
+        let idle = self.entries.iter().map(|entry| Arc::clone(entry.value()));
+        let mut idle: Vec<_> = idle
+            .filter(|entered| entered.does(Activity::IdlePinned))
+            .map(|entered| (entered.since.load(Ordering::Relaxed), entered))
+            .filter(|&(since, _)| over(since, live.idle_pinned_timeout, now))
+            .collect();
+        idle.sort_unstable_by_key(|&(since, _)| since);
+        for (_, entered) in idle.into_iter().take(surplus as usize) {
+            entered.seat.kick(Kick::SURPLUS);
+        }
+    }
+}
+
+/// True if `limit` is one and has passed; `since` and `now` are in milliseconds of a registry.
+fn over(since: u64, limit: Duration, now: u64) -> bool {
+    !limit.is_zero() && u128::from(now.saturating_sub(since)) >= limit.as_millis()
 }

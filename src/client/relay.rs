@@ -123,7 +123,7 @@ impl Client {
         } else if !self.inbound.is_empty() {
             Activity::Unfinished
         } else if pipeline.is_settled() && self.session.keeps_server() {
-            Activity::Idle
+            Activity::IdlePinned
         } else {
             Activity::HoldsServer
         }
@@ -304,9 +304,6 @@ impl Client {
         }
         if news.fatal {
             // The client reads the server's last words, then the end of the connection.
-            if self.poll_to_client(cx)?.is_pending() {
-                return Poll::Pending;
-            }
             return Poll::Ready(Err(End::ServerFatal));
         }
         if let Some(Discarded::All) = news.discarded {

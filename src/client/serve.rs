@@ -207,10 +207,16 @@ impl Client {
             seat.clear(Kick::HOLDING);
         }
         if kicks.has(Kick::IDLE) {
-            if self.entered.does(Activity::Idle) {
+            if self.entered.is_idle() {
                 return Some(End::IdleTimeout);
             }
             seat.clear(Kick::IDLE);
+        }
+        if kicks.has(Kick::SURPLUS) {
+            if self.entered.does(Activity::IdlePinned) {
+                return Some(End::Surplus);
+            }
+            seat.clear(Kick::SURPLUS);
         }
         match &self.attachment {
             Attachment::Detached => {

@@ -232,6 +232,7 @@ fn blank() -> Config {
             client_login_timeout: Duration::MAX,
             client_stall_timeout: Duration::MAX,
             idle_in_transaction_timeout: Duration::MAX,
+            idle_pinned_timeout: Duration::MAX,
             max_client_connections: u32::MAX,
             max_message_size: ByteSize(u64::MAX),
             max_prepared_statements: u32::MAX,

@@ -118,6 +118,13 @@ pub(super) static KEYS: &[Key<Draft>] = &[
     .pgbouncer(&["idle_transaction_timeout"])
     .live(),
     Key::new(
+        "proxy.idle_pinned_timeout",
+        Fallback::Text("5m"),
+        "How long a pinned client may be idle while there are more servers than the budget, as when a fleet grows; then it is told 57P01; 0s = no limit",
+        at!(Draft.config.proxy.idle_pinned_timeout, Between(Duration::ZERO, YEAR)),
+    )
+    .live(),
+    Key::new(
         "proxy.max_client_connections",
         Fallback::Integer(10_000),
         "Most clients connected at once; one more is refused with 53300",

@@ -54,6 +54,9 @@ pub struct Proxy {
     /// How long a client may keep a transaction open without sending anything. Default `5m`, up to 365d; zero = no
     /// limit. PgBouncer: `idle_transaction_timeout`.
     pub idle_in_transaction_timeout: Duration,
+    /// How long a pinned client may be idle while there are more servers than the budget, as when a fleet grows; then
+    /// it is told 57P01. Default `5m`, up to 365d; zero = no limit but [`Self::idle_client_timeout`].
+    pub idle_pinned_timeout: Duration,
     /// Most clients connected at once; one more is refused with 53300. Default `10000`, 1 to 1000000.
     /// PgBouncer: `max_client_conn`.
     pub max_client_connections: u32,

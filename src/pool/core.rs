@@ -375,7 +375,8 @@ impl<S, W> Core<S, W> {
     }
 
     /// Servers beyond the budget that are not on their way out yet.
-    fn surplus(&self) -> u32 {
+    #[must_use]
+    pub fn surplus(&self) -> u32 {
         self.open.saturating_sub(self.closing).saturating_sub(self.limits.budget)
     }
 

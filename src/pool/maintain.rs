@@ -150,6 +150,12 @@ impl Pools {
         core.open().saturating_sub(core.apart())
     }
 
+    /// Servers beyond the budget that are not on their way out yet.
+    #[must_use]
+    pub fn surplus(&self) -> u32 {
+        self.core.lock().surplus()
+    }
+
     /// Connections in whatever state, those included that belong to no pool.
     #[must_use]
     pub fn open_connections(&self) -> u32 {

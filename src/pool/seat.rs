@@ -35,6 +35,8 @@ impl Kick {
     pub const MOVE: Self = Self(64);
     /// Notifications came, or the listening connection is ready.
     pub const NOTIFIED: Self = Self(128);
+    /// The server that is kept for the client is one too many.
+    pub const SURPLUS: Self = Self(256);
 
     /// True if any bit of `other` is set.
     #[must_use]

@@ -88,6 +88,28 @@ fn a_server_that_is_shut_down_says_so_to_its_client() {
     assert_eq!(told(&pgweir), ["ErrorResponse FATAL 57P01"]);
 }
 
+/// The client takes its time, so that the last words have to wait for it.
+#[test]
+fn the_last_words_of_a_server_reach_a_slow_client_once() {
+    let (_server, pgweir) = faulty(|connection| {
+        let row = backend::data_row(&[&"x".repeat(10_000)]);
+        for _ in 0..300 {
+            connection.send(&row)?;
+        }
+        connection.send(&backend::error("FATAL", "57P01", "terminating connection"))?;
+        Err(io::ErrorKind::ConnectionAborted.into())
+    });
+    for _ in 0..5 {
+        let mut client = RawClient::connect_with_small_buffer(pgweir.port());
+        client.log_in(USER, PASSWORD, DATABASE);
+        client.send(&frontend::query("SELECT 'fault'"));
+        let said = client.until_closed();
+        let (rows, words) = said.split_at(300.min(said.len()));
+        assert!(rows.iter().all(|line| line.starts_with("DataRow")));
+        assert_eq!(words, ["ErrorResponse FATAL 57P01"]);
+    }
+}
+
 #[test]
 fn a_server_that_dies_inside_a_transaction_takes_its_client_along() {
     let (_server, pgweir) = faulty(|connection| {

@@ -18,6 +18,7 @@
 pub mod certificates;
 pub mod driver;
 pub mod messages;
+pub mod pgbouncer;
 pub mod pgweir;
 pub mod postgres;
 pub mod raw;

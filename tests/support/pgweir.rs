@@ -105,6 +105,11 @@ impl Setup {
         self
     }
 
+    /// Port for clients.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Directory of the configuration, the secrets and the certificates.
     pub fn dir(&self) -> &Path {
         self.dir.path()

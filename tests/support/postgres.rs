@@ -124,7 +124,7 @@ impl Postgres {
 
     fn initialise(&self, options: &PostgresOptions) {
         let data = self.dir.join("data");
-        run(unprivileged(&self.binaries.join("initdb"))
+        run(as_server(&self.binaries.join("initdb"))
             .arg("--pgdata")
             .arg(&data)
             .args([
@@ -263,7 +263,7 @@ impl Postgres {
     }
 
     fn pg_ctl(&self, verb: &str) -> Command {
-        let mut command = unprivileged(&self.binaries.join("pg_ctl"));
+        let mut command = as_server(&self.binaries.join("pg_ctl"));
         command.arg(verb).arg("--pgdata").arg(self.dir.join("data"));
         command
     }
@@ -284,8 +284,8 @@ pub fn shared() -> &'static Postgres {
     SHARED.get_or_init(|| Postgres::start(PgVersion::Installed))
 }
 
-/// PostgreSQL refuses to run as root; its package brings a user for it.
-fn unprivileged(program: &Path) -> Command {
+/// PostgreSQL and `PgBouncer` refuse to run as root; the package of the first brings a user for it.
+pub fn as_server(program: &Path) -> Command {
     if !running_as_root() {
         return Command::new(program);
     }
@@ -303,7 +303,7 @@ fn undertaker(binaries: &Path, dir: &Path) -> Child {
     let script = r#"cat >/dev/null
         "$0/pg_ctl" stop --pgdata "$1/data" --mode immediate
         rm -rf "$1""#;
-    let mut child = unprivileged(Path::new("sh"))
+    let mut child = as_server(Path::new("sh"))
         .args(["-c", script])
         .arg(binaries)
         .arg(dir)

@@ -43,6 +43,19 @@ impl RawClient {
         Self::over(Stream::Tcp(tcp))
     }
 
+    /// The same with so small a buffer, and segments, that whoever sends soon has to wait.
+    pub fn connect_with_small_buffer(port: u16) -> Self {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.set_tcp_mss(536).unwrap();
+        let address: std::net::SocketAddr = ([127, 0, 0, 1], port).into();
+        socket.connect(&address.into()).unwrap();
+        let tcp = TcpStream::from(socket);
+        tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self::over(Stream::Tcp(tcp))
+    }
+
     pub fn connect_unix(path: &Path) -> Self {
         let unix =
             UnixStream::connect(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
