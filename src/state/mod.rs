@@ -15,7 +15,7 @@ pub mod pin;
 pub mod pipeline;
 pub mod prelude;
 pub mod prepared;
-pub mod preparing;
+mod preparing;
 pub mod reply;
 pub mod server_side;
 pub mod session;
