@@ -17,6 +17,7 @@ pub mod prelude;
 pub mod prepared;
 mod preparing;
 pub mod reply;
+mod retold;
 pub mod server_side;
 pub mod session;
 pub mod settings;

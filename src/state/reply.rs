@@ -172,7 +172,17 @@ pub fn sort(
                 // Too large to wait for: what is there must do.
                 None => rest.get(HEADER_LEN..).unwrap_or_default(),
             };
-            look_at(tag, body, client, server, &mut seen)?
+            let fate = look_at(tag, body, client, server, &mut seen)?;
+            if tag == BackendTag::ERROR_RESPONSE
+                && fate == Fate::Forward
+                && header.frame_len <= rest.len()
+                && let Some(retold) = client.retold(body)
+            {
+                out.insert(input, &retold);
+                at += header.frame_len;
+                continue;
+            }
+            fate
         } else if tag == BackendTag::NOTIFICATION_RESPONSE && server.may_listen {
             let Some(body) = rest.get(HEADER_LEN..header.frame_len) else { return Ok(at) };
             let known = backend::channel(body).is_some_and(|name| client.channels.is_heard(name));
