@@ -159,6 +159,10 @@ impl Client {
         if !self.to_server.is_empty() || self.session.is_examined() {
             return Ok(0);
         }
+        let code_seen = self.pool.code_seen();
+        if self.session.code_seen != code_seen {
+            self.session.learn_of_code(code_seen, self.pool.suspects());
+        }
         let limits = Limits {
             hidden_code: self.pool.has_hidden_code(),
             opaque_code: self.pool.has_opaque_code(),

@@ -13,8 +13,10 @@ use super::sequences::TAKES;
 use super::server_side::ServerSide;
 use super::session::{ClientFault, Discarding, Limits, Moment, Session, discards};
 use super::statement::{self, Effects, Options};
+use super::suspects::Suspects;
 use crate::wire::frame;
 use crate::wire::frontend::Bind;
+use std::sync::Arc;
 
 /// Most transactions of a pinned client between two questions.
 const PAUSE_MAX: u16 = 64;
@@ -164,7 +166,7 @@ impl Session {
             self.pin_for_good(reason);
         }
         let code = effects.intersects(Effects::CODE.and(Effects::HIDDEN_CODE));
-        let hides = code && limits.hidden_code;
+        let hides = code && limits.hidden_code && self.may_hide(effects, text);
         let ends = self.pin.is_some() && effects.intersects(ENDS);
         let stays = std::mem::take(&mut self.sequences.stays);
         let sequences = stays || (limits.keep_sequences && effects.intersects(TAKES));
@@ -193,6 +195,20 @@ impl Session {
         doubts.mentioned.note(text, values, effects, self.options);
         // A pinned client's settings are of no interest before it is let go.
         doubts.due |= ends || self.pin.is_none();
+    }
+
+    /// True unless `text` runs no code that could leave something behind.
+    fn may_hide(&self, effects: Effects, text: &[u8]) -> bool {
+        let unseen = Effects::EXECUTE.and(Effects::UNCERTAIN);
+        effects.intersects(unseen)
+            || text.is_empty()
+            || self.suspects.as_ref().is_none_or(|suspects| suspects.may_run_by(text))
+    }
+
+    /// The code in the database is as of `seen`, and these are the routines to look out for.
+    pub fn learn_of_code(&mut self, seen: u32, suspects: Option<Arc<Suspects>>) {
+        self.code_seen = seen;
+        self.suspects = suspects;
     }
 
     /// Takes note of what a simple query, which is about to be sent, means. False: not yet.

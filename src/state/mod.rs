@@ -25,6 +25,7 @@ pub mod settings;
 pub mod sql;
 pub mod statement;
 mod streaming;
+pub mod suspects;
 #[cfg(test)]
 mod test_support;
 pub mod transaction;

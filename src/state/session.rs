@@ -16,6 +16,7 @@ use super::sequences::{OwnSequences, READS, TAKES};
 pub use super::server_side::{Sequences, ServerSide, ServerUnnamed};
 use super::settings::Settings;
 use super::statement::{Effects, Options};
+use super::suspects::Suspects;
 use crate::wire::frame::{self, Frame};
 use crate::wire::frontend::{Bind, Object, Parse, query_text};
 use crate::wire::{FrameError, FrontendTag, encode};
@@ -71,6 +72,10 @@ pub struct Session {
     pub(super) retell: bool,
     pub(super) audit: Audit,
     pub(super) changes_code: bool,
+    /// The routines to look out for, where they are known; and as of when.
+    pub(super) suspects: Option<Arc<Suspects>>,
+    /// What counts the changes of the code in the database, as of the last look.
+    pub code_seen: u32,
     /// Why it keeps its server, if it does.
     pub pin: Option<PinReason>,
     /// The channels it listens on.
@@ -172,6 +177,8 @@ impl Session {
             retell: false,
             audit: Audit::default(),
             changes_code: false,
+            suspects: None,
+            code_seen: 0,
             pin: None,
             channels: Channels::default(),
             statements: ClientStatements::default(),
