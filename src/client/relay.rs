@@ -167,8 +167,7 @@ impl Client {
             hidden_code: self.pool.has_hidden_code(),
             opaque_code: self.pool.has_opaque_code(),
             ddl_seen: self.pool.ddl_seen(),
-            discard_sequences: self.pool.separates_sequences(),
-            keep_sequences: self.pool.keeps_sequences(),
+            sequences: self.pool.sequence_care(),
             ..self.limits()
         };
         match self.session.extent(bytes, PIECE_MAX, &limits).map_err(End::Fault)? {

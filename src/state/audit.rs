@@ -11,7 +11,7 @@ use super::naming::Destination;
 use super::pin::PinReason;
 use super::sequences::TAKES;
 use super::server_side::ServerSide;
-use super::session::{ClientFault, Discarding, Limits, Moment, Session, discards};
+use super::session::{ClientFault, Discarding, Limits, Moment, SequenceCare, Session, discards};
 use super::statement::{self, Effects, Options};
 use super::suspects::Suspects;
 use crate::wire::frame;
@@ -45,12 +45,21 @@ pub(super) struct Doubts {
     pub(super) mentioned: Mentioned,
     /// Code of users ran that may leave what cannot be asked for.
     pub(super) ran_code: bool,
-    /// A sequence may have given a value, which the client may ask for later.
-    pub(super) sequences: bool,
-    /// One was asked for a value by name.
-    pub(super) took_value: bool,
+    /// A value of a sequence that the client may ask for later.
+    pub(super) value: Value,
     /// There is a reason to ask now.
     due: bool,
+}
+
+/// Whether a client has a value of a sequence.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Value {
+    #[default]
+    None,
+    /// The server can tell.
+    Perhaps,
+    /// It was taken by name, be it by `setval`, of which the server tells nothing.
+    Certainly,
 }
 
 /// What may outlive a transaction and can be asked for.
@@ -169,7 +178,8 @@ impl Session {
         let hides = code && limits.hidden_code && self.may_hide(effects, text);
         let ends = self.pin.is_some() && effects.intersects(ENDS);
         let stays = std::mem::take(&mut self.sequences.stays);
-        let sequences = stays || (limits.keep_sequences && effects.intersects(TAKES));
+        let sequences =
+            stays || (limits.sequences == SequenceCare::Keep && effects.intersects(TAKES));
         let leaves = hides || ends || effects.intersects(LEAVES);
         if !leaves && !sequences {
             return;
@@ -187,9 +197,14 @@ impl Session {
             (true, false) => effects.without(Effects::HIDDEN_CODE),
         };
         let doubts = self.audit.doubts.get_or_insert_default();
-        doubts.took_value &= !effects.intersects(Effects::DISCARD_SEQUENCES);
-        doubts.took_value |= sequences && effects.intersects(Effects::SEQUENCE_NEXT);
-        doubts.sequences |= sequences;
+        if effects.intersects(Effects::DISCARD_SEQUENCES) {
+            doubts.value = doubts.value.min(Value::Perhaps);
+        }
+        if sequences {
+            let by_name = effects.intersects(Effects::SEQUENCE_NEXT);
+            let value = if by_name { Value::Certainly } else { Value::Perhaps };
+            doubts.value = doubts.value.max(value);
+        }
         doubts.effects = doubts.effects | known;
         doubts.ran_code |= hides && limits.opaque_code;
         doubts.mentioned.note(text, values, effects, self.options);

@@ -7,6 +7,7 @@ mod cause;
 pub mod channels;
 pub mod due;
 pub mod examination;
+mod function_call;
 mod listening;
 mod mentioned;
 #[cfg(test)]

@@ -24,7 +24,7 @@ impl Suspects {
             name.len() <= NAME_MAX
                 && !name.is_empty()
                 && name.is_ascii()
-                && name.iter().all(in_name)
+                && name.iter().all(|byte| in_name(*byte))
         };
         names.iter().all(|name| plain(name)).then_some(Self { names })
     }
@@ -34,7 +34,7 @@ impl Suspects {
         // A name with Unicode escapes could be anything.
         let escapes = |before: &[u8]| before.ends_with(b"&\"");
         let mut at = 0;
-        for word in text.split(|byte| !in_name(byte)) {
+        for word in text.split(|byte| !in_name(*byte)) {
             let end = at + word.len();
             if word.eq_ignore_ascii_case(b"u") && text.get(end..end + 2).is_some_and(escapes) {
                 return true;
@@ -53,8 +53,8 @@ impl Suspects {
     }
 }
 
-fn in_name(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"_$".contains(byte) || *byte >= 0x80
+fn in_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"_$".contains(&byte) || byte >= 0x80
 }
 
 #[cfg(test)]

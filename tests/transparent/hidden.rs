@@ -138,7 +138,6 @@ fn only_who_may_have_run_code_that_leaves_something_is_asked_for_it() {
     drop((client, other, pgweir));
     let pgweir = Setup::before(&postgres).target("max_connections = 1").start();
     let mut client = pgweir.client();
-    client.execute("SELECT nothing()");
     let before = questions(&postgres);
     client.execute("INSERT INTO plain VALUES (1)");
     eventually("whoever writes is asked", || questions(&postgres) == before + 1);
