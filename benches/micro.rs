@@ -31,6 +31,7 @@ const LIMITS: Limits = Limits {
     opaque_code: false,
     ddl_seen: 0,
     discard_sequences: false,
+    keep_sequences: false,
 };
 
 /// A result of `rows` rows of 60 bytes.

@@ -19,7 +19,7 @@ use std::time::Duration;
 use pgweir::config::{
     Admin, Auth, AuthScheme, ByteSize, ClientPasswordAuthType, Config, ConfigErrors,
     DefaultAuthScheme, Fleet, FleetShare, IamAuth, Log, LogFormat, LogLevel, MaxConnections,
-    Metrics, Pem, Proxy, Runtime, SecretSource, Target, TargetTls, TlsFiles,
+    Metrics, Pem, PinningFilters, Proxy, Runtime, SecretSource, Target, TargetTls, TlsFiles,
 };
 
 const ARN: &str = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:app-AbCdEf";
@@ -84,6 +84,7 @@ fn minimal() -> Config {
             max_message_size: ByteSize(1 << 30),
             max_prepared_statements: 10_000,
             max_notifications_queued: 1000,
+            pin_notice: false,
             shutdown_timeout: seconds(25),
             workers: 0,
             runtime: Runtime::PerCore,
@@ -110,6 +111,7 @@ fn minimal() -> Config {
             max_prepared_statements: 500,
             cancel_timeout: seconds(10),
             init_query: String::new(),
+            session_pinning_filters: PinningFilters::default(),
         },
         admin: Admin { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9127))) },
         fleet: Fleet { name: String::new(), share: FleetShare::Equal },
@@ -248,6 +250,20 @@ fn the_file_of_the_contract_is_read() {
         ..expected
     };
     assert_eq!(config, expected);
+}
+
+#[test]
+fn words_of_a_list_are_read_from_a_file_and_from_a_variable() {
+    let none = parse(&file("", "session_pinning_filters = []", "")).unwrap();
+    assert_eq!(none.target.session_pinning_filters, PinningFilters::default());
+    let sets = PinningFilters { variable_sets: true };
+    let listed = "session_pinning_filters = [\"EXCLUDE_VARIABLE_SETS\"]";
+    assert_eq!(parse(&file("", listed, "")).unwrap().target.session_pinning_filters, sets);
+    for (value, expected) in [("EXCLUDE_VARIABLE_SETS", sets), ("", PinningFilters::default())] {
+        let variable = [("PGWEIR_TARGET_SESSION_PINNING_FILTERS", value)];
+        let config = Config::parse("", Some(&file("", "", "")), environment(&variable));
+        assert_eq!(config.unwrap().target.session_pinning_filters, expected);
+    }
 }
 
 #[test]

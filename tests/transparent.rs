@@ -11,12 +11,18 @@
 
 mod support;
 
+#[path = "transparent/ahead.rs"]
+mod ahead;
 #[path = "transparent/hidden.rs"]
 mod hidden;
 #[path = "transparent/pins.rs"]
 mod pins;
+#[path = "transparent/prepared.rs"]
+mod prepared;
 #[path = "transparent/resets.rs"]
 mod resets;
+#[path = "transparent/sequences.rs"]
+mod sequences;
 #[path = "transparent/settings.rs"]
 mod settings;
 

@@ -33,7 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="rounds, alternating between the poolers (default 3)")
     parser.add_argument("--quick", action="store_true", help="smaller defaults: a trial of the script, no measurement")
     parser.add_argument("--poolers", type=columns, metavar="NAMES", help=f"of: {', '.join(CONTESTANTS)} (default: all)")
-    parser.add_argument("--variants", metavar="NAMES", help=f"more columns for pgweir, of: {', '.join(VARIANTS)}")
+    parser.add_argument("--variants", metavar="NAMES", help=f"more columns, of: {', '.join(VARIANTS)}")
     parser.add_argument("--pgweir", type=existing, metavar="PATH", help="a pgweir binary; without it one is built")
     parser.add_argument("--postgresql-bin", type=existing, metavar="DIR", help="where PostgreSQL's programs are")
     parser.add_argument("--idle-clients", type=int, help="how many idle clients to hold (default 2000)")
@@ -109,7 +109,7 @@ class Comparison:
         self._poolers = poolers
         self._pgbench = Pgbench(tools, stage.directory)
         self._busy: list[float] = []
-        self.proxies = [column for column in collected.columns if column.kind != "direct"]
+        self.proxies = [column for column in collected.columns if column.kind in ("pgbouncer", "pgweir")]
 
     @contextmanager
     def started(self, contestants: list[Contestant]) -> Iterator[list[Running]]:
@@ -151,7 +151,7 @@ class Comparison:
 
     def load(self, workload: Workload, cluster: Cluster) -> None:
         """All rounds of a pgbench workload."""
-        contestants = [column for column in self._collected.columns if column.kind != "direct" or workload.direct]
+        contestants = [column for column in self._collected.columns if workload.suits(column.kind)]
         with self.started(contestants) as running:
             logging_in = 0.0
             for each in running:
@@ -226,14 +226,20 @@ def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def run(arguments: argparse.Namespace, collected: Collected, tools: machine.Tools, pgweir: Path | None) -> None:
+def run(
+    arguments: argparse.Namespace,
+    collected: Collected,
+    tools: machine.Tools,
+    pgweir: Path | None,
+    forwarder: Path | None,
+) -> None:
     """Everything between the first process and the last."""
     wanted = arguments.only
     with Stage(machine.service_user()) as stage:
         progress("creating a PostgreSQL cluster")
         certificate = make_certificate(stage)
         cluster = Cluster(stage, tools, certificate)
-        poolers = Poolers(stage, cluster, certificate, tools.pgbouncer, pgweir)
+        poolers = Poolers(stage, cluster, certificate, tools.pgbouncer, pgweir, forwarder)
         comparison = Comparison(arguments, collected, stage, tools, poolers)
         if any(column.kind == "pgbouncer" for column in collected.columns):
             comparison.choose_userlist()
@@ -258,9 +264,13 @@ def main() -> int:
     build = "pgweir" in kinds and not arguments.pgweir
     try:
         tools = machine.provide_tools(
-            arguments.postgresql_bin, pgbouncer="pgbouncer" in kinds, strace=arguments.syscalls, compiler=build
+            arguments.postgresql_bin,
+            pgbouncer="pgbouncer" in kinds,
+            strace=arguments.syscalls,
+            compiler=build or "forwarder" in kinds,
         )
         binary = machine.build_pgweir() if build else arguments.pgweir
+        forwarder = machine.build_forwarder() if "forwarder" in kinds else None
     except machine.SetupError as error:
         progress(f"benches/compare: {error}")
         return 2
@@ -276,7 +286,7 @@ def main() -> int:
     collected = Collected(facts, settings, chosen)
     interrupted = False
     try:
-        run(arguments, collected, tools, binary)
+        run(arguments, collected, tools, binary, forwarder)
     except KeyboardInterrupt:
         interrupted = True
         collected.notes.append("INTERRUPTED: not everything was measured")

@@ -38,6 +38,7 @@ log_min_messages = fatal
 
 ACCESS = """
 local all all trust
+host all forwarder 127.0.0.1/32 trust
 host all all 127.0.0.1/32 scram-sha-256
 """
 
@@ -112,6 +113,13 @@ class Cluster:
     def scram_secret(self) -> str:
         """What PostgreSQL has stored of the password of the user."""
         return self.sql(f"select rolpassword from pg_authid where rolname = '{USER}'", "postgres")
+
+    def trusted_user(self) -> str:
+        """A user that may do the same, and needs no password: the forwarder cannot log in with one."""
+        exists = self.sql("select count(*) from pg_roles where rolname = 'forwarder'", "postgres")
+        if exists == "0":
+            self.sql(f"create role forwarder login in role {USER}", "postgres")
+        return "forwarder"
 
     def tidy(self) -> None:
         """What pgbench does before its own TPC-B: without it, each run finds more dead rows than the one before."""

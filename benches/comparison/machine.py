@@ -103,16 +103,26 @@ def provide_tools(chosen_bin: Path | None, *, pgbouncer: bool, strace: bool, com
 
 def build_pgweir() -> Path:
     """`cargo build --release`; cargo itself says where the binary is, so CARGO_TARGET_DIR and its like are honoured."""
+    return build("--bin", "pgweir")
+
+
+def build_forwarder() -> Path:
+    """The bare forwarder of `benches/forwarder.rs`."""
+    return build("--example", "forwarder")
+
+
+def build(kind: str, name: str) -> Path:
+    """Builds one program with the settings of a release."""
     if not shutil.which("cargo"):
         raise SetupError("cargo is not in PATH: install Rust from https://rustup.rs, or name a binary with --pgweir")
-    command = ["cargo", "build", "--release", "--bin", "pgweir", "--message-format=json-render-diagnostics"]
+    command = ["cargo", "build", "--release", kind, name, "--message-format=json-render-diagnostics"]
     print(" ".join(command[:5]), flush=True)
     done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=False)
     for line in done.stdout.splitlines():
         message = json.loads(line)
-        if message.get("executable") and message["target"]["name"] == "pgweir":
+        if message.get("executable") and message["target"]["name"] == name:
             return Path(message["executable"])
-    raise SetupError("cargo built no pgweir binary")
+    raise SetupError(f"cargo built no {name} binary")
 
 
 def service_user() -> str | None:

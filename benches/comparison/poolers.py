@@ -67,8 +67,8 @@ class Contestant:
     """One column of the tables."""
 
     name: str
-    kind: str  # "direct", "pgbouncer" or "pgweir"
-    option: str = ""  # pkt_buf for PgBouncer, the runtime for pgweir
+    kind: str  # "direct", "pgbouncer", "pgweir" or "forwarder"
+    option: str = ""  # pkt_buf for PgBouncer, the runtime for pgweir, the threads for the forwarder
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,10 @@ DIRECT = Contestant("direct", "direct")
 PGBOUNCER_STOCK = Contestant("pgbouncer", "pgbouncer")
 PGBOUNCER_LARGE = Contestant("pgbouncer-64k", "pgbouncer", "65536")
 PGWEIR_DEFAULT = Contestant("pgweir", "pgweir", "per-core")
-VARIANTS = {"work-stealing": Contestant("pgweir-ws", "pgweir", "work-stealing")}
+VARIANTS = {
+    "work-stealing": Contestant("pgweir-ws", "pgweir", "work-stealing"),
+    "forwarder": Contestant("forwarder", "forwarder", "1"),
+}
 CONTESTANTS = {each.name: each for each in (DIRECT, PGBOUNCER_STOCK, PGBOUNCER_LARGE, PGWEIR_DEFAULT)}
 
 
@@ -106,7 +109,13 @@ class Poolers:
     """Starts contestants in front of one cluster."""
 
     def __init__(
-        self, stage: Stage, cluster: Cluster, certificate: Certificate, pgbouncer: str | None, pgweir: Path | None
+        self,
+        stage: Stage,
+        cluster: Cluster,
+        certificate: Certificate,
+        pgbouncer: str | None,
+        pgweir: Path | None,
+        forwarder: Path | None,
     ) -> None:
         self.userlist = "scram"
         self._stage = stage
@@ -115,11 +124,12 @@ class Poolers:
         self._pgbouncer = pgbouncer
         self.pgbouncer_prepares = pgbouncer is not None and pgbouncer_version(pgbouncer) >= (1, 21)
         self._pgweir = self._copy(pgweir) if pgweir else None
+        self._forwarder = self._copy(forwarder) if forwarder else None
         self._counter = 0
 
     def _copy(self, binary: Path) -> Path:
         # The service user may not see the build directory, and a build that happens meanwhile must not matter.
-        copy = Path(shutil.copy(binary, self._stage.directory / "pgweir"))
+        copy = Path(shutil.copy(binary, self._stage.directory / binary.name))
         copy.chmod(0o755)
         return copy
 
@@ -132,6 +142,8 @@ class Poolers:
         log = self._stage.directory / f"{contestant.name}-{self._counter}.log"
         if contestant.kind == "pgbouncer":
             command, signals = self._pgbouncer_command(contestant, login.port)
+        elif contestant.kind == "forwarder":
+            command, signals = self._forwarder_command(contestant, login.port)
         else:
             command, signals = self._pgweir_command(contestant, login.port)
         process = self._stage.start(command, log, signals)
@@ -168,6 +180,13 @@ class Poolers:
         scram = self.userlist == "scram"
         password = self._cluster.scram_secret() if scram else self._cluster.password
         return self._stage.write(f"userlist-{self.userlist}.txt", f'"{USER}" "{password}"\n')
+
+    def _forwarder_command(self, contestant: Contestant, port: int) -> tuple[list[str], tuple[int, ...]]:
+        if not self._forwarder:
+            raise RuntimeError("there is no forwarder")
+        addresses = [f"127.0.0.1:{port}", f"127.0.0.1:{self._cluster.port}"]
+        names = [self._cluster.trusted_user(), DATABASE]
+        return [str(self._forwarder), *addresses, *names, str(POOL_SIZE), contestant.option], (signal.SIGTERM,)
 
     def _pgweir_command(self, contestant: Contestant, port: int) -> tuple[list[str], tuple[int, ...]]:
         if not self._pgweir:

@@ -192,8 +192,8 @@ def error_lines(collected: Collected) -> list[str]:
 
 
 def weir_names(collected: Collected) -> list[str]:
-    """The columns of pgweir."""
-    return [column.name for column in collected.columns if column.kind == "pgweir"]
+    """The columns of pgweir, and that of the bare forwarder."""
+    return [column.name for column in collected.columns if column.kind in ("pgweir", "forwarder")]
 
 
 def bouncer_names(collected: Collected) -> list[str]:

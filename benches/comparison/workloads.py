@@ -26,6 +26,12 @@ class Workload:
     direct: bool = True  # whether PostgreSQL itself can take that many clients
     threads: int = 2
 
+    def suits(self, kind: str) -> bool:
+        """Whether this kind of contestant can run it: the forwarder knows no TLS, and its login is none."""
+        if kind == "direct":
+            return self.direct
+        return kind != "forwarder" or not (self.tls or self.connects or self.script == MEGABYTE)
+
     @property
     def writes(self) -> bool:
         """Whether the tables should be vacuumed before each run, as pgbench itself would."""

@@ -23,6 +23,7 @@ locals {
       PGWEIR_TARGET_MAX_IDLE_CONNECTIONS_PERCENT = tostring(var.connection_pool_config.max_idle_connections_percent)
       PGWEIR_TARGET_CONNECTION_BORROW_TIMEOUT    = tostring(var.connection_pool_config.connection_borrow_timeout)
       PGWEIR_TARGET_INIT_QUERY                   = var.connection_pool_config.init_query
+      PGWEIR_TARGET_SESSION_PINNING_FILTERS      = join(",", var.connection_pool_config.session_pinning_filters)
       PGWEIR_ADMIN_LISTEN                        = "0.0.0.0:${local.admin_port}"
       PGWEIR_FLEET_NAME                          = var.name
       PGWEIR_FLEET_SHARE                         = "equal"

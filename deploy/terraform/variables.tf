@@ -91,7 +91,7 @@ variable "tags" {
 }
 
 variable "connection_pool_config" {
-  description = "Limits of the pool: seconds to wait for a connection, SQL for each new one, and shares of the database's max_connections. session_pinning_filters is accepted and ignored: SET does not pin."
+  description = "Limits of the pool: seconds to wait for a connection, SQL for each new one, and shares of the database's max_connections. SET does not pin in any case; with EXCLUDE_VARIABLE_SETS in session_pinning_filters, a setting that cannot follow its client is lost instead of pinning."
   type = object({
     connection_borrow_timeout    = optional(number, 120)
     init_query                   = optional(string, "")

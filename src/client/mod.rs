@@ -18,10 +18,11 @@ mod backlog;
 pub mod end;
 mod notify;
 mod relay;
+mod reset;
 mod settle;
 mod travel;
 
-use crate::config::Config;
+use crate::config::{Config, PinningFilters};
 use crate::credentials::Credentials;
 use crate::net::stream::Stream;
 use crate::net::tls_acceptor::TlsAcceptor;
@@ -96,6 +97,10 @@ pub struct Live {
     pub client_stall_timeout: Duration,
     /// A client that leaves a transaction open and does nothing is cut off. Zero: never.
     pub idle_in_transaction_timeout: Duration,
+    /// A client is told when it is pinned.
+    pub pin_notice: bool,
+    /// What does not pin.
+    pub session_pinning_filters: PinningFilters,
     /// Most notifications that wait for a client.
     pub max_notifications_queued: usize,
     /// Most clients.
@@ -117,6 +122,8 @@ impl Live {
             idle_pinned_timeout: proxy.idle_pinned_timeout,
             client_stall_timeout: proxy.client_stall_timeout,
             idle_in_transaction_timeout: proxy.idle_in_transaction_timeout,
+            pin_notice: proxy.pin_notice,
+            session_pinning_filters: config.target.session_pinning_filters,
             max_notifications_queued: proxy.max_notifications_queued as usize,
             max_client_connections: proxy.max_client_connections,
             limits: Limits {
@@ -128,6 +135,7 @@ impl Live {
                 opaque_code: true,
                 ddl_seen: 0,
                 discard_sequences: false,
+                keep_sequences: false,
             },
         }
     }

@@ -13,6 +13,7 @@ use crate::pool::seat::Kick;
 use crate::server::Server;
 use crate::state::pipeline::Surprise;
 use crate::state::prelude;
+use crate::state::preparing;
 use crate::state::reply::{self, Discarded, Event, Outgoing};
 use crate::state::session::{Extent, Limits, Requests, STATEMENT_MAX};
 use crate::state::statement::Effects;
@@ -193,7 +194,8 @@ impl Client {
             hidden_code: self.pool.has_hidden_code(),
             opaque_code: self.pool.has_opaque_code(),
             ddl_seen: self.pool.ddl_seen(),
-            discard_sequences: self.pool.reads_sequences(),
+            discard_sequences: self.pool.separates_sequences(),
+            keep_sequences: self.pool.keeps_sequences(),
             ..limits
         };
         let Attachment::Attached(lease) = &mut self.attachment else { return Ok(0) };
@@ -205,6 +207,10 @@ impl Client {
         }
         let mut out = take_buffer();
         if side.pipeline.is_settled() {
+            preparing::close_foreign(side, self.session.id, &mut out);
+            if self.session.separate_sequences(side, &limits, &mut out) {
+                self.pool.note_separation();
+            }
             prelude::write(side, &self.session.settings, &limits, &mut out);
             self.asked.get_or_insert_with(clock::now);
         }
@@ -213,6 +219,9 @@ impl Client {
             .session
             .translate(side, &mut intern, &limits, bytes, &mut out)
             .map_err(End::Fault)?;
+        if side.pipeline.ends_ahead() {
+            prelude::end(side, &mut out);
+        }
         let seen = self.session.take_seen();
         if seen.intersects(Effects::DDL | Effects::DO) {
             self.pool.note_ddl();
@@ -221,7 +230,7 @@ impl Client {
             self.pool.note_code();
         }
         if seen.intersects(Effects::SEQUENCE_READ) {
-            self.pool.note_sequence_read();
+            self.pool.note_sequence_read(self.session.take_reads_later());
         }
         let reparsed = std::mem::take(&mut side.reparsed);
         self.count(&done.requests, reparsed);
@@ -275,6 +284,10 @@ impl Client {
         );
         let used = match sorted {
             Ok(used) => used,
+            Err(Surprise::Cancelled) if !self.session.keeps_server() => {
+                self.cancelled_ahead();
+                return Poll::Ready(Ok(()));
+            }
             Err(surprise) => return Poll::Ready(Err(self.surprised(surprise))),
         };
         server.held.clear();
@@ -325,6 +338,7 @@ impl Client {
                 time.query_database_response.observe(took.saturating_sub(waited));
             }
             self.settle(now)?;
+            self.tell_of_pin();
             self.notify_at_ready();
         }
         if news.examined {

@@ -13,6 +13,7 @@ use crate::net::stream::Stream;
 use crate::pool::listener::Subscription;
 use crate::pool::seat::Kick;
 use crate::pool::{BorrowError, Lease, Patience, Pool};
+use crate::state::reset_query;
 use crate::state::session::{ClientFault, Extent, Limits, STATEMENT_MAX, Session};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::GaugeGuard;
@@ -36,6 +37,7 @@ pub(super) enum Attachment {
 }
 
 /// A client that is logged in.
+#[expect(clippy::struct_excessive_bools, reason = "facts that are true or not, each by itself")]
 pub struct Client {
     pub(super) stream: Stream,
     pub(super) session: Session,
@@ -341,6 +343,13 @@ impl Client {
         }
         let late = self.session.discard_late_copy(bytes, &limits).map_err(End::Fault)?;
         let rest = bytes.get(late..).unwrap_or_default();
+        if reset_query::may_be_first(rest)
+            && let Attachment::Detached = self.attachment
+            && let Some(used) = self.answer_reset(rest)
+        {
+            // What is behind it is taken in when the answer is out.
+            return Ok(late + used);
+        }
         match self.session.extent(rest, PIECE_MAX, &limits).map_err(End::Fault)? {
             Extent::Incomplete => Ok(late),
             Extent::Terminate => Err(End::Terminated),
@@ -436,7 +445,7 @@ impl Client {
     }
 
     /// Answers a batch of which nothing was sent to a server.
-    fn refuse_batch(&mut self, error: &BorrowError) {
+    pub(super) fn refuse_batch(&mut self, error: &BorrowError) {
         let message = error.to_message();
         let fields = crate::wire::response::ErrorFields::read(message.get(5..).unwrap_or_default());
         let sqlstate = fields.sqlstate.map_or(*b"XX000", |code| code.0);
@@ -452,13 +461,17 @@ impl Client {
         let limits = self.limits();
         let (used, ended) = self.session.skip_batch(bytes, &limits).map_err(End::Fault)?;
         if ended {
-            self.skipping = false;
-            let mut out = super::backlog::take_buffer();
-            out.extend_from_slice(&encode::READY_IDLE);
-            self.to_client.push(out);
-            self.mark(Activity::Idle, clock::now());
+            self.end_refused_batch();
         }
         Ok(used)
+    }
+
+    pub(super) fn end_refused_batch(&mut self) {
+        self.skipping = false;
+        let mut out = super::backlog::take_buffer();
+        out.extend_from_slice(&encode::READY_IDLE);
+        self.to_client.push(out);
+        self.mark(Activity::Idle, clock::now());
     }
 }
 

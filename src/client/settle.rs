@@ -3,13 +3,13 @@
 use super::backlog::{Backlog, give_buffer, take_buffer};
 use super::registry::Activity;
 use super::serve::{Attachment, Client, End};
-use crate::pool::CountedPin;
+use crate::pool::{BorrowError, CountedPin};
 use crate::server::CloseReason;
 use crate::state::reply::Passing;
 use crate::state::{PinReason, TransactionStatus};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::{GaugeGuard, GaugeKind, Label};
-use crate::wire::encode;
+use crate::wire::{ErrorResponse, SqlState, encode};
 use std::time::Instant;
 
 impl Label for PinReason {
@@ -28,6 +28,8 @@ impl Label for PinReason {
 pub(super) struct PinnedSince {
     since: Instant,
     reason: PinReason,
+    /// The client was told, if it is to be.
+    told: bool,
     _gauge: GaugeGuard,
     _counted: CountedPin,
 }
@@ -38,20 +40,42 @@ impl Client {
         if self.pinned.is_some() {
             return;
         }
+        let statement = self.session.take_cause_of_pin();
         tracing::info!(
             client = self.session.id,
             database = %self.pool.database,
             user = %self.pool.user,
             reason = reason.as_label(),
             advice = reason.advice(),
+            statement,
             "client pinned"
         );
         self.pinned = Some(Box::new(PinnedSince {
             since: clock::now(),
             reason,
+            told: false,
             _gauge: self.worker.shard.enter_pin(reason),
             _counted: CountedPin::of(&self.pool),
         }));
+    }
+
+    /// Tells the client, between two messages of its server, that it is pinned, if the operator wants that.
+    pub(super) fn tell_of_pin(&mut self) {
+        let Some(pinned) = self.pinned.as_mut().filter(|pinned| !pinned.told) else { return };
+        let Attachment::Attached(lease) = &self.attachment else { return };
+        if lease.server.passing != Passing::Nothing {
+            return;
+        }
+        pinned.told = true;
+        if !self.worker.shared.live().pin_notice {
+            return;
+        }
+        let message =
+            format!("session is pinned to its server connection: {}", pinned.reason.as_label());
+        let notice = ErrorResponse::notice(SqlState::SUCCESSFUL_COMPLETION, message)
+            .with_detail("Nobody else can use the connection until what keeps it is gone.")
+            .with_hint(pinned.reason.advice());
+        self.to_client.insert_before(notice.to_bytes(), &encode::READY_IDLE);
     }
 
     pub(super) fn unpin(&mut self) {
@@ -96,12 +120,15 @@ impl Client {
     /// The server has said what the client left there.
     pub(super) fn conclude(&mut self) -> Result<(), End> {
         let Attachment::Attached(lease) = &mut self.attachment else { return Ok(()) };
-        self.session.conclude(&mut lease.server.side, self.pool.has_opaque_code());
+        let lose_settings = self.worker.shared.live().session_pinning_filters.variable_sets;
+        let opaque = self.pool.has_opaque_code();
+        self.session.conclude(&mut lease.server.side, opaque, lose_settings);
         if self.session.pin.is_some() {
             self.entered.seat.begin(&lease.server.cancel);
         }
         self.unpin_if_free();
         self.pin_if_due();
+        self.tell_of_pin();
         self.retell();
         self.let_go(clock::now())
     }
@@ -131,6 +158,24 @@ impl Client {
             return Ok(());
         }
         self.let_go(now)
+    }
+
+    /// A cancel has struck what was sent ahead of the client's batch, which has not run: it is
+    /// refused as a whole. What the server has is not known, and so it is closed.
+    pub(super) fn cancelled_ahead(&mut self) {
+        let attachment = std::mem::replace(&mut self.attachment, Attachment::Detached);
+        let Attachment::Attached(mut lease) = attachment else { return };
+        self.entered.seat.end();
+        let side = &mut lease.server.side;
+        let ended = side.pipeline.owes_the_client();
+        self.session.abandon(side);
+        self.session.released();
+        self.to_server = Backlog::Empty;
+        lease.close(CloseReason::NotClean);
+        self.refuse_batch(&BorrowError::Cancelled);
+        if ended {
+            self.end_refused_batch();
+        }
     }
 
     /// Gives the server back, if the transaction is over and nothing keeps it.

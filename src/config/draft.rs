@@ -13,8 +13,8 @@ use super::errors::{Origin, Plain, Problem};
 use super::keys::{self, KEYS, Key};
 use super::settings::{
     Admin, Auth, AuthScheme, ClientPasswordAuthType, Config, DefaultAuthScheme, Fleet, FleetShare,
-    IamAuth, Log, LogFormat, LogLevel, MaxConnections, Metrics, Pem, Proxy, Runtime, SecretSource,
-    Target, TargetTls, TlsFiles,
+    IamAuth, Log, LogFormat, LogLevel, MaxConnections, Metrics, Pem, PinningFilters, Proxy,
+    Runtime, SecretSource, Target, TargetTls, TlsFiles,
 };
 use super::units::ByteSize;
 use super::value::{Given, Value};
@@ -208,7 +208,7 @@ fn bad_value<O>(
         Value::Text(text) | Value::Variable(text) => format!("\"{}\"", Plain(text)),
         Value::Integer(number) => number.to_string(),
         Value::Flag(flag) => flag.to_string(),
-        Value::Unfit(_) => String::from("the value"),
+        Value::List(_) | Value::Unfit(_) => String::from("the value"),
     };
     Problem {
         origin: origin.clone(),
@@ -237,6 +237,7 @@ fn blank() -> Config {
             max_message_size: ByteSize(u64::MAX),
             max_prepared_statements: u32::MAX,
             max_notifications_queued: u32::MAX,
+            pin_notice: true,
             shutdown_timeout: Duration::MAX,
             workers: u16::MAX,
             runtime: Runtime::WorkStealing,
@@ -263,6 +264,7 @@ fn blank() -> Config {
             max_prepared_statements: u32::MAX,
             cancel_timeout: Duration::MAX,
             init_query: String::from("-"),
+            session_pinning_filters: PinningFilters { variable_sets: true },
         },
         admin: Admin { listen: Some(nowhere) },
         fleet: Fleet { name: String::from("-"), share: FleetShare::Percent(0) },

@@ -56,7 +56,7 @@ impl<'a> File<'a> {
             if name.contains('.') {
                 unknown(&path, &path, origin, draft);
             } else if let Some(key) = KEYS.iter().find(|key| key.path == path) {
-                draft.put(key, &self.given(value.get_ref()), origin);
+                draft.put(key, &self.given(value.get_ref(), &mut String::new()), origin);
             } else if path == AUTH {
                 self.entries(value, origin, draft);
             } else if is_section(&path) {
@@ -123,7 +123,9 @@ impl<'a> File<'a> {
             let origin = self.line(name.span());
             let name = name.get_ref();
             if let Some(key) = entry_key(name) {
-                draft.put_in_entry(index, key, &self.given(value.get_ref()), origin);
+                let mut words = String::new();
+                let given = self.given(value.get_ref(), &mut words);
+                draft.put_in_entry(index, key, &given, origin);
             } else {
                 let path = format!("{AUTH}.{name}");
                 unknown(&path, &keys::entry_name(index, name), origin, draft);
@@ -131,7 +133,8 @@ impl<'a> File<'a> {
         }
     }
 
-    fn given<'v>(self, value: &'v DeValue<'_>) -> Given<'v>
+    /// `words` is where those of a list are put.
+    fn given<'v>(self, value: &'v DeValue<'_>, words: &'v mut String) -> Given<'v>
     where
         'a: 'v,
     {
@@ -141,6 +144,11 @@ impl<'a> File<'a> {
             DeValue::Boolean(flag) => Value::Flag(*flag),
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
                 .map_or(Value::Unfit("an integer of more than 64 bits"), Value::Integer),
+            DeValue::Array(array) if array.iter().all(|one| one.get_ref().is_str()) => {
+                let texts = array.iter().filter_map(|one| one.get_ref().as_str());
+                *words = texts.collect::<Vec<_>>().join(",");
+                Value::List(words)
+            }
             other => Value::Unfit(named(other)),
         };
         Given { value, directory }

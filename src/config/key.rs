@@ -14,6 +14,8 @@ pub(super) enum Fallback {
     Text(&'static str),
     Integer(i64),
     Flag(bool),
+    /// An empty list.
+    List,
     /// It must be set; with an example.
     Required(&'static str),
     /// It may be absent; with an example as it would stand in the file.
@@ -34,6 +36,7 @@ impl Fallback {
             Self::Text(text) => Some(Value::Text(text)),
             Self::Integer(number) => Some(Value::Integer(number)),
             Self::Flag(flag) => Some(Value::Flag(flag)),
+            Self::List => Some(Value::List("")),
             Self::Required(_) | Self::Absent(_) => None,
         }
     }

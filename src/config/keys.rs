@@ -153,6 +153,13 @@ pub(super) static KEYS: &[Key<Draft>] = &[
     )
     .live(),
     Key::new(
+        "proxy.pin_notice",
+        Fallback::Flag(false),
+        "Whether a client is told by a NOTICE when it is pinned to its server, why, and how to avoid it",
+        at!(Draft.config.proxy.pin_notice),
+    )
+    .live(),
+    Key::new(
         "proxy.shutdown_timeout",
         Fallback::Text("25s"),
         "How long transactions may go on after SIGTERM; ECS kills after its stopTimeout of 30 s; 0s = cut at once",
@@ -325,6 +332,13 @@ pub(super) static KEYS: &[Key<Draft>] = &[
     )
     .pgbouncer(&["connect_query"])
     .secret(),
+    Key::new(
+        "target.session_pinning_filters",
+        Fallback::List,
+        "What does not pin; with EXCLUDE_VARIABLE_SETS a setting that cannot follow its client is lost instead",
+        at!(Draft.config.target.session_pinning_filters),
+    )
+    .live(),
     Key::new(
         "admin.listen",
         Fallback::Text("127.0.0.1:9127"),

@@ -33,8 +33,8 @@ pub use environment::CONFIG_VARIABLE;
 pub use errors::{ConfigErrors, Origin, Problem};
 pub use settings::{
     Admin, Auth, AuthScheme, ClientPasswordAuthType, Config, DefaultAuthScheme, Fleet, FleetShare,
-    IamAuth, Log, LogFormat, LogLevel, MaxConnections, Metrics, Pem, Proxy, Runtime, SecretSource,
-    Target, TargetTls, TlsFiles,
+    IamAuth, Log, LogFormat, LogLevel, MaxConnections, Metrics, Pem, PinningFilters, Proxy,
+    Runtime, SecretSource, Target, TargetTls, TlsFiles,
 };
 pub use units::ByteSize;
 

@@ -81,6 +81,7 @@ fn literal(default: Fallback) -> String {
         Some(Value::Text(text)) => format!("{text:?}"),
         Some(Value::Integer(number)) => number.to_string(),
         Some(Value::Flag(flag)) => flag.to_string(),
+        Some(Value::List(_)) => "[]".to_owned(),
         _ => String::new(),
     }
 }

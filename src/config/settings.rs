@@ -68,6 +68,8 @@ pub struct Proxy {
     /// Most notifications kept for a client that does not take them; with more, all of them are lost and the client
     /// is told. Default `1000`, 1 to 1000000; they take at most 1 MiB in any case.
     pub max_notifications_queued: u32,
+    /// Whether a client is told by a NOTICE when it is pinned, with the reason and how to avoid it. Default `false`.
+    pub pin_notice: bool,
     /// How long transactions may go on after SIGTERM; zero cuts them at once. Default `25s`, up to 1h: ECS kills
     /// after its `stopTimeout` of 30 s.
     pub shutdown_timeout: Duration,
@@ -193,6 +195,16 @@ pub struct Target {
     pub cancel_timeout: Duration,
     /// SQL run once on each new server. Default empty. PgBouncer: `connect_query`.
     pub init_query: String,
+    /// What does not pin although its client may then miss it. Default none.
+    pub session_pinning_filters: PinningFilters,
+}
+
+/// RDS Proxy's `SessionPinningFilters`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PinningFilters {
+    /// `EXCLUDE_VARIABLE_SETS`: settings that cannot follow their client to another server do not pin it. They are
+    /// taken back before the server goes to somebody else.
+    pub variable_sets: bool,
 }
 
 /// Size of the budget of servers.

@@ -28,6 +28,7 @@ fn fields_are_documented_with_the_default_and_the_bound_of_their_key() {
             Fallback::Text(text) => format!("Default `{text}`"),
             Fallback::Integer(number) => format!("Default `{number}`"),
             Fallback::Flag(flag) => format!("Default `{flag}`"),
+            Fallback::List => "Default none".to_owned(),
             Fallback::Required(_) => "required".to_owned(),
             // Part of a joined setting, or documented as `None`.
             Fallback::Absent(_) => continue,

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::settings::{AuthScheme, Choice, FleetShare, Pem};
+use super::settings::{AuthScheme, Choice, FleetShare, Pem, PinningFilters};
 use super::units::{self, ByteSize, InWords};
 
 /// A value as it was given.
@@ -14,6 +14,8 @@ pub(super) enum Value<'a> {
     Text(&'a str),
     Integer(i64),
     Flag(bool),
+    /// Words, with commas between them.
+    List(&'a str),
     /// From the environment, where all is text.
     Variable(&'a str),
     /// A type of TOML that no setting has; named.
@@ -67,6 +69,7 @@ impl<'a> Given<'a> {
             Value::Text(_) | Value::Variable(_) => "a string",
             Value::Integer(_) => "an integer",
             Value::Flag(_) => "a boolean",
+            Value::List(_) => "a list",
             Value::Unfit(kind) => kind,
         };
         format!("is {kind}")
@@ -254,6 +257,32 @@ impl Setting for FleetShare {
             Value::Variable(_) => connections(given.integer()?),
             _ => Err("is neither \"equal\" nor a percentage".to_owned()),
         }
+    }
+}
+
+impl Setting for PinningFilters {
+    type Bounds = ();
+
+    fn allowed((): &()) -> String {
+        "a list of: \"EXCLUDE_VARIABLE_SETS\"".to_owned()
+    }
+
+    fn range((): &()) -> String {
+        "EXCLUDE_VARIABLE_SETS".to_owned()
+    }
+
+    fn read(given: &Given<'_>, (): &()) -> Result<Self, String> {
+        let (Value::List(words) | Value::Variable(words)) = given.value else {
+            return Err(given.unfit());
+        };
+        let mut filters = Self::default();
+        for word in words.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            match word {
+                "EXCLUDE_VARIABLE_SETS" => filters.variable_sets = true,
+                _ => return Err("has a word that is not allowed".to_owned()),
+            }
+        }
+        Ok(filters)
     }
 }
 

@@ -16,6 +16,7 @@ mod profile;
 pub mod prove;
 pub mod seat;
 mod secret;
+mod sequences;
 mod settings;
 pub mod statements;
 
@@ -84,6 +85,7 @@ pub struct Pool {
     profile: profile::Profile,
     pinned: AtomicU32,
     secret: secret::SecretInUse,
+    sequences: sequences::SequenceUse,
 }
 
 impl Pools {
@@ -140,6 +142,7 @@ impl Pools {
             profile: profile::Profile::default(),
             pinned: AtomicU32::new(0),
             secret: secret::SecretInUse::default(),
+            sequences: sequences::SequenceUse::default(),
         });
         by_name.insert(key, Arc::clone(&pool));
         Ok(pool)
@@ -390,7 +393,6 @@ impl Pool {
     }
 
     pub(crate) fn give_back(self: &Arc<Self>, mut server: Box<Server>, now: Instant) {
-        server.side.sequences.change_hands();
         if !server.is_clean() {
             if server.cancel.is_fenced() && server.side.pipeline.is_settled() {
                 return self.clean(server, Cleaning::Settle);

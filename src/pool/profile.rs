@@ -28,7 +28,8 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// extension are trusted, but for those known to keep state.
 ///
 /// Second, true if one of them may leave what cannot be asked for: a seed, a library, a connection, or a
-/// custom setting with a name that it makes up. Third, the custom settings whose names it spells out.
+/// custom setting with a name that it makes up. Third, the custom settings whose names it spells out. Fourth,
+/// true if it asks for values of sequences.
 const HIDDEN_CODE_QUERY: &str = r"SELECT EXISTS (
   SELECT FROM pg_catalog.pg_proc p
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang
@@ -89,7 +90,19 @@ OR EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'c' AND pg_catal
   FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
   CROSS JOIN LATERAL pg_catalog.regexp_matches(coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc, ''),
     '(?:set_config\s*\(\s*''|\mset\s+(?:session\s+)?)([a-z_][a-z0-9_$]*(?:\.[a-z_][a-z0-9_$]*)+)', 'gi') AS m
-  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema'))";
+  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')),
+EXISTS (SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+  AND coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc, '') ~* '\m(currval|lastval)\M')
+OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+  AND pg_catalog.pg_get_ruledef(r.oid) ~* '\m(currval|lastval)\M')
+OR EXISTS (SELECT FROM pg_catalog.pg_policy WHERE coalesce(pg_catalog.pg_get_expr(polqual, polrelid), '')
+  || coalesce(pg_catalog.pg_get_expr(polwithcheck, polrelid), '') ~* '\m(currval|lastval)\M')
+OR EXISTS (SELECT FROM pg_catalog.pg_attrdef WHERE pg_catalog.pg_get_expr(adbin, adrelid) ~* '\m(currval|lastval)\M')
+OR EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'c'
+  AND pg_catalog.pg_get_constraintdef(oid) ~* '\m(currval|lastval)\M')";
 
 /// Most names of custom settings taken from code; a database whose code has more counts as opaque.
 const NAMES_MAX: usize = 100;
@@ -103,7 +116,6 @@ pub(super) struct Profile {
     transparent: AtomicBool,
     /// Custom settings that it may set.
     names: parking_lot::RwLock<Arc<[Box<str>]>>,
-    reads_sequences: AtomicBool,
     ddl_seen: AtomicU64,
     asked: parking_lot::Mutex<Option<Instant>>,
 }
@@ -126,14 +138,16 @@ struct Found {
     hidden: bool,
     opaque: bool,
     names: Vec<Box<str>>,
+    reads_sequences: bool,
 }
 
 impl Found {
     /// What must be feared where nobody can tell.
-    const ANYTHING: Self = Self { hidden: true, opaque: true, names: Vec::new() };
+    const ANYTHING: Self =
+        Self { hidden: true, opaque: true, names: Vec::new(), reads_sequences: true };
 
     fn of(rows: &Rows) -> Self {
-        let Some([hidden, opaque, Some(names)]) = rows.first().map(Vec::as_slice) else {
+        let Some([hidden, opaque, Some(names), reads]) = rows.first().map(Vec::as_slice) else {
             return Self::ANYTHING;
         };
         let names: Vec<Box<str>> =
@@ -142,7 +156,12 @@ impl Found {
             return Self::ANYTHING;
         }
         let says_no = |answer: &Option<String>| answer.as_deref() == Some("f");
-        Self { hidden: !says_no(hidden), opaque: !says_no(opaque), names }
+        Self {
+            hidden: !says_no(hidden),
+            opaque: !says_no(opaque),
+            names,
+            reads_sequences: !says_no(reads),
+        }
     }
 }
 
@@ -165,21 +184,10 @@ impl Pool {
         !self.profile.clear.load(Ordering::Relaxed)
     }
 
-    /// True if some client of this pool has asked for a sequence's value.
-    #[must_use]
-    pub fn reads_sequences(&self) -> bool {
-        self.profile.reads_sequences.load(Ordering::Relaxed)
-    }
-
     /// How often clients of this pool ran DDL.
     #[must_use]
     pub fn ddl_seen(&self) -> u64 {
         self.profile.ddl_seen.load(Ordering::Relaxed)
-    }
-
-    /// A client has asked for a sequence's value.
-    pub fn note_sequence_read(&self) {
-        self.profile.reads_sequences.store(true, Ordering::Relaxed);
     }
 
     /// A client ran DDL.
@@ -215,6 +223,9 @@ impl Pool {
                 database = %self.database,
                 "the database has functions that may keep session state unseen: statements that may run them pin"
             );
+        }
+        if found.reads_sequences {
+            self.sequences.note_code();
         }
         self.profile.note(found, now);
         Ok(())

@@ -68,6 +68,7 @@ impl Server {
                 self.side.applied = Arc::default();
                 self.side.wipe = false;
                 self.side.statements.clear();
+                self.side.own = None;
                 self.side.sequences = Sequences::default();
             }
         }

@@ -31,6 +31,7 @@ const KEEP_ALL: Limits = Limits {
     opaque_code: false,
     ddl_seen: 0,
     discard_sequences: false,
+    keep_sequences: false,
 };
 
 impl Server {
@@ -49,8 +50,11 @@ impl Server {
             encode::query(&mut out, &had.reset_text());
         }
         prelude::write(&mut self.side, wanted, &KEEP_ALL, &mut out);
+        if !self.side.pipeline.is_settled() {
+            prelude::end(&mut self.side, &mut out);
+        }
         self.stream.write_all(&out).await?;
-        let batches = usize::from(!had.is_empty()) + usize::from(!wanted.is_empty());
+        let batches = usize::from(!had.is_empty()) + 2 * usize::from(!wanted.is_empty());
         let mut settings = Reported::new();
         let mut ready = 0;
         while ready < batches {

@@ -3,17 +3,21 @@
 //! After a transaction of which the statements speak of something that may outlive it, and, as long
 //! as the client keeps its server for what was found, after some of the later ones.
 
+use super::cause::Cause;
 use super::channels::{By, Verdict};
 use super::examination::Findings;
 use super::memo;
 use super::mentioned::Mentioned;
 use super::naming::Destination;
 use super::pin::PinReason;
+use super::preparing::{ABOUT_NAMES, Send};
+use super::sequences::TAKES;
 use super::server_side::ServerSide;
 use super::session::{ClientFault, Discarding, Limits, Moment, Session, discards};
 use super::statement::{Effects, Options};
 use crate::wire::frame;
 use crate::wire::frontend::Bind;
+use memchr::memmem;
 
 /// Most transactions of a pinned client between two questions.
 const PAUSE_MAX: u16 = 64;
@@ -25,6 +29,8 @@ pub(super) struct Audit {
     pub(super) doubts: Option<Box<Doubts>>,
     /// The answer, as far as it came.
     pub(super) findings: Option<Box<Findings>>,
+    /// Why it may come to be pinned.
+    pub(super) cause: Option<Box<Cause>>,
     /// It is pinned for something that a server cannot be asked for.
     pub(super) for_good: bool,
     /// Transactions until a pinned client's server is asked again.
@@ -40,6 +46,10 @@ pub(super) struct Doubts {
     pub(super) mentioned: Mentioned,
     /// Code of users ran that may leave what cannot be asked for.
     pub(super) ran_code: bool,
+    /// A sequence may have given a value, which the client may ask for later.
+    pub(super) sequences: bool,
+    /// One was asked for a value by name.
+    pub(super) took_value: bool,
     /// There is a reason to ask now.
     due: bool,
 }
@@ -66,16 +76,14 @@ const ENDS: Effects = Effects::ADVISORY_UNLOCK
     .and(Effects::UNLISTEN)
     .and(Effects::DEALLOCATE)
     .and(Effects::DISCARD_TEMP)
+    .and(Effects::DISCARD_SEQUENCES)
     .and(Effects::SET_ROLE)
     .and(Effects::SET_SESSION_AUTHORIZATION)
     .and(Effects::RESET_ALL)
     .and(Effects::DDL);
 
 /// What no answer of a server tells: its client stays to the end, or to its `DISCARD ALL`.
-const UNANSWERABLE: Effects = Effects::LOAD
-    .and(Effects::SESSION_FUNCTION)
-    .and(Effects::SEQUENCE_NEXT)
-    .and(Effects::SEQUENCE_READ);
+const UNANSWERABLE: Effects = Effects::LOAD.and(Effects::SESSION_FUNCTION);
 
 /// True if the statements with these effects cannot have taken an advisory lock. To ask for locks is
 /// not cheap: PostgreSQL then copies its table of all of them.
@@ -142,6 +150,13 @@ impl Session {
         self.audit.wait == 0
     }
 
+    /// Something may have been left by what has run.
+    pub(super) fn fear(&mut self, effects: Effects) {
+        let doubts = self.audit.doubts.get_or_insert_default();
+        doubts.effects = doubts.effects | effects;
+        doubts.due = true;
+    }
+
     /// Takes note of what a statement that is about to run may leave, if it may leave anything.
     pub(super) fn doubt(
         &mut self,
@@ -155,37 +170,57 @@ impl Session {
         if effects.intersects(UNANSWERABLE)
             && let Some(reason) = PinReason::of(effects & UNANSWERABLE)
         {
+            self.audit.note_cause(effects, text, self.options);
             self.pin_for_good(reason);
         }
         let code = effects.intersects(Effects::CODE.and(Effects::HIDDEN_CODE));
         let hides = code && limits.hidden_code;
         let ends = self.pin.is_some() && effects.intersects(ENDS);
-        if !hides && !ends && !effects.intersects(LEAVES) {
+        let stays = std::mem::take(&mut self.sequences.stays);
+        let sequences = stays || (limits.keep_sequences && effects.intersects(TAKES));
+        let leaves = hides || ends || effects.intersects(LEAVES);
+        if !leaves && !sequences {
             return;
         }
         let reread = Effects::SET_SESSION.and(Effects::SET_CONFIG);
         // A text that is read otherwise than it was meant may have done anything.
         let changes_reading = effects.intersects(reread) && changes_reading(text);
         let effects = if changes_reading { effects.and(Effects::UNCERTAIN) } else { effects };
-        let known = if hides { effects } else { effects.without(Effects::HIDDEN_CODE) };
+        if self.pin.is_none() {
+            self.audit.note_cause(effects, text, self.options);
+        }
+        let known = match (leaves, hides) {
+            (false, _) => Effects::NONE,
+            (true, true) => effects,
+            (true, false) => effects.without(Effects::HIDDEN_CODE),
+        };
         let doubts = self.audit.doubts.get_or_insert_default();
+        doubts.took_value &= !effects.intersects(Effects::DISCARD_SEQUENCES);
+        doubts.took_value |= sequences && effects.intersects(Effects::SEQUENCE_NEXT);
+        doubts.sequences |= sequences;
         doubts.effects = doubts.effects | known;
         doubts.ran_code |= hides && limits.opaque_code;
         doubts.mentioned.note(text, values, effects, self.options);
-        // A pinned client's settings are of no interest before it is let go.
-        doubts.due |= ends || self.pin.is_none();
+        // A pinned client's settings are of no interest before it is let go, but for those of its startup, which a
+        // reset has put back to the server's own.
+        let resets = !self.startup.is_empty()
+            && effects.intersects(Effects::SET_SESSION.and(Effects::RESET_ALL));
+        doubts.due |= ends || resets || self.pin.is_none();
     }
 
-    /// Takes note of what a simple query, which is about to be sent, means. False: not yet.
+    /// Takes note of what a simple query, which is about to be sent, means.
     pub(super) fn observe_query(
         &mut self,
         text: &[u8],
         to: &mut Destination<'_>,
-    ) -> Result<bool, ClientFault> {
+    ) -> Result<Send, ClientFault> {
         let effects = memo::effects(text, self.options);
         let Verdict::Send(effects) = self.listen_first(effects, text, By::Query, to.server) else {
-            return Ok(false);
+            return Ok(Send::NotYet);
         };
+        if effects.intersects(ABOUT_NAMES) {
+            return self.observe_names(effects, text, to.server, to.limits, to.out);
+        }
         self.observe(effects, to.server, Moment::BetweenBatches, to.out)?;
         if !effects.is_empty() {
             self.doubt(effects, to.limits, text, None);
@@ -193,7 +228,7 @@ impl Session {
         if discards(effects) {
             self.discarding = Discarding::Waits;
         }
-        Ok(true)
+        Ok(Send::Alone)
     }
 
     /// The same for a statement that is bound, and has these effects.
@@ -205,7 +240,13 @@ impl Session {
         limits: &Limits,
         out: &mut Vec<u8>,
     ) -> Result<(), ClientFault> {
-        self.observe(effects, server, Moment::InBatch, out)?;
+        let effects = if effects.intersects(ABOUT_NAMES) {
+            self.bind_names(bind, effects, server, limits, out)?
+        } else {
+            self.observe(effects, server, Moment::InBatch, out)?;
+            self.sql.bind(bind.portal, Vec::new());
+            effects
+        };
         if !effects.is_empty() {
             let text = self.text_of(bind.statement);
             self.doubt(effects, limits, &text, Some(bind.rest));
@@ -214,7 +255,10 @@ impl Session {
     }
 
     /// The text of the client's statement `name`; empty where it was too large to be kept.
-    fn text_of(&self, name: &[u8]) -> Box<[u8]> {
+    pub(super) fn text_of(&self, name: &[u8]) -> Box<[u8]> {
+        if let Some(statement) = self.sql.get(name) {
+            return statement.text.clone();
+        }
         let tail = if name.is_empty() {
             self.unnamed.as_ref().and_then(|unnamed| unnamed.tail.as_deref())
         } else {
@@ -241,34 +285,34 @@ impl Session {
     }
 }
 
-/// True if a definition may bring code into the database, or change which code runs: what is known of
-/// that is void then.
+/// True if a definition may bring code into the database that keeps state: what is known of that is void then.
+///
+/// Defaults, checks, views, rules and policies only call what is there already, so that they count where they name
+/// a function of PostgreSQL's own that keeps state, or may name one in disguise.
 fn speaks_of_code(text: &[u8]) -> bool {
-    const WORDS: [&[u8]; 14] = [
+    const BRINGS: [&[u8]; 8] = [
         b"function",
         b"procedure",
         b"routine",
-        b"trigger",
-        b"rule",
-        b"policy",
         b"extension",
         b"language",
-        b"default",
-        b"check",
-        b"generated",
         b"aggregate",
         b"operator",
         b"execute",
     ];
+    const CALLS: [&[u8]; 6] =
+        [b"set_config", b"setseed", b"advisory_lock", b"dblink", b"query_to_xml", b"u&"];
+    const DEFINES: [&[u8]; 2] = [b"create", b"alter"];
     let folded = text.to_ascii_lowercase();
-    WORDS.iter().any(|word| memchr::memmem::find(&folded, word).is_some())
+    let has = |words: &[&[u8]]| words.iter().any(|word| memmem::find(&folded, word).is_some());
+    has(&BRINGS) || (has(&CALLS) && has(&DEFINES))
 }
 
 /// True if a text may change how the next ones are read.
 fn changes_reading(text: &[u8]) -> bool {
     let folded = text.to_ascii_lowercase();
     let names: [&[u8]; 3] = [b"standard_conforming_strings", b"client_encoding", b"names"];
-    names.iter().any(|name| memchr::memmem::find(&folded, name).is_some())
+    names.iter().any(|name| memmem::find(&folded, name).is_some())
 }
 
 /// How the server reads texts, once it has reported that `name` is `value`.
@@ -281,4 +325,32 @@ pub(super) fn read_by(mut options: Options, name: &str, value: &str) -> Options 
         _ => {}
     }
     options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions_that_bring_no_code_change_nothing_of_what_is_known() {
+        for text in [
+            "CREATE TABLE t (id serial PRIMARY KEY, at timestamptz DEFAULT now(), n int CHECK (n > 0))",
+            "ALTER TABLE t ADD n int GENERATED ALWAYS AS IDENTITY",
+            "CREATE POLICY own ON t USING (owner = current_user)",
+            "CREATE VIEW v AS SELECT 1",
+            "DO $$ BEGIN PERFORM set_config('a.b', '1', false); END $$",
+        ] {
+            assert!(!speaks_of_code(text.as_bytes()), "{text}");
+        }
+        for text in [
+            "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "create extension dblink",
+            "CREATE TABLE t (tenant text DEFAULT set_config('a.b', '1', false))",
+            "CREATE VIEW v AS SELECT Pg_Try_Advisory_Lock_Shared(1)",
+            r#"CREATE VIEW v AS SELECT U&"\0073etseed"(0)"#,
+            "DO $$ BEGIN EXECUTE 'CREATE ' || 'FUNC' || 'TION f()'; END $$",
+        ] {
+            assert!(speaks_of_code(text.as_bytes()), "{text}");
+        }
+    }
 }

@@ -180,9 +180,20 @@ impl Channels {
         self.state.as_ref().is_some_and(|state| state.open)
     }
 
+    /// The client's next message is given again when what was sent is answered.
+    pub(super) fn wait(&mut self) {
+        self.waits = true;
+    }
+
     /// True if the last message given was not sent.
     pub(super) fn take_wait(&mut self) -> bool {
         std::mem::take(&mut self.waits)
+    }
+
+    /// True if the client listens, or a transaction of it may be about to.
+    #[must_use]
+    pub(super) fn is_in_use(&self) -> bool {
+        self.state.is_some()
     }
 
     /// The channels on which pgweir must listen before the client goes on.

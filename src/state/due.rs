@@ -1,6 +1,7 @@
 //! The words of the ledger: what is due, what is done with it, and what is taken back with it.
 
 use super::prepared::{Prepared, Unnamed};
+use super::sql_statements::SqlStatement;
 use std::sync::Arc;
 
 /// What answers a message.
@@ -40,6 +41,9 @@ pub enum Fate {
     Swallow,
     /// It answers what pgweir sent ahead; an error in it means the server is not as wanted.
     Prelude,
+    /// It answers a `Sync` that pgweir sent behind a `Query`, and is the client's in the place of
+    /// what ends the answer to that.
+    Instead,
     /// It answers pgweir's question what a client left; an error in it is pgweir's.
     Examination,
 }
@@ -64,6 +68,8 @@ pub enum Undo {
     },
     /// The server has no statement of this number.
     Injected(u64),
+    /// The server still knows the values of sequences.
+    Sequences,
     /// The server still has the statement of this number.
     Evicted(u64),
     /// The client still has the statement.
@@ -75,6 +81,15 @@ pub enum Undo {
     },
     /// The client's unnamed statement is what it was, unless replacing it failed halfway.
     Unnamed(Option<Box<Unnamed>>),
+    /// Nobody knows whether the server knows this name of the client.
+    OwnName(Box<[u8]>),
+    /// The client still has the statement of SQL.
+    SqlClosed {
+        /// Its name.
+        name: Box<[u8]>,
+        /// What it means.
+        statement: Box<SqlStatement>,
+    },
     /// Nobody knows which unnamed statement the server has.
     ServerUnnamed,
 }
@@ -89,12 +104,19 @@ impl Undo {
             }
             Self::Closed { name, .. } => **name == *wanted,
             Self::Injected(id) | Self::Evicted(id) => Some(*id) == number,
-            Self::Nothing | Self::Unnamed(_) | Self::ServerUnnamed => false,
+            _ => false,
         }
     }
 
     pub(super) fn is_about_named(&self) -> bool {
-        !matches!(self, Self::Nothing | Self::Unnamed(_) | Self::ServerUnnamed)
+        matches!(
+            self,
+            Self::Parsed { .. }
+                | Self::Named { .. }
+                | Self::Closed { .. }
+                | Self::Injected(_)
+                | Self::Evicted(_)
+        )
     }
 
     /// Bytes that are held for it.
@@ -102,6 +124,8 @@ impl Undo {
         match self {
             Self::Unnamed(Some(unnamed)) => unnamed.tail.as_ref().map_or(0, |tail| tail.len()),
             Self::Parsed { name, .. } | Self::Named { name, .. } => name.len(),
+            Self::OwnName(name) => name.len(),
+            Self::SqlClosed { name, statement } => name.len() + statement.text.len(),
             Self::Closed { name, statement } => name.len() + statement.tail.len(),
             _ => 0,
         }
@@ -135,4 +159,7 @@ pub enum Surprise {
     /// What was sent ahead of the client's message was refused.
     #[error("server refused the client's settings")]
     Prelude,
+    /// It was cancelled: nothing of the client's batch has run.
+    #[error("the client's settings were cancelled")]
+    Cancelled,
 }

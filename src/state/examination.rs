@@ -34,13 +34,23 @@ UNION ALL SELECT 'k', 'temporary_object', NULL WHERE EXISTS (SELECT FROM pg_cata
 UNION ALL SELECT 'k', 'advisory_lock', NULL WHERE $3::pg_catalog.bool AND EXISTS (SELECT FROM pg_catalog.pg_locks l
  WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())
 UNION ALL SELECT 'k', 'hold_cursor', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors c WHERE c.is_holdable)
+UNION ALL SELECT 'k', 'sequence', NULL WHERE pg_catalog.current_setting('pgweir.has_value', true) OPERATOR(pg_catalog.=) 't'
 UNION ALL SELECT 'k', 'listen', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels())
 UNION ALL SELECT 'k', CASE WHEN p.from_sql THEN 'prepare' ELSE 'large_statement' END, NULL
  FROM pg_catalog.pg_prepared_statements p
- WHERE p.from_sql OR p.name OPERATOR(pg_catalog.!~) '^pgweir_[0-9a-f]+$'\0\0\0";
+ WHERE (p.from_sql OR p.name OPERATOR(pg_catalog.!~) '^pgweir_[0-9a-f]+$')
+ AND p.name OPERATOR(pg_catalog.<>) ALL ($4::pg_catalog.text[])\0\0\0";
 
-/// A number that no client's statement reaches.
+/// Finds out whether a sequence has given a value in this session, without an error in PostgreSQL's log. A value that
+/// the client may not see is one.
+const ASK_FOR_VALUE: &[u8] = b"DO LANGUAGE plpgsql $$ BEGIN
+PERFORM pg_catalog.lastval(); PERFORM pg_catalog.set_config('pgweir.has_value', 't', true);
+EXCEPTION WHEN object_not_in_prerequisite_state THEN NULL;
+WHEN OTHERS THEN PERFORM pg_catalog.set_config('pgweir.has_value', 't', true); END $$\0\0\0";
+
+/// Numbers that no client's statement reaches.
 const QUESTION_ID: u64 = u64::MAX;
+const ASK_FOR_VALUE_ID: u64 = u64::MAX - 1;
 
 /// Most settings of a session that follow it.
 const SETTINGS_MAX: usize = 256;
@@ -134,7 +144,11 @@ impl Session {
             "{{{}}}",
             asked.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(",")
         );
-        ask(server, QUESTION_ID, QUESTION, &[&array, user, locks], out);
+        if doubts.sequences {
+            ask(server, ASK_FOR_VALUE_ID, ASK_FOR_VALUE, &[], out);
+        }
+        let own = array_of_own(server);
+        ask(server, QUESTION_ID, QUESTION, &[&array, user, locks, &own], out);
         out.extend_from_slice(&encode::SYNC);
         server.pipeline.push(Expected::ReadyForQuery, Fate::Examination, Undo::Nothing);
         self.audit.findings = Some(Box::default());
@@ -158,8 +172,9 @@ impl Session {
 
     /// The answer is complete: what the session is from now on, and whether the client stays where it is.
     ///
-    /// `opaque` if code in the database may leave what an answer does not tell.
-    pub fn conclude(&mut self, server: &mut ServerSide, opaque: bool) {
+    /// `opaque` if code in the database may leave what an answer does not tell. With `lose_settings`, those that cannot
+    /// follow the client do not keep it.
+    pub fn conclude(&mut self, server: &mut ServerSide, opaque: bool, lose_settings: bool) {
         let Some(findings) = self.audit.findings.take() else { return };
         server.altered = true;
         let doubts = self.audit.doubts.take().unwrap_or_default();
@@ -172,7 +187,14 @@ impl Session {
         };
         let lost = self.startup.iter().any(|(name, _)| found.get(name).is_none());
         self.retell |= lost;
-        let wanted = self.startup.overlaid(&found, doubts.resets_all());
+        let foreign = findings.is_foreign();
+        let wanted = if foreign && lose_settings {
+            let readable = found.iter().filter(|(_, value)| value.is_ascii());
+            let readable = Settings::new(readable).unwrap_or_default();
+            self.startup.overlaid(&readable, doubts.resets_all())
+        } else {
+            self.startup.overlaid(&found, doubts.resets_all())
+        };
         self.settings =
             if wanted == *self.startup { Arc::clone(&self.startup) } else { Arc::new(wanted) };
         server.applied = Arc::new(found);
@@ -180,14 +202,15 @@ impl Session {
         // Where pgweir listens in its place, the server is told to stop when it is given back.
         let for_itself = doubts.effects.intersects(Effects::LISTEN) || !server.may_listen;
         let listens = (findings.listens && for_itself).then_some(PinReason::Listen);
-        let keeps = findings.keeps.or(listens).or_else(|| {
-            let unseen = findings.is_foreign() || doubts.mentioned.is_blind();
+        let unseen = foreign || doubts.mentioned.is_blind();
+        let taken = doubts.took_value.then_some(PinReason::Sequence);
+        let keeps = findings.keeps.or(listens).or(taken).or_else(|| {
             let feared = doubts.ran_code && opaque;
             self.keeps_by_itself()
-                .or(unseen.then_some(PinReason::Setting))
+                .or((unseen && !lose_settings).then_some(PinReason::Setting))
                 .or(feared.then_some(PinReason::Hidden))
         });
-        self.audit.for_good |= doubts.mentioned.is_blind();
+        self.audit.for_good |= doubts.mentioned.is_blind() && !lose_settings;
         match keeps {
             Some(reason) => {
                 self.pin = Some(reason);
@@ -195,7 +218,7 @@ impl Session {
             }
             None => {
                 self.pin = None;
-                server.wipe |= doubts.may_hide_settings();
+                server.wipe |= doubts.may_hide_settings() || unseen;
             }
         }
     }
@@ -214,6 +237,24 @@ impl Session {
         let large = self.unnamed.as_ref().is_some_and(|unnamed| unnamed.tail.is_none());
         large.then_some(PinReason::LargeStatement)
     }
+}
+
+/// The names of prepared statements that follow the client by themselves.
+fn array_of_own(server: &ServerSide) -> String {
+    let mut array = String::from("{");
+    let names = server.own.iter().flat_map(|own| own.names());
+    for name in names.filter_map(|name| std::str::from_utf8(name).ok()) {
+        array.push_str(if array.len() > 1 { ",\"" } else { "\"" });
+        for letter in name.chars() {
+            if matches!(letter, '"' | '\\') {
+                array.push('\\');
+            }
+            array.push(letter);
+        }
+        array.push('"');
+    }
+    array.push('}');
+    array
 }
 
 /// Runs a statement of pgweir's own, and prepares it where it is missing.

@@ -29,11 +29,17 @@ struct Case {
     world: World,
     client: Session,
     server: ServerSide,
+    lose_settings: bool,
 }
 
 impl Case {
     fn of(client: Session) -> Self {
-        Self { world: World::default(), client, server: ServerSide::default() }
+        Self {
+            world: World::default(),
+            client,
+            server: ServerSide::default(),
+            lose_settings: false,
+        }
     }
 
     /// Runs a query that succeeds; whether the server is to be asked then.
@@ -55,7 +61,7 @@ impl Case {
         });
         assert!(forwarded.is_empty(), "the client sees nothing of it");
         assert_eq!(examined, 1);
-        self.client.conclude(&mut self.server, false);
+        self.client.conclude(&mut self.server, false, self.lose_settings);
         assert!(self.server.pipeline.is_settled() && !self.client.is_examined());
         frontend_words(&out)
     }
@@ -154,7 +160,11 @@ fn custom_settings_that_nobody_can_name_are_wiped_before_the_next_client() {
     assert!(!case.client.keeps_server());
     let mut out = Vec::new();
     prelude::write(&mut case.server, &settings(&[]), &LIMITS, &mut out);
-    assert_eq!(frontend_words(&out), "Parse =RESET ALL, Bind, Execute, Sync");
+    assert_eq!(
+        frontend_words(&out),
+        "Parse =RESET ALL, Bind, Execute, Parse pgweir_guard_1=, Sync, \
+         Describe pgweir_guard_1, Close pgweir_guard_1"
+    );
 }
 
 #[test]
@@ -164,4 +174,33 @@ fn a_name_that_is_put_together_keeps_its_client() {
     case.examine(&answer(&[]));
     assert_eq!(case.client.pin, Some(PinReason::Setting));
     assert!(!case.query("SELECT 1") && case.client.keeps_server());
+}
+
+#[test]
+fn settings_that_cannot_follow_pin_unless_they_may_be_lost() {
+    for lose_settings in [false, true] {
+        let mut case = Case::of(client(1));
+        case.lose_settings = lose_settings;
+        assert!(case.query("SELECT set_config('my' || '.tenant', '1', false)"));
+        case.examine(&answer(&[("s", "work_mem", Some("5MB"))]));
+        assert_eq!(case.client.keeps_server(), !lose_settings);
+        assert_eq!(case.server.wipe, lose_settings, "nobody else finds the other");
+        assert_eq!(case.client.settings.get("work_mem"), Some("5MB"));
+    }
+}
+
+#[test]
+fn the_statement_that_pinned_is_told_without_its_literals() {
+    let mut case = Case::of(client(1));
+    case.query("SET work_mem = '5MB'");
+    case.query("CREATE TEMP TABLE scratch AS SELECT 'secret' AS x");
+    case.query("SELECT 'more secrets'");
+    case.examine(&answer(&[("k", "temporary_object", None)]));
+    let cause = case.client.take_cause_of_pin();
+    assert_eq!(cause.as_deref(), Some("create temp table scratch as select $1 as x"));
+    // Who knows what is a literal in this.
+    let mut case = Case::of(client(1));
+    case.query("SELECT 'secret");
+    case.examine(&answer(&[("k", "temporary_object", None)]));
+    assert_eq!(case.client.take_cause_of_pin(), None);
 }

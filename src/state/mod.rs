@@ -3,6 +3,7 @@
 
 mod audit;
 mod batch;
+mod cause;
 pub mod channels;
 pub mod due;
 pub mod examination;
@@ -16,16 +17,21 @@ pub mod pin;
 pub mod pipeline;
 pub mod prelude;
 pub mod prepared;
+pub mod preparing;
 pub mod reply;
+pub mod reset_query;
+mod sequences;
 pub mod server_side;
 pub mod session;
 pub mod settings;
 pub mod sql;
+pub mod sql_statements;
 pub mod statement;
 mod streaming;
 #[cfg(test)]
 mod test_support;
 pub mod transaction;
+mod undo;
 
 pub use pin::PinReason;
 pub use transaction::TransactionStatus;

@@ -83,6 +83,11 @@ impl Session {
         if self.listen_first(effects, parse.query, By::Parse, to.server) == Verdict::Wait {
             return Ok(());
         }
+        if effects.intersects(Effects::EXECUTE) && self.parse_names(parse.query, to) {
+            return Ok(());
+        }
+        // Read soon, if not now.
+        self.seen = self.seen | (effects & Effects::SEQUENCE_READ);
         if parse.name.is_empty() {
             let undo = self.replace_unnamed(to.server, Some(parse.tail.into()), effects);
             to.forward(frame, Expected::ParseComplete, undo);
@@ -95,10 +100,20 @@ impl Session {
             to.parse_as(&existing, parse.tail, Fate::Forward, Undo::Nothing);
             return Ok(());
         }
+        if self.sql.get(parse.name).is_some() {
+            // The server refuses it.
+            if !self.awaits_names(parse.name, Effects::NONE, to.server) {
+                self.settle_name(parse.name, true, to.server, to.out);
+                to.forward(frame, Expected::ParseComplete, Undo::Nothing);
+            }
+            return Ok(());
+        }
         if self.statements.len() >= to.limits.statements_max {
             return Err(ClientFault::TooManyStatements);
         }
-        let statement = if self.settings_touched {
+        // What a name in it means is the client's own affair.
+        let apart = self.settings_touched || effects.intersects(Effects::EXECUTE);
+        let statement = if apart {
             to.intern.apart(parse.tail, effects)
         } else {
             to.intern.intern(parse.tail, effects, &self.settings)
@@ -107,13 +122,19 @@ impl Session {
         self.statements.insert(name.clone(), Arc::clone(&statement));
         let id = statement.id;
         if to.server.statements.touch(id) {
-            let undo = Undo::Named { name, id };
-            to.server.pipeline.push_synthesized(&encode::PARSE_COMPLETE, undo);
+            if !to.server.pipeline.parse_matters() {
+                let undo = Undo::Named { name, id };
+                to.server.pipeline.push_synthesized(&encode::PARSE_COMPLETE, undo);
+                return Ok(());
+            }
+            // What it has under this name makes room for what is parsed, if it is.
+            encode::close_statement(to.out, ServerName::new(id).as_bytes());
+            to.server.pipeline.push(Expected::CloseComplete, Fate::Swallow, Undo::Evicted(id));
         } else {
             to.make_room();
-            to.server.statements.insert(id);
-            to.parse_as(&statement, parse.tail, Fate::Forward, Undo::Parsed { name, id });
         }
+        to.server.statements.insert(id);
+        to.parse_as(&statement, parse.tail, Fate::Forward, Undo::Parsed { name, id });
         Ok(())
     }
 
@@ -139,6 +160,9 @@ impl Session {
         let Verdict::Send(effects) = self.listen_before_bind(bind.statement, to.server) else {
             return Ok(());
         };
+        if self.awaits_names(bind.statement, effects, to.server) {
+            return Ok(());
+        }
         self.observe_bind(bind, effects, to.server, to.limits, to.out)?;
         let name = self.resolve(to.server, bind.statement, to.out);
         if let Name::Verbatim(_) = name {
@@ -159,7 +183,10 @@ impl Session {
         if name.is_empty() {
             return self.unnamed.as_ref().map_or(Effects::NONE, |unnamed| unnamed.effects);
         }
-        self.statements.get(name).map_or(Effects::NONE, |statement| statement.effects)
+        match self.statements.get(name) {
+            Some(statement) => statement.effects,
+            None => self.sql.get(name).map_or(Effects::NONE, |statement| statement.effects),
+        }
     }
 
     pub(super) fn describe(&mut self, frame: Frame<'_>, name: &[u8], to: &mut Destination<'_>) {
@@ -188,7 +215,8 @@ impl Session {
             ),
             None => {
                 encode::close_statement(to.out, &Name::of_client(name));
-                to.server.pipeline.push(Expected::CloseComplete, Fate::Forward, Undo::Nothing);
+                let undo = self.close_sql(name, to.server);
+                to.server.pipeline.push(Expected::CloseComplete, Fate::Forward, undo);
             }
         }
     }
@@ -205,10 +233,16 @@ impl Session {
             return Name::Verbatim(name);
         }
         let Some(statement) = self.statements.get(name) else {
-            // The server has no statement of any client's name, and says so in its own words.
+            // If SQL has not prepared it, the server says so in its own words.
+            if server.own.is_some() || self.sql.get(name).is_some() {
+                self.settle_name(name, true, server, out);
+            }
             return Name::of_client(name);
         };
         let statement = Arc::clone(statement);
+        if statement.effects.intersects(Effects::EXECUTE) {
+            self.names_of(&statement, server, out);
+        }
         ensure(server, &statement, out);
         Name::Ours(ServerName::new(statement.id))
     }

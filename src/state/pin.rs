@@ -24,7 +24,7 @@ pub enum PinReason {
     Load,
     /// `DISCARD`.
     Discard,
-    /// `nextval`, `setval`, `currval` or `lastval`.
+    /// A value of a sequence, in a pool whose clients ask for one after the transaction that took it.
     Sequence,
     /// State that a function, procedure, `DO` block or trigger left behind.
     Hidden,
@@ -56,7 +56,7 @@ impl PinReason {
     /// need not. The first reason in this list is the one that is told.
     #[must_use]
     pub fn of(effects: Effects) -> Option<Self> {
-        const REASONS: [(Effects, PinReason); 15] = [
+        const REASONS: [(Effects, PinReason); 13] = [
             (Effects::LOAD, PinReason::Load),
             (Effects::SESSION_FUNCTION, PinReason::Hidden),
             (Effects::UNCERTAIN, PinReason::Uncertain),
@@ -70,8 +70,6 @@ impl PinReason {
             (Effects::SET_CONFIG, PinReason::Setting),
             (Effects::RESET_ALL, PinReason::Setting),
             (Effects::PREPARE, PinReason::Prepare),
-            (Effects::SEQUENCE_NEXT, PinReason::Sequence),
-            (Effects::SEQUENCE_READ, PinReason::Sequence),
         ];
         REASONS.iter().find(|(effect, _)| effects.intersects(*effect)).map(|(_, reason)| *reason)
     }

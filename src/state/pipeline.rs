@@ -65,6 +65,8 @@ pub struct Pipeline {
     unsynced: bool,
     /// Nothing yet makes the server answer what was sent: it waits for more.
     silent: bool,
+    /// A portal was executed in this batch that may not have come to its end.
+    suspends: bool,
 }
 
 /// Most replies that may be due: a client further ahead waits.
@@ -86,6 +88,7 @@ impl Default for Pipeline {
             stray_syncs: 0,
             unsynced: false,
             silent: false,
+            suspends: false,
         }
     }
 }
@@ -253,11 +256,17 @@ impl Pipeline {
                 return;
             }
             self.skipping = false;
+            self.suspends = false;
         }
         self.unsynced =
             !matches!(expected, Expected::ReadyForQuery | Expected::Query | Expected::FunctionCall);
         self.silent = self.unsynced;
         self.push_due(Due::Reply { expected, fate, undo });
+    }
+
+    /// A portal was executed for some of its rows.
+    pub fn note_row_limit(&mut self) {
+        self.suspends = true;
     }
 
     /// The client asked the server to send what it has.
@@ -385,7 +394,7 @@ impl Pipeline {
         let fate = match *fate {
             Fate::Prelude => return Err(Surprise::Prelude),
             Fate::Examination => Fate::Examination,
-            Fate::Forward | Fate::Swallow => Fate::Forward,
+            Fate::Forward | Fate::Swallow | Fate::Instead => Fate::Forward,
         };
         // A Query, a FunctionCall and a Sync are still followed by their ReadyForQuery.
         if !expected.ends_batch() {
@@ -429,7 +438,11 @@ impl Pipeline {
                 self.pop_due();
                 self.copy_in = false;
                 self.status = status;
-                Ok(fate)
+                Ok(match (fate, self.due.front()) {
+                    (Fate::Forward, Some(Due::Reply { fate: Fate::Instead, .. })) => Fate::Swallow,
+                    (Fate::Instead, _) => Fate::Forward,
+                    (fate, _) => fate,
+                })
             }
             None if self.stray_syncs > 0 => {
                 // A Sync that a failed copy did not eat after all.
@@ -452,6 +465,9 @@ impl Pipeline {
         }
     }
 }
+
+#[path = "ahead.rs"]
+mod ahead;
 
 #[cfg(test)]
 #[path = "pipeline_tests.rs"]

@@ -4,25 +4,27 @@
 //! It is a batch of its own with its own `Sync`, so that the client's transaction begins after it,
 //! and its replies are swallowed. Values travel as parameters of `set_config`.
 //!
+//! It may fail, of a cancel for instance. So that what the client says does not run without it, it
+//! ends with a `Parse`, and the client's batch begins with a `Describe` of what that made: where it
+//! is missing, PostgreSQL skips the batch.
+//!
 //! Source: <https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-SET>
 
 use super::naming::evict;
 use super::pipeline::{Expected, Fate, Undo};
 use super::session::{Limits, ServerSide, ServerUnnamed};
 use super::settings::Settings;
-use super::transaction::TransactionStatus;
 use crate::wire::{FrontendTag, encode};
 use std::fmt::Write;
 use std::sync::Arc;
 
 /// Brings `server` into the state that a client with these settings expects. Writes nothing if it
-/// is there already. Closes statements beyond the limit on the
-/// way, and forgets the sequence values of others where somebody might ask for them.
+/// is there already. Closes statements beyond the limit on the way.
+///
+/// Where a batch has been begun ahead of the client's, this goes on with it, and ends it.
 pub fn write(server: &mut ServerSide, wanted: &Arc<Settings>, limits: &Limits, out: &mut Vec<u8>) {
+    let begun = server.pipeline.ends_ahead();
     let statements_max = limits.server_statements_max;
-    if limits.discard_sequences && server.sequences.foreign {
-        discard_sequences(server, true, out);
-    }
     let wipes = std::mem::take(&mut server.wipe);
     if wipes {
         if server.applied.after_reset_all() != Settings::default() {
@@ -36,7 +38,7 @@ pub fn write(server: &mut ServerSide, wanted: &Arc<Settings>, limits: &Limits, o
     let stale = server.ddl_seen != limits.ddl_seen;
     let statements_max = if stale { 0 } else { statements_max };
     server.ddl_seen = limits.ddl_seen;
-    if same && !wipes && server.statements.len() <= statements_max {
+    if same && !wipes && !begun && server.statements.len() <= statements_max {
         return;
     }
     if !same {
@@ -55,43 +57,34 @@ pub fn write(server: &mut ServerSide, wanted: &Arc<Settings>, limits: &Limits, o
         server.unnamed = ServerUnnamed::Unknown;
     }
     evict(server, statements_max, Fate::Prelude, out);
-    out.extend_from_slice(&encode::SYNC);
-    server.pipeline.push(Expected::ReadyForQuery, Fate::Prelude, Undo::Nothing);
+    if wipes || begun || !same {
+        guard(server, out);
+    } else {
+        end(server, out);
+    }
 }
 
-/// Makes the server forget the sequence values of the clients that had it before.
-///
-/// In a batch of its own, or as part of the client's. Not in a transaction that has failed: there
-/// nothing runs, and so nothing can be asked.
-pub fn discard_sequences(server: &mut ServerSide, own_batch: bool, out: &mut Vec<u8>) {
-    const NAME: &[u8] = b"pgweir_discard_sequences";
-    if server.pipeline.status() == TransactionStatus::Failed {
-        return;
-    }
-    encode::parse(out, NAME, b"DISCARD SEQUENCES\0\0\0");
-    encode::message(out, FrontendTag::BIND.0, |out| {
-        encode::cstr(out, b"pgweir");
-        encode::cstr(out, NAME);
-        out.extend_from_slice(&[0; 6]);
+/// Ends the batch, and begins the next one so that it is skipped if this one fails.
+pub(super) fn guard(server: &mut ServerSide, out: &mut Vec<u8>) {
+    // Never the same on one server: what an earlier one left must not be found.
+    server.guards += 1;
+    let name = format!("pgweir_guard_{:x}", server.guards);
+    encode::parse(out, name.as_bytes(), &[0; 3]);
+    server.pipeline.push(Expected::ParseComplete, Fate::Prelude, Undo::Nothing);
+    end(server, out);
+    encode::message(out, FrontendTag::DESCRIBE.0, |out| {
+        out.push(b'S');
+        encode::cstr(out, name.as_bytes());
     });
-    encode::message(out, FrontendTag::EXECUTE.0, |out| {
-        encode::cstr(out, b"pgweir");
-        out.extend_from_slice(&[0; 4]);
-    });
-    encode::close_statement(out, NAME);
-    for expected in [
-        Expected::ParseComplete,
-        Expected::BindComplete,
-        Expected::Execution,
-        Expected::CloseComplete,
-    ] {
-        server.pipeline.push(expected, Fate::Swallow, Undo::Nothing);
-    }
-    if own_batch {
-        out.extend_from_slice(&encode::SYNC);
-        server.pipeline.push(Expected::ReadyForQuery, Fate::Swallow, Undo::Nothing);
-    }
-    server.sequences.foreign = false;
+    server.pipeline.push(Expected::Description, Fate::Prelude, Undo::Nothing);
+    encode::close_statement(out, name.as_bytes());
+    server.pipeline.push(Expected::CloseComplete, Fate::Prelude, Undo::Nothing);
+}
+
+/// Ends a batch of pgweir's own.
+pub fn end(server: &mut ServerSide, out: &mut Vec<u8>) {
+    out.extend_from_slice(&encode::SYNC);
+    server.pipeline.push(Expected::ReadyForQuery, Fate::Prelude, Undo::Nothing);
 }
 
 fn set_config<'a>(settings: &[(&'a str, &'a str)]) -> (String, Vec<&'a str>) {
@@ -131,6 +124,7 @@ mod tests {
         opaque_code: false,
         ddl_seen: 0,
         discard_sequences: false,
+        keep_sequences: false,
     };
 
     fn settings(pairs: &[(&str, &str)]) -> Arc<Settings> {

@@ -228,9 +228,10 @@ fn look_at(
             let fate = server.pipeline.on_ready(status)?;
             if !server.pipeline.owes_a_batch() {
                 client.channels.ready(status);
+                client.sql.ready(status);
             }
             match fate {
-                Fate::Forward => seen(Event::Ready),
+                Fate::Forward | Fate::Instead => seen(Event::Ready),
                 Fate::Examination => seen(Event::Examined),
                 Fate::Prelude | Fate::Swallow => {}
             }
@@ -242,12 +243,16 @@ fn look_at(
             Ok(fate)
         }
         BackendTag::ERROR_RESPONSE => {
+            let fields = ErrorFields::read(body);
+            let cancelled = fields.sqlstate == Some(SqlState::QUERY_CANCELED) && !fields.fatal;
+            if cancelled && server.pipeline.is_ahead() {
+                return Err(Surprise::Cancelled);
+            }
             let mut undone = Vec::new();
             let fate = server.pipeline.on_error(|undo, how| undone.push((undo, how)))?;
             for (undo, how) in undone {
                 client.undo(server, undo, how);
             }
-            let fields = ErrorFields::read(body);
             if fate == Fate::Examination && !fields.fatal {
                 client.examination_failed();
                 return Ok(fate);
@@ -268,6 +273,9 @@ fn look_at(
         _ => {
             let fate = server.pipeline.on_reply(tag)?;
             client.channels.completed(body);
+            if matches!(body, b"PREPARE\0" | b"DEALLOCATE\0") && fate == Fate::Forward {
+                client.name_changed(server, body == b"PREPARE\0");
+            }
             let discarded = match body {
                 b"DISCARD ALL\0" => Some(Discarded::All),
                 b"DEALLOCATE ALL\0" => Some(Discarded::Statements),
@@ -276,8 +284,10 @@ fn look_at(
             if let Some(discarded) = discarded {
                 server.altered |= discarded == Discarded::All;
                 server.statements.clear();
+                server.own = None;
                 server.unnamed = super::session::ServerUnnamed::Unknown;
                 if discarded == Discarded::All {
+                    server.sequences = super::server_side::Sequences::default();
                     server.applied = std::sync::Arc::default();
                 }
                 client.deallocated_all(discarded == Discarded::All);

@@ -1,6 +1,7 @@
 //! A server's stream, sorted: the same for the client however it is cut.
 
 use super::*;
+use crate::state::pipeline::{Expected, Undo};
 use crate::state::prelude;
 use crate::state::session::ServerUnnamed;
 use crate::state::test_support::{
@@ -43,8 +44,10 @@ fn with_every_fate() -> (Session, ServerSide) {
     let mut two = Session::new(2, utc);
     prelude::write(&mut server, &two.settings, &LIMITS, &mut Vec::new());
     let words = "Parse s=SELECT 1, Describe s, Close s, Parse t=SELECT 2, Bind t, Execute, \
-                 Parse u=SELECT 3, Close t, Describe u, Close u, Sync, Query SELECT 4";
+                 Parse u=SELECT 3, Close t, Describe u, Close u, Sync";
     world.send(&mut two, &mut server, words);
+    // A batch more, as it would be sent when the first one is answered.
+    server.pipeline.push(Expected::Query, Fate::Forward, Undo::Nothing);
     (two, server)
 }
 
@@ -53,7 +56,8 @@ fn its_replies() -> Vec<u8> {
     encode::message(&mut row, BackendTag::DATA_ROW.0, |out| out.extend_from_slice(&[7; 100]));
     [
         // The settings that were sent ahead.
-        backend("ParseComplete BindComplete ParameterStatus DataRow CommandComplete ReadyForQuery"),
+        backend("ParseComplete BindComplete ParameterStatus DataRow CommandComplete"),
+        backend("ParseComplete ReadyForQuery ParameterDescription NoData CloseComplete"),
         backend("ParameterDescription RowDescription BindComplete"),
         row,
         backend("DataRow NoticeResponse CommandComplete ParseComplete ParameterStatus"),

@@ -2,7 +2,9 @@
 
 use super::pipeline::Pipeline;
 use super::prepared::{ServerStatements, Token};
+pub use super::sequences::Sequences;
 use super::settings::Settings;
+use super::sql_statements::OwnNames;
 use std::sync::Arc;
 
 /// Which unnamed statement a server has.
@@ -22,6 +24,8 @@ pub struct ServerSide {
     pub pipeline: Pipeline,
     /// The statements it has.
     pub statements: ServerStatements,
+    /// Names that mean to one client what they mean here.
+    pub own: Option<Box<OwnNames>>,
     /// Its unnamed statement.
     pub unnamed: ServerUnnamed,
     /// The settings it was told.
@@ -36,24 +40,10 @@ pub struct ServerSide {
     pub may_listen: bool,
     /// [`super::session::Limits::ddl_seen`] as of its last transaction's begin.
     pub ddl_seen: u64,
+    /// How often it was told something ahead that may fail.
+    pub guards: u64,
     /// Statements parsed again since somebody last counted them.
     pub reparsed: u32,
-}
-
-/// Whose values `currval` and `lastval` could tell on a server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sequences {
-    /// Those of clients that had the server before.
-    pub foreign: bool,
-    /// Those of the client that has it.
-    pub own: bool,
-}
-
-impl Sequences {
-    /// The server goes to another client.
-    pub fn change_hands(&mut self) {
-        self.foreign |= std::mem::take(&mut self.own);
-    }
 }
 
 impl Default for ServerSide {
@@ -61,6 +51,7 @@ impl Default for ServerSide {
         Self {
             pipeline: Pipeline::default(),
             statements: ServerStatements::default(),
+            own: None,
             unnamed: ServerUnnamed::Nothing,
             applied: Arc::default(),
             wipe: false,
@@ -68,6 +59,7 @@ impl Default for ServerSide {
             altered: false,
             may_listen: false,
             ddl_seen: 0,
+            guards: 0,
             reparsed: 0,
         }
     }

@@ -10,10 +10,13 @@ use super::batch::check_frontend_tag;
 use super::channels::Channels;
 use super::naming::{Destination, nudge};
 use super::pin::PinReason;
-use super::pipeline::{Expected, Miscarriage, Undo};
+use super::pipeline::{Expected, Fate, Undo};
 use super::prepared::{ClientStatements, Prepared, Unnamed};
+use super::preparing::Send;
+use super::sequences::{OwnSequences, READS, TAKES};
 pub use super::server_side::{Sequences, ServerSide, ServerUnnamed};
 use super::settings::Settings;
+use super::sql_statements::SqlStatements;
 use super::statement::{Effects, Options};
 use crate::wire::frame::{self, Frame};
 use crate::wire::frontend::{Bind, Object, Parse, query_text};
@@ -54,6 +57,8 @@ pub struct Limits {
     pub ddl_seen: u64,
     /// Clients of this pool ask for values of sequences: nobody may meet another's.
     pub discard_sequences: bool,
+    /// They do so in later transactions: who has a value keeps its server.
+    pub keep_sequences: bool,
 }
 
 /// A client as PostgreSQL would know it.
@@ -74,9 +79,12 @@ pub struct Session {
     pub channels: Channels,
     /// Its named statements.
     pub statements: ClientStatements,
+    /// Those of SQL's PREPARE.
+    pub(super) sql: SqlStatements,
     pub(super) unnamed: Option<Box<Unnamed>>,
     pub(super) unnamed_count: u64,
     pub(super) seen: Effects,
+    pub(super) sequences: OwnSequences,
     /// It has changed settings since it got its server: what it parses is for itself alone.
     pub(super) settings_touched: bool,
     pub(super) options: Options,
@@ -171,9 +179,11 @@ impl Session {
             pin: None,
             channels: Channels::default(),
             statements: ClientStatements::default(),
+            sql: SqlStatements::default(),
             unnamed: None,
             unnamed_count: 0,
             seen: Effects::NONE,
+            sequences: OwnSequences::default(),
             settings_touched: false,
             options: Options::default(),
             streaming: Streaming::No,
@@ -197,6 +207,7 @@ impl Session {
     /// The client has given its server back.
     pub fn released(&mut self) {
         self.settings_touched = false;
+        self.sequences.released();
         self.audit.forget();
         if let Streaming::Forward(left) = self.streaming {
             self.streaming = Streaming::Discard(left);
@@ -229,10 +240,14 @@ impl Session {
             return Ok(done);
         }
         let had_room = server.pipeline.has_room();
+        // Only one batch is skipped if what was sent ahead fails.
+        let ahead = server.pipeline.is_ahead();
+        let guards = server.guards;
         while self.discarding != Discarding::Waits
             && !rest.is_empty()
             && out.len() < OUT_MAX
             && server.pipeline.has_room()
+            && !((ahead || server.guards != guards) && server.pipeline.owes_the_client())
         {
             if self.is_streaming() {
                 self.stream(&mut rest, out);
@@ -302,13 +317,19 @@ impl Session {
         match tag {
             FrontendTag::QUERY => {
                 let text = query_text(frame.body()).ok_or(malformed)?;
-                if !self.observe_query(text, to)? {
+                let send = self.observe_query(text, to)?;
+                if send == Send::NotYet {
                     return Ok(());
                 }
                 let previous = self.unnamed.take();
                 to.server.unnamed = ServerUnnamed::Nothing;
                 requests.simple += 1;
                 to.forward(frame, Expected::Query, Undo::Unnamed(previous));
+                if send == Send::WithSync {
+                    to.out.extend_from_slice(&encode::SYNC);
+                    let ready = Expected::ReadyForQuery;
+                    to.server.pipeline.push(ready, Fate::Instead, Undo::Nothing);
+                }
             }
             FrontendTag::PARSE => {
                 let parse = Parse::read(frame.body()).ok_or(malformed)?;
@@ -320,6 +341,7 @@ impl Session {
                 self.bind(frame, &bind, to)?;
             }
             FrontendTag::DESCRIBE => match Object::read(frame.body()).ok_or(malformed)? {
+                Object::Statement(name) if self.awaits_names(name, Effects::NONE, to.server) => {}
                 Object::Statement(name) => self.describe(frame, name, to),
                 Object::Portal(_) => to.forward(frame, Expected::Description, Undo::Nothing),
             },
@@ -330,7 +352,13 @@ impl Session {
             FrontendTag::EXECUTE => {
                 requests.extended += 1;
                 self.channels.executed();
+                if !frame.bytes.ends_with(&[0; 4]) {
+                    to.server.pipeline.note_row_limit();
+                }
                 to.forward(frame, Expected::Execution, Undo::Nothing);
+                if self.sql.is_bound() && self.sql.executed(portal_of(frame.body())) {
+                    self.discarding = Discarding::Bound;
+                }
                 if self.discarding == Discarding::Bound {
                     encode::flush(to.out);
                     to.server.pipeline.note_flush();
@@ -344,7 +372,7 @@ impl Session {
                 to.out.extend_from_slice(frame.bytes);
             }
             FrontendTag::FUNCTION_CALL => {
-                self.observe_function_call(frame.body());
+                self.observe_function_call(frame.body(), to.server, to.out)?;
                 requests.simple += 1;
                 to.forward(frame, Expected::FunctionCall, Undo::Nothing);
             }
@@ -371,25 +399,30 @@ impl Session {
         if discards(effects) && self.discarding == Discarding::No {
             self.discarding = Discarding::Bound;
         }
-        if effects.intersects(Effects::SEQUENCE_READ) && server.sequences.foreign {
-            if server.sequences.own {
-                return Err(ClientFault::Sequences);
-            }
-            super::prelude::discard_sequences(server, moment == Moment::BetweenBatches, out);
+        if effects.intersects(READS.and(TAKES)) {
+            self.observe_sequences(effects, server, moment, out)?;
+        }
+        if effects.intersects(Effects::TRANSACTION_END.and(Effects::SAVEPOINT)) {
+            self.note_revival();
         }
         self.settings_touched |= effects.intersects(Effects::SETTINGS);
-        let uses = Effects::WRITE | Effects::CODE | Effects::SEQUENCE_NEXT | Effects::DDL;
-        server.sequences.own |= effects.intersects(uses);
         self.seen = self.seen | effects;
         Ok(())
     }
 
     /// A function called by number is one of those for large objects, or may be anything.
-    pub(super) fn observe_function_call(&mut self, body: &[u8]) {
+    pub(super) fn observe_function_call(
+        &mut self,
+        body: &[u8],
+        server: &mut ServerSide,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ClientFault> {
         let oid = body.first_chunk::<4>().map(|oid| u32::from_be_bytes(*oid));
-        if !oid.is_some_and(|oid| LARGE_OBJECT_FUNCTIONS.contains(&oid)) {
-            self.pin_for_good(PinReason::Uncertain);
+        if oid.is_some_and(|oid| LARGE_OBJECT_FUNCTIONS.contains(&oid)) {
+            return Ok(());
         }
+        self.pin_for_good(PinReason::Uncertain);
+        self.observe_sequences(READS.and(TAKES), server, Moment::InBatch, out)
     }
 
     /// What all statements since the last call did, taken together.
@@ -403,58 +436,11 @@ impl Session {
             self.pin = Some(reason);
         }
     }
+}
 
-    /// Takes back what was assumed of a message that failed or was skipped.
-    pub fn undo(&mut self, server: &mut ServerSide, undo: Undo, how: Miscarriage) {
-        match undo {
-            Undo::Nothing => {}
-            Undo::Parsed { name, id } => {
-                self.statements.remove(&name);
-                server.statements.remove(id);
-            }
-            Undo::Named { name, .. } => {
-                self.statements.remove(&name);
-            }
-            Undo::Injected(id) => server.statements.remove(id),
-            Undo::Evicted(id) => server.statements.insert(id),
-            Undo::Closed { name, statement } => self.statements.insert(name, statement),
-            Undo::Unnamed(previous) => {
-                // PostgreSQL drops the old unnamed statement before it looks at the new one.
-                let previous = if how == Miscarriage::Failed { None } else { previous };
-                // A batch behind this one may have replaced it again.
-                if let Some(found) = server.pipeline.next_unnamed() {
-                    *found = previous;
-                } else {
-                    self.unnamed = previous;
-                    server.unnamed = ServerUnnamed::Unknown;
-                }
-            }
-            Undo::ServerUnnamed => {
-                if server.pipeline.next_unnamed().is_none() {
-                    server.unnamed = ServerUnnamed::Unknown;
-                }
-            }
-        }
-    }
-
-    /// The client's `DISCARD ALL` or `DEALLOCATE ALL` succeeded.
-    pub fn deallocated_all(&mut self, settings_too: bool) {
-        self.statements.clear();
-        if !settings_too {
-            return;
-        }
-        self.channels.clear();
-        self.settings_touched = false;
-        self.settings = Arc::clone(&self.startup);
-        self.retell = !self.startup.is_empty();
-        if self.pin.is_none_or(|reason| !reason.survives_discard_all()) {
-            self.audit.forget();
-            self.pin = None;
-            if let Some(reason) = self.keeps_by_itself() {
-                self.pin_for_good(reason);
-            }
-        }
-    }
+/// The portal that an `Execute` is about.
+fn portal_of(mut body: &[u8]) -> &[u8] {
+    frame::take_cstr(&mut body).unwrap_or_default()
 }
 
 /// True if the server may forget statements of the client.

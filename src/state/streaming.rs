@@ -5,8 +5,9 @@ use super::naming::{Name, ensure};
 use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Undo};
 use super::prepared::ServerName;
+use super::sequences::{READS, TAKES};
 use super::session::{
-    ClientFault, Limits, Requests, ServerSide, ServerUnnamed, Session, Streaming,
+    ClientFault, Limits, Moment, Requests, ServerSide, ServerUnnamed, Session, Streaming,
 };
 use super::statement::Effects;
 use crate::wire::frame;
@@ -51,6 +52,8 @@ impl Session {
         match tag {
             FrontendTag::QUERY => {
                 self.pin_for_good(PinReason::LargeStatement);
+                let may = READS.and(TAKES);
+                self.observe_sequences(may, server, Moment::BetweenBatches, out)?;
                 let previous = self.unnamed.take();
                 server.unnamed = ServerUnnamed::Unknown;
                 server.pipeline.push(Expected::Query, Fate::Forward, Undo::Unnamed(previous));
@@ -58,7 +61,8 @@ impl Session {
             }
             FrontendTag::PARSE => return self.begin_large_parse(server, header, rest, out),
             FrontendTag::FUNCTION_CALL => {
-                self.observe_function_call(rest.get(HEADER_LEN..).unwrap_or_default());
+                let body = rest.get(HEADER_LEN..).unwrap_or_default();
+                self.observe_function_call(body, server, out)?;
                 server.pipeline.push(Expected::FunctionCall, Fate::Forward, Undo::Nothing);
                 requests.simple += 1;
             }
@@ -88,6 +92,7 @@ impl Session {
             return Ok(false);
         }
         self.pin_for_good(PinReason::LargeStatement);
+        self.observe_sequences(READS.and(TAKES), server, Moment::InBatch, out)?;
         let left = header.body_len().checked_sub(body.len() - text.len()).ok_or(malformed)?;
         let known = self.statements.get(name).map(Arc::clone);
         let (name, undo) = match known {

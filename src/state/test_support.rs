@@ -17,6 +17,7 @@ pub const LIMITS: Limits = Limits {
     opaque_code: false,
     ddl_seen: 0,
     discard_sequences: false,
+    keep_sequences: false,
 };
 
 /// Statements by their text, numbered from 1.

@@ -61,6 +61,11 @@ impl ErrorResponse {
         Self::new(Severity::Warning, sqlstate, message)
     }
 
+    /// Something that the client may like to know.
+    pub fn notice(sqlstate: SqlState, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Severity::Notice, sqlstate, message)
+    }
+
     fn new(severity: Severity, sqlstate: SqlState, message: impl Into<Cow<'static, str>>) -> Self {
         Self { severity, sqlstate, message: message.into(), detail: None, hint: None }
     }

@@ -10,6 +10,7 @@ pub struct SqlState(pub [u8; 5]);
 
 #[allow(missing_docs, reason = "the names are those of the appendix")]
 impl SqlState {
+    pub const SUCCESSFUL_COMPLETION: Self = Self(*b"00000");
     pub const WARNING: Self = Self(*b"01000");
     pub const CONNECTION_EXCEPTION: Self = Self(*b"08000");
     pub const CONNECTION_FAILURE: Self = Self(*b"08006");

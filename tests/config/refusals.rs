@@ -70,6 +70,16 @@ fn contradictions_are_refused() {
              verify-full",
         ),
         (
+            file("", "session_pinning_filters = \"EXCLUDE_VARIABLE_SETS\"", ""),
+            "pgweir.toml:7: target.session_pinning_filters: \"EXCLUDE_VARIABLE_SETS\" is a string; expected a list of: \
+             \"EXCLUDE_VARIABLE_SETS\"",
+        ),
+        (
+            file("", "session_pinning_filters = [\"EXCLUDE_ALL\"]", ""),
+            "pgweir.toml:7: target.session_pinning_filters: the value has a word that is not allowed; expected a list of: \
+             \"EXCLUDE_VARIABLE_SETS\"",
+        ),
+        (
             file("listen = \"127.0.0.1:9127\"", "", ""),
             "pgweir.toml:2: admin.listen: 127.0.0.1:9127 collides with proxy.listen, 127.0.0.1:9127; give one of \
              them another port",

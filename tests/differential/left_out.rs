@@ -13,13 +13,10 @@ pub fn left_out(step: &Step, block: Option<char>) -> Option<&'static str> {
     if runs_portal_of_failed_block(items, failed, in_block) {
         return Some("PostgreSQL 15 crashes when a portal of a failed block is executed");
     }
-    if failed && items.iter().any(|item| uses_statement(item, true)) {
-        return Some("in a failed block, statements that a server has already are not refused");
-    }
-    let first_end = items.iter().position(|item| matches!(item, Item::Sync | Item::Query(_)));
-    let behind = first_end.map_or(&[][..], |at| &items[at..]);
-    if in_block && behind.iter().any(|item| uses_statement(item, false)) {
-        return Some("the same, where the block fails earlier in what is sent at once");
+    if binds_what_may_be_lost(items, failed, in_block) {
+        return Some(
+            "in a failed block, a statement that the server lost is refused before its values are counted",
+        );
     }
     None
 }
@@ -27,15 +24,6 @@ pub fn left_out(step: &Step, block: Option<char>) -> Option<&'static str> {
 fn begins_block(sql: &str) -> bool {
     let upper = sql.to_ascii_uppercase();
     upper.contains("BEGIN") || upper.contains("START") || upper.contains("CHAIN")
-}
-
-/// A statement is prepared or used by a name that it may have on the server already.
-fn uses_statement(item: &Item, named_only: bool) -> bool {
-    match item {
-        Item::Parse { name, .. } => !named_only || !name.is_empty(),
-        Item::Bind { .. } | Item::Copy { extended: true, .. } => true,
-        _ => false,
-    }
 }
 
 /// Each portal must be bound in the batch that executes it, if the block may have failed before.
@@ -52,6 +40,28 @@ fn runs_portal_of_failed_block(items: &[Item], failed: bool, in_block: bool) -> 
             }
             Item::Sync | Item::Query(_) => {
                 bound.clear();
+                may_have_failed |= in_block;
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+/// A statement is bound that was prepared in an earlier batch, and the block may have failed since.
+fn binds_what_may_be_lost(items: &[Item], failed: bool, in_block: bool) -> bool {
+    let mut may_have_failed = failed;
+    let mut parsed: Vec<&str> = Vec::new();
+    for item in items {
+        match item {
+            Item::Parse { name, .. } => parsed.push(name),
+            Item::Bind { statement, .. }
+                if may_have_failed && !parsed.contains(&statement.as_str()) =>
+            {
+                return true;
+            }
+            Item::Sync | Item::Query(_) => {
+                parsed.clear();
                 may_have_failed |= in_block;
             }
             _ => {}

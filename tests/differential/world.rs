@@ -84,19 +84,20 @@ impl World {
         let oids =
             superusers.each_mut().map(|superuser| superuser.value("SELECT max(oid) FROM pg_class"));
         assert_eq!(oids[0], oids[1]);
+        let pgweir = start_pgweir(servers, &databases[1]);
         Self {
             servers,
             describer: Describer { oid_max: oids[0].parse().unwrap() },
             databases,
             superusers,
-            pgweir: start_pgweir(servers),
+            pgweir,
             ddl_seen: false,
         }
     }
 
     /// Another pgweir, in which nothing has happened yet.
     pub fn restart(&mut self) {
-        self.pgweir = start_pgweir(self.servers);
+        self.pgweir = start_pgweir(self.servers, &self.databases[1]);
         self.ddl_seen = false;
         let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
             WHERE datname = current_database() AND pid <> pg_backend_pid()";
@@ -174,7 +175,18 @@ pub fn crashes() -> Vec<String> {
 /// Longest that what vanished clients left may take to go.
 const TRACES_PATIENCE: std::time::Duration = std::time::Duration::from_secs(15);
 
-fn start_pgweir(servers: u32) -> Pgweir {
+/// A pgweir whose pool has seen that its clients read values of sequences later: it keeps them from then on.
+fn start_pgweir(servers: u32, database: &str) -> Pgweir {
+    let pgweir = start_untaught(servers);
+    let mut client = RawClient::connect(pgweir.port());
+    client.try_log_in(USER, PASSWORD, &[("database", database)]).unwrap();
+    client.execute("SELECT nextval('numbers')");
+    client.query("SELECT lastval()");
+    client.execute("DISCARD ALL");
+    pgweir
+}
+
+fn start_untaught(servers: u32) -> Pgweir {
     Setup::before_port(shared().port())
         .user_by(USER, PASSWORD, "POSTGRES_MD5")
         .target("tls = \"disable\"")

@@ -79,6 +79,14 @@ pub enum Driver {
     NodePostgres,
     PostgresJs,
     Jdbc,
+    SqlAlchemyPsycopg,
+    SqlAlchemyAsyncpg,
+    Django,
+    TypeOrm,
+    Knex,
+    Prisma,
+    Pdo,
+    PsqlOdbc,
 }
 
 impl Driver {
@@ -89,16 +97,29 @@ impl Driver {
             Self::NodePostgres => "node_postgres.cjs",
             Self::PostgresJs => "postgres_js.cjs",
             Self::Jdbc => "Jdbc.java",
+            Self::SqlAlchemyPsycopg => "sqlalchemy_psycopg.py",
+            Self::SqlAlchemyAsyncpg => "sqlalchemy_asyncpg.py",
+            Self::Django => "django_.py",
+            Self::TypeOrm => "typeorm.cjs",
+            Self::Knex => "knex.cjs",
+            Self::Prisma => "prisma.cjs",
+            Self::Pdo => "pdo.php",
+            Self::PsqlOdbc => "psqlodbc.py",
         };
         repository().join("tests/drivers").join(name)
     }
 
     /// The command that runs `script`; `None`, said loudly, when something is absent.
     fn command(self, script: &Path) -> Option<Command> {
-        match self {
-            Self::Psycopg | Self::Asyncpg => python(script),
-            Self::NodePostgres | Self::PostgresJs => node(script),
-            Self::Jdbc => java(script),
+        match script.extension()?.to_str()? {
+            "py" if self == Self::PsqlOdbc && !has_odbc() => {
+                absent("psqlODBC");
+                None
+            }
+            "py" => python(script),
+            "cjs" => node(script),
+            "php" => php(script),
+            _ => java(script),
         }
     }
 
@@ -120,7 +141,7 @@ impl Driver {
 pub fn python(script: &Path) -> Option<Command> {
     let interpreter = tools_dir().join("venv/bin/python");
     if !is_installed("requirements.txt") {
-        absent("the virtual environment with psycopg and asyncpg");
+        absent("the virtual environment with psycopg, asyncpg, SQLAlchemy and Django");
         return None;
     }
     let mut command = Command::new(interpreter);
@@ -143,7 +164,7 @@ pub fn program_of_python(name: &str) -> Option<Command> {
 pub fn node(script: &Path) -> Option<Command> {
     let modules = tools_dir().join("node_modules");
     if !is_installed("package-lock.json") || !on_path("node") {
-        absent("Node.js with the packages pg and postgres");
+        absent("Node.js with the packages of npm");
         return None;
     }
     let mut command = Command::new("node");
@@ -154,6 +175,25 @@ pub fn node(script: &Path) -> Option<Command> {
 /// Whether `tests/run` finished installing what this file lists.
 fn is_installed(list: &str) -> bool {
     tools_dir().join(format!("{list}.installed")).is_file()
+}
+
+/// Debian's package `odbc-postgresql`; `pyodbc` comes with what is above it.
+fn has_odbc() -> bool {
+    std::fs::read_dir("/usr/lib")
+        .is_ok_and(|dirs| dirs.flatten().any(|dir| dir.path().join("odbc/psqlodbcw.so").is_file()))
+}
+
+/// A PHP script with PDO's driver of Debian's package `php-pgsql`.
+fn php(script: &Path) -> Option<Command> {
+    let modules = Command::new("php").arg("-m").output().ok();
+    if !modules.is_some_and(|output| String::from_utf8_lossy(&output.stdout).contains("pdo_pgsql"))
+    {
+        absent("PHP with pdo_pgsql");
+        return None;
+    }
+    let mut command = Command::new("php");
+    command.arg(script);
+    Some(command)
 }
 
 fn java(script: &Path) -> Option<Command> {

@@ -210,7 +210,13 @@ impl RawClient {
     /// When the stream ends inside a message, is reset, or is silent for [`PATIENCE`].
     pub fn try_read_message(&mut self) -> io::Result<Option<Message>> {
         let mut tag = [0];
-        if self.stream.read(&mut tag)? == 0 {
+        let read = loop {
+            match self.stream.read(&mut tag) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
+        if read == 0 {
             return Ok(None);
         }
         let mut length = [0; 4];

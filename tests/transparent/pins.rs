@@ -1,10 +1,13 @@
 //! What must stay on its server keeps the client there until the server says that nothing is left.
 
 use crate::support::eventually;
+use crate::support::messages::frontend;
+use crate::support::pgweir::Setup;
+use crate::support::postgres::shared;
 use crate::{finds_nothing, pinned, pool_of};
 
 /// What makes something, its reason to pin, and what takes it away.
-const KEPT: [(&str, &str, &str); 9] = [
+const KEPT: [(&str, &str, &str); 8] = [
     ("CREATE TEMP TABLE left_over (id int)", "temporary_object", "DROP TABLE left_over"),
     ("CREATE TEMP TABLE left_over (id int)", "temporary_object", "DISCARD TEMP"),
     ("CREATE TEMP VIEW left_over AS SELECT 1", "temporary_object", "DROP VIEW left_over"),
@@ -16,7 +19,6 @@ const KEPT: [(&str, &str, &str); 9] = [
         "CLOSE left_over",
     ),
     ("BEGIN; DECLARE left_over CURSOR WITH HOLD FOR SELECT 1; COMMIT", "hold_cursor", "CLOSE ALL"),
-    ("PREPARE left_over AS SELECT 1", "prepare", "DEALLOCATE left_over"),
     ("CREATE TEMP TABLE left_over (id int)", "temporary_object", "DISCARD ALL"),
 ];
 
@@ -65,6 +67,25 @@ fn what_a_rollback_took_back_does_not_pin() {
 }
 
 #[test]
+fn a_migration_that_brings_no_code_pins_nobody() {
+    let pgweir = pool_of(1);
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    for sql in [
+        "BEGIN; CREATE TABLE migrated (id serial PRIMARY KEY, at timestamptz DEFAULT now(), \
+         n int CONSTRAINT positive CHECK (n > 0)); INSERT INTO migrated (n) VALUES (1); COMMIT",
+        "ALTER TABLE migrated ADD COLUMN twice int GENERATED ALWAYS AS (n * 2) STORED",
+        "INSERT INTO migrated (n) VALUES (2); SELECT no_such_function()",
+        "CREATE POLICY own ON migrated USING (n < 10); ALTER TABLE migrated ENABLE ROW LEVEL SECURITY",
+        "INSERT INTO migrated (n) VALUES (3)",
+        "ALTER TABLE migrated ALTER at SET DEFAULT clock_timestamp(); DROP TABLE migrated",
+    ] {
+        client.query(sql);
+        finds_nothing(&mut other);
+    }
+    assert_eq!(pgweir.metric("pgweir_session_pins_total", ""), 0.0);
+}
+
+#[test]
 fn settings_of_a_pinned_client_follow_it_when_it_is_let_go() {
     let pgweir = pool_of(1);
     let mut client = pgweir.client();
@@ -93,5 +114,60 @@ fn a_client_that_vanishes_leaves_nothing() {
             drop(client);
             finds_nothing(&mut pgweir.client());
         }
+    }
+}
+
+#[test]
+fn a_pin_is_told_to_those_who_want_to_know() {
+    let pgweir =
+        Setup::before(shared()).proxy("pin_notice = true").target("max_connections = 2").start();
+    let mut client = pgweir.client();
+    client.execute("SET work_mem = '77MB'");
+    let sql = "CREATE TEMP TABLE left_over AS SELECT 's3cr3t'::text AS word";
+    client.send(&frontend::query(sql));
+    let mut messages = client.messages_until_ready();
+    messages.push(client.read_message());
+    let notice = messages.pop().unwrap();
+    assert_eq!(notice.line(), "NoticeResponse NOTICE 00000");
+    let told = "session is pinned to its server connection: temporary_object";
+    assert_eq!(notice.field('M'), told);
+    assert!(notice.field('H').contains("drop the temporary object"));
+    // Once is enough.
+    assert_eq!(client.value("SELECT count(*) FROM left_over"), "1");
+    let log = pgweir.log();
+    let line = log.lines().find(|line| line.contains("client pinned")).unwrap();
+    let digest = "statement=\"create temp table left_over as select $1::text as word\"";
+    assert!(line.contains(digest) && line.contains("reason=temporary_object"), "{line}");
+    assert!(!log.contains("s3cr3t"));
+    drop(client);
+    eventually("the pin is over", || {
+        pgweir.metric("pgweir_session_pin_duration_seconds_count", "") == 1.0
+    });
+}
+
+#[test]
+fn a_pin_that_is_known_at_once_is_told_before_the_client_may_go_on() {
+    let pgweir =
+        Setup::before(shared()).proxy("pin_notice = true").target("max_connections = 2").start();
+    let answer = pgweir.client().query("SELECT setseed(0.5)");
+    let end = ["CommandComplete SELECT 1", "NoticeResponse NOTICE 00000", "ReadyForQuery I"];
+    assert_eq!(answer[answer.len() - 3..], end);
+}
+
+#[test]
+fn settings_that_cannot_follow_are_lost_where_the_operator_wants_it() {
+    let filter = "session_pinning_filters = [\"EXCLUDE_VARIABLE_SETS\"]";
+    let blind = "SELECT set_config('my' || 'app.tenant', '7', false)";
+    for (line, pins) in [("session_pinning_filters = []", 1.0), (filter, 0.0)] {
+        let pgweir = Setup::before(shared()).target("max_connections = 2").target(line).start();
+        let mut client = pgweir.client();
+        client.execute(blind);
+        eventually(line, || pinned(&pgweir) == pins);
+        client.execute("SELECT 1");
+        let mut others = [pgweir.client(), pgweir.client()];
+        for other in &mut others {
+            finds_nothing(other);
+        }
+        assert_eq!(pgweir.metric("pgweir_session_pins_total", "setting"), pins);
     }
 }

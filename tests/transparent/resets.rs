@@ -1,7 +1,7 @@
 //! The reset queries of drivers leave their clients unpinned, and as they were when they came.
 
 use crate::support::messages::frontend;
-use crate::{finds_nothing, pinned, pool_of, same_alone};
+use crate::{direct_with, finds_nothing, pinned, pool_of, same_alone};
 
 /// As asyncpg sends it.
 const ASYNCPG: &str = "SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;";
@@ -60,4 +60,101 @@ fn statements_of_the_protocol_go_with_a_discard() {
         let answer = client.batch(&[frontend::bind("", "s", &[]), frontend::sync()]);
         assert_eq!(answer, ["ErrorResponse ERROR 26000", "ReadyForQuery I"], "{reset}");
     }
+}
+
+/// As Npgsql sends it ahead of the first query on a connection taken from its pool.
+const NPGSQL: &str = "SET SESSION AUTHORIZATION DEFAULT;RESET ALL;CLOSE ALL;UNLISTEN *;\
+     SELECT pg_advisory_unlock_all();DISCARD SEQUENCES;DISCARD TEMP";
+
+#[test]
+fn a_client_without_a_server_is_answered_without_one() {
+    let cases: [(&[(&str, &str)], &str); 7] = [
+        (&[], "SELECT 1"),
+        (&[], "SET work_mem = '77MB'; SET statement_timeout = '1h'"),
+        (&[], "SET timezone = 'Asia/Tokyo'"),
+        (&[], "SET timezone = 'Etc/UTC'; SET work_mem = '77MB'"),
+        (&[("timezone", "asia/tokyo"), ("application_name", "it")], "SELECT 1"),
+        (&[("timezone", "asia/tokyo"), ("work_mem", "5MB")], "SET timezone = 'Europe/Paris'"),
+        (&[("myapp.tenant", "7")], "SET myapp.tenant = '8'; SET application_name = 'other'"),
+    ];
+    for (startup, before) in cases {
+        let pgweir = pool_of(1);
+        let mut other = pgweir.client();
+        for reset in [
+            ASYNCPG,
+            NPGSQL,
+            "DISCARD ALL",
+            "discard  all;",
+            "RESET ALL",
+            "UNLISTEN *",
+            "CLOSE ALL;",
+            "DEALLOCATE ALL",
+            "SELECT pg_advisory_unlock_all()",
+            "SELECT pg_catalog.pg_advisory_unlock_all();",
+        ] {
+            let (mut client, mut direct) = (pgweir.client_with(startup), direct_with(startup));
+            for one in [&mut client, &mut direct] {
+                one.execute(before);
+            }
+            // Nobody else gets a server now.
+            other.execute("BEGIN");
+            for one in [&mut client, &mut direct] {
+                one.send(&frontend::query(reset));
+            }
+            let expected = direct.messages_until_ready();
+            assert_eq!(client.messages_until_ready(), expected, "{reset} after {before}");
+            other.execute("COMMIT");
+            for show in ["work_mem", "timezone", "application_name", "statement_timeout"] {
+                let show = format!("SHOW {show}");
+                assert_eq!(client.query(&show), direct.query(&show), "{show} after {reset}");
+            }
+            let tenant = "SELECT current_setting('myapp.tenant', true)";
+            assert_eq!(client.query(tenant), direct.query(tenant), "{tenant} after {reset}");
+            assert_eq!(pgweir.metric("pgweir_session_pins_total", ""), 0.0);
+        }
+    }
+}
+
+#[test]
+fn a_reset_query_counts_as_a_query_and_forgets_statements() {
+    let pgweir = pool_of(1);
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    client.batch(&[
+        frontend::parse("s", "SELECT 1"),
+        frontend::parse("", "SELECT 2"),
+        frontend::sync(),
+    ]);
+    other.execute("BEGIN");
+    let count = |name| pgweir.metric(name, "");
+    let queries = count("pgweir_query_requests_total");
+    let lent = count("pgweir_database_connections_borrow_requests_total");
+    // What is pipelined behind it waits for a server.
+    client.send(&[frontend::query("DISCARD ALL"), frontend::query("SELECT 3")].concat());
+    assert_eq!(client.until_ready(), ["CommandComplete DISCARD ALL", "ReadyForQuery I"]);
+    other.execute("COMMIT");
+    assert_eq!(client.until_ready()[1], "DataRow 3");
+    assert_eq!(count("pgweir_query_requests_total") - queries, 3.0);
+    assert_eq!(count("pgweir_database_connections_borrow_requests_total") - lent, 1.0);
+    for name in ["s", ""] {
+        let answer = client.batch(&[frontend::bind("", name, &[]), frontend::sync()]);
+        assert_eq!(answer, ["ErrorResponse ERROR 26000", "ReadyForQuery I"], "{name}");
+    }
+}
+
+#[test]
+fn what_only_a_server_can_take_back_is_left_to_it() {
+    same_alone(
+        &[],
+        &["SET ROLE app", "DISCARD ALL", "SELECT current_user", "SET ROLE app", "RESET ALL"],
+    );
+    same_alone(
+        &[],
+        &["SET timezone = 'Asia/Tokyo'; SET datestyle = 'SQL'", "RESET ALL", "SHOW datestyle"],
+    );
+    same_alone(&[], &["SET myapp.tenant = '7'", "RESET ALL", "SHOW myapp.tenant"]);
+    same_alone(&[], &["BEGIN", "RESET ALL", "DISCARD ALL", "ROLLBACK", "CLOSE ALL; SELECT 1"]);
+    same_alone(
+        &[("timezone", "Asia/Tokyo")],
+        &["BEGIN", "SET LOCAL timezone = 'UTC'", "COMMIT", "RESET ALL"],
+    );
 }

@@ -187,3 +187,22 @@ fn clients_with_many_settings_share_a_server() {
     assert_eq!(pinned(&pgweir), 0.0);
     assert_eq!(pgweir.metric("pgweir_session_pins_total", ""), 0.0);
 }
+
+#[test]
+fn a_reset_of_a_pinned_client_is_to_the_settings_of_its_startup() {
+    let pgweir = pool_of(1);
+    let mut client =
+        pgweir.client_with(&[("datestyle", "German, DMY"), ("options", "-c work_mem=5MB")]);
+    client.execute("CREATE TEMP TABLE left_over (id int)");
+    for reset in [
+        "RESET ALL",
+        "RESET datestyle; RESET work_mem",
+        "SET datestyle TO DEFAULT; SET work_mem TO DEFAULT",
+    ] {
+        client.execute("SET datestyle = 'SQL'; SET work_mem = '7MB'");
+        client.execute(reset);
+        assert_eq!(client.value("SHOW datestyle"), "German, DMY", "{reset}");
+        assert_eq!(client.value("SHOW work_mem"), "5MB", "{reset}");
+    }
+    assert_eq!(pinned(&pgweir), 1.0);
+}

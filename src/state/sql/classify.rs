@@ -338,7 +338,8 @@ impl<'a> Scan<'a> {
             self.find_temporary_search_path();
         }
         let kept = if self.found.command == Command::Prepare {
-            Effects::PREPARE | Effects::UNCERTAIN
+            // Whoever executes it reads, which must be known beforehand.
+            Effects::PREPARE | Effects::UNCERTAIN | Effects::SEQUENCE_READ
         } else if self.flags.only_planned {
             Effects::EXPLAIN | Effects::EXECUTE | Effects::USER_FUNCTION | Effects::UNCERTAIN
         } else if self.flags.calls_nothing {

@@ -142,3 +142,50 @@ fn statements_of_sql_are_each_clients_own() {
         b: DEALLOCATE ALL
         b: EXECUTE q(2)"]);
 }
+
+#[test]
+fn a_failed_block_refuses_statements_that_a_server_has() {
+    same(&[
+        r"
+        a: \parse s SELECT 1 \bind - s \execute - 0 \sync
+        b: BEGIN
+        b: SELECT 1/0
+        b: \parse t SELECT 1 \bind - t \execute - 0 \sync
+        b: \parse t SELECT 1 \sync
+        b: \bind - t \sync
+        b: ROLLBACK
+        b: \bind - t \sync
+        b: \parse t SELECT 1 \bind - t \execute - 0 \sync
+        a: \bind - s \execute - 0 \sync",
+        r"
+        a: \parse s ROLLBACK \sync
+        a: \parse e \sync
+        b: BEGIN
+        b: SELECT 1/0
+        b: \parse e \bind - e \execute - 0 \sync
+        b: \parse t ROLLBACK \bind - t \execute - 0 \sync
+        b: \bind - t \execute - 0 \sync
+        a: \bind - s \execute - 0 \sync",
+        r"
+        a: \parse s SELECT 1 \bind - s \execute - 0 \sync
+        b: \query BEGIN; SELECT 1/0 \parse t SELECT 1 \bind - t \execute - 0 \sync
+        b: ROLLBACK
+        b: \query BEGIN \parse - SELECT 1/0 \bind - - \execute - 0 \sync \parse t SELECT 1 \sync
+        b: \bind - t \execute - 0 \sync
+        b: ROLLBACK
+        b: \bind - t \execute - 0 \sync
+        a: \bind - s \execute - 0 \sync",
+    ]);
+}
+
+#[test]
+fn a_parse_counts_as_a_command_behind_a_portal_that_is_suspended() {
+    same(&[r"
+        a: \parse u UPDATE items SET n = n + 1 WHERE id = 150 \sync
+        a: \parse - INSERT INTO items VALUES (150, 'own', 1) RETURNING id \bind p - \execute p 1 \parse v UPDATE items SET n = n + 1 WHERE id = 150 \bind - v \execute - 0 \sync
+        b: \parse w UPDATE items SET n = n + 1 WHERE id = 150 \bind - w \execute - 0 \sync
+        a: \parse - INSERT INTO items VALUES (151, 'own', 1) RETURNING id \bind p - \execute p 1 \flush \bind - u \execute - 0 \sync
+        a: \bind - v \execute - 0 \sync
+        a: SELECT id, n FROM items WHERE id IN (150, 151) ORDER BY id
+        a: DELETE FROM items WHERE id IN (150, 151)"]);
+}

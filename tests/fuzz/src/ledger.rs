@@ -17,6 +17,7 @@ const LIMITS: Limits = Limits {
     opaque_code: false,
     ddl_seen: 0,
     discard_sequences: true,
+    keep_sequences: true,
 };
 
 /// A message of a server may be held up to this many bytes.

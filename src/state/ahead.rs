@@ -1,0 +1,51 @@
+//! What the ledger tells of a client's batch and of what was sent ahead of it.
+
+use super::{Due, Fate, Pipeline, Undo};
+use crate::state::transaction::TransactionStatus;
+
+impl Pipeline {
+    /// True if a `Parse` of what the server has already may do something or fail.
+    ///
+    /// PostgreSQL refuses it in a failed block. And it counts as a command: what a portal that was
+    /// not executed to its end has changed is seen by the next statement only behind it.
+    #[must_use]
+    pub fn parse_matters(&self) -> bool {
+        self.suspends || self.status == TransactionStatus::Failed || self.owes_the_client()
+    }
+
+    /// True if what was sent ahead of the client's messages is not answered.
+    #[must_use]
+    pub fn is_ahead(&self) -> bool {
+        matches!(self.due.front(), Some(Due::Reply { fate: Fate::Prelude, .. }))
+    }
+
+    /// True if nothing of the client's was sent behind the beginning of its batch.
+    #[must_use]
+    pub fn ends_ahead(&self) -> bool {
+        match self.due.back() {
+            Some(Due::Reply { fate: Fate::Prelude, expected, .. }) => !expected.ends_batch(),
+            _ => false,
+        }
+    }
+
+    /// True if the end of a batch of the client's was sent and is not answered.
+    #[must_use]
+    pub fn owes_the_client(&self) -> bool {
+        self.due.iter().any(|due| match due {
+            Due::Reply { fate: Fate::Forward | Fate::Instead, expected, .. } => {
+                expected.ends_batch()
+            }
+            _ => false,
+        })
+    }
+
+    /// Takes back all that was assumed: nothing of it has run, and the server is closed.
+    pub fn abandon(&mut self, mut undo: impl FnMut(Undo)) {
+        while let Some(due) = self.due.pop_back() {
+            if let Due::Reply { undo: last, .. } | Due::Synthesize { undo: last, .. } = due {
+                undo(last);
+            }
+        }
+        *self = Self::default();
+    }
+}

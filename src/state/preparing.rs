@@ -1,0 +1,347 @@
+//! `PREPARE`, `EXECUTE` and `DEALLOCATE`: a text that uses names goes to a server that knows them.
+//!
+//! What the server lacks is prepared there ahead of the text, as a part of its batch, so that an
+//! error in it is the text's. Names are shared with the protocol's statements, which have other
+//! names on a server: one that a text names is prepared there a second time, under its own.
+//!
+//! Whether a `PREPARE` or `DEALLOCATE` came to anything is told by its tag: neither is taken back
+//! by a ROLLBACK.
+
+use super::naming::{Destination, evict};
+use super::pin::PinReason;
+use super::pipeline::{Expected, Fate, Undo};
+use super::prepared::{Prepared, SERVER_NAME_PREFIX};
+use super::session::{ClientFault, Discarding, Limits, Moment, ServerSide, Session, discards};
+use super::sql_statements::{Change, OwnNames, SqlStatement};
+use super::statement::{self, Command, Effects};
+use crate::wire::frame;
+use crate::wire::frontend::Bind;
+use crate::wire::{FrontendTag, encode};
+
+/// Statements that name prepared ones.
+pub(super) const ABOUT_NAMES: Effects =
+    Effects::PREPARE.and(Effects::EXECUTE).and(Effects::DEALLOCATE);
+
+/// Most names of a client that a server keeps before it is told to close them all.
+const OWN_NAMES_MAX: usize = 1024;
+
+/// Tells what the protocol prepared from what SQL did.
+const BY_PROTOCOL: u64 = 1 << 63;
+
+/// What a `Query` needs around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Send {
+    /// It is not sent yet.
+    NotYet,
+    /// Nothing.
+    Alone,
+    /// A `Sync` behind it: what stands before it may fail, and PostgreSQL would skip it then.
+    WithSync,
+}
+
+/// What a text that is about names comes to.
+struct Named {
+    changes: Vec<Change>,
+    /// Every `PREPARE` in it can be followed.
+    followed: bool,
+    /// Something was prepared ahead of it.
+    prepares: bool,
+}
+
+impl Session {
+    /// Takes note of a simple query about names, which is about to be sent.
+    pub(super) fn observe_names(
+        &mut self,
+        effects: Effects,
+        text: &[u8],
+        server: &mut ServerSide,
+        limits: &Limits,
+        out: &mut Vec<u8>,
+    ) -> Result<Send, ClientFault> {
+        if server.pipeline.owes_the_client() {
+            self.channels.wait();
+            return Ok(Send::NotYet);
+        }
+        let effects = effects | self.executed(text, limits);
+        self.observe(effects, server, Moment::BetweenBatches, out)?;
+        let named = self.names_first(text, effects, server, out);
+        let left = if named.followed { effects.without(Effects::PREPARE) } else { effects };
+        self.doubt(left, limits, text, None);
+        if discards(effects) || !named.changes.is_empty() {
+            self.discarding = Discarding::Waits;
+        }
+        self.sql.send(named.changes);
+        Ok(if named.prepares { Send::WithSync } else { Send::Alone })
+    }
+
+    /// The same for a statement that is bound. Yields what is left of its effects to be looked into.
+    pub(super) fn bind_names(
+        &mut self,
+        bind: &Bind<'_>,
+        effects: Effects,
+        server: &mut ServerSide,
+        limits: &Limits,
+        out: &mut Vec<u8>,
+    ) -> Result<Effects, ClientFault> {
+        let text = self.text_of(bind.statement);
+        let effects = effects | self.executed(&text, limits);
+        self.observe(effects, server, Moment::InBatch, out)?;
+        let named = self.names_first(&text, effects, server, out);
+        if !self.sql.bind(bind.portal, named.changes) {
+            self.pin_for_good(PinReason::Prepare);
+        }
+        Ok(if named.followed { effects.without(Effects::PREPARE) } else { effects })
+    }
+
+    /// Sees to the names in a text that is parsed: what it returns depends on them. True: not yet.
+    pub(super) fn parse_names(&mut self, text: &[u8], to: &mut Destination<'_>) -> bool {
+        if to.server.pipeline.owes_the_client() {
+            self.channels.wait();
+            return true;
+        }
+        self.names_first(text, Effects::NONE, to.server, to.out);
+        false
+    }
+
+    /// The same for a statement that is parsed again.
+    pub(super) fn names_of(
+        &mut self,
+        statement: &Prepared,
+        server: &mut ServerSide,
+        out: &mut Vec<u8>,
+    ) {
+        let mut tail = &*statement.tail;
+        let text = frame::take_cstr(&mut tail).unwrap_or_default();
+        self.names_first(text, Effects::NONE, server, out);
+    }
+
+    /// True if the client's statement `name` can only be used when what was sent is answered.
+    pub(super) fn awaits_names(
+        &mut self,
+        name: &[u8],
+        effects: Effects,
+        server: &ServerSide,
+    ) -> bool {
+        let concerns =
+            effects.intersects(ABOUT_NAMES) || (!name.is_empty() && self.sql.get(name).is_some());
+        let waits = concerns && server.pipeline.owes_the_client();
+        if waits {
+            self.channels.wait();
+        }
+        waits
+    }
+
+    /// What the statements do that `text` executes by name. They are looked into as if they stood in it.
+    fn executed(&mut self, text: &[u8], limits: &Limits) -> Effects {
+        let mut all = Effects::NONE;
+        for statement in statement::statements(text, self.options) {
+            if !statement.effects().intersects(Effects::EXECUTE) {
+                continue;
+            }
+            let Some(name) = statement.name() else { continue };
+            let effects = self.effects_of(&name);
+            if !effects.is_empty() && !name.is_empty() {
+                let text = self.text_of(&name);
+                self.doubt(effects, limits, &text, None);
+                all = all | effects;
+            }
+        }
+        all
+    }
+
+    /// Sees to it that the names in `text` mean on `server` what they mean to the client.
+    fn names_first(
+        &mut self,
+        text: &[u8],
+        effects: Effects,
+        server: &mut ServerSide,
+        out: &mut Vec<u8>,
+    ) -> Named {
+        if server.own.as_ref().is_some_and(|own| own.len() >= OWN_NAMES_MAX) {
+            close_own(server, Fate::Swallow, out);
+        }
+        let readable = !effects.intersects(Effects::UNCERTAIN);
+        // What comes behind a COPY is read by it.
+        let may_fail = !effects.intersects(Effects::COPY);
+        let mut named = Named { changes: Vec::new(), followed: true, prepares: false };
+        for statement in statement::statements(text, self.options) {
+            let command = statement.command();
+            if !statement.effects().intersects(ABOUT_NAMES) || command == Command::DeallocateAll {
+                continue;
+            }
+            let name = statement.name().unwrap_or_default();
+            named.prepares |= self.settle_name(&name, may_fail, server, out);
+            let change = match command {
+                Command::Prepare if readable && can_be_followed(&name) => {
+                    let body = statement.body().unwrap_or_default();
+                    let prepared = SqlStatement {
+                        number: self.sql.number(),
+                        text: statement.text().into(),
+                        effects: statement::effects(body, self.options),
+                        options: self.options,
+                    };
+                    Change::Prepare((*name).into(), Box::new(prepared))
+                }
+                Command::Deallocate if readable && can_be_followed(&name) => {
+                    Change::Deallocate((*name).into())
+                }
+                Command::Prepare | Command::Deallocate => {
+                    named.followed &= command != Command::Prepare;
+                    Change::Unknown
+                }
+                _ => continue,
+            };
+            named.changes.push(change);
+        }
+        for change in &named.changes {
+            if let Change::Prepare(name, _) | Change::Deallocate(name) = change {
+                own_names(server, self.id).unsure(name);
+            }
+        }
+        named
+    }
+
+    /// Sees to it that `name` means on `server` what it means to the client. True if something was
+    /// prepared for it.
+    pub(super) fn settle_name(
+        &mut self,
+        name: &[u8],
+        may_fail: bool,
+        server: &mut ServerSide,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        if name.starts_with(SERVER_NAME_PREFIX) {
+            // None of those that pgweir shares is the client's.
+            evict(server, 0, Fate::Swallow, out);
+        }
+        let known = server.own.as_ref().and_then(|own| own.get(name));
+        let wanted = self.meaning_of(name, known);
+        if known == wanted {
+            return false;
+        }
+        if known.is_some() {
+            encode::close_statement(out, name);
+            let undo = Undo::OwnName(name.into());
+            server.pipeline.push(Expected::CloseComplete, Fate::Swallow, undo);
+            own_names(server, self.id).remove(name);
+        }
+        let Some(meaning) = wanted.filter(|_| may_fail) else { return false };
+        own_names(server, self.id).insert(name, meaning);
+        server.reparsed += 1;
+        if let Some(statement) = self.sql.get(name) {
+            prepare(server, name, &statement.text, out);
+        } else if let Some(statement) = self.statements.get(name) {
+            encode::parse(out, name, &statement.tail);
+            let undo = Undo::OwnName(name.into());
+            server.pipeline.push(Expected::ParseComplete, Fate::Swallow, undo);
+        }
+        true
+    }
+
+    /// What `name` means to the client; nothing where that cannot be told to a server that knows
+    /// it as `known`.
+    fn meaning_of(&self, name: &[u8], known: Option<u64>) -> Option<u64> {
+        if let Some(statement) = self.sql.get(name) {
+            // Under these settings its text would be read as another.
+            let same = statement.options == self.options || known == Some(statement.number);
+            return same.then_some(statement.number);
+        }
+        let statement = self.statements.get(name).filter(|_| can_be_followed(name))?;
+        Some(BY_PROTOCOL | statement.id)
+    }
+
+    /// A `PREPARE` or `DEALLOCATE` of the client has succeeded.
+    pub(super) fn name_changed(&mut self, server: &mut ServerSide, prepared: bool) {
+        match self.sql.completed() {
+            Some(Change::Prepare(name, statement)) if prepared => {
+                let number = statement.number;
+                let own = own_names(server, self.id);
+                if self.sql.insert(name.clone(), statement) {
+                    own.insert(&name, number);
+                } else {
+                    own.remove(&name);
+                    self.fear(Effects::PREPARE);
+                }
+            }
+            Some(Change::Deallocate(name)) if !prepared => {
+                self.statements.remove(&name);
+                self.sql.remove(&name);
+                own_names(server, self.id).remove(&name);
+            }
+            _ => self.fear(Effects::PREPARE),
+        }
+    }
+
+    /// Forgets the statement of SQL that the client closes, which the server does too.
+    pub(super) fn close_sql(&mut self, name: &[u8], server: &mut ServerSide) -> Undo {
+        if let Some(own) = &mut server.own {
+            own.remove(name);
+        }
+        match self.sql.remove(name) {
+            Some(statement) => Undo::SqlClosed { name: name.into(), statement },
+            None => Undo::Nothing,
+        }
+    }
+}
+
+/// True if a name is read the same by everybody, and is none of pgweir's own.
+fn can_be_followed(name: &[u8]) -> bool {
+    !name.is_empty() && name.is_ascii() && !name.starts_with(SERVER_NAME_PREFIX)
+}
+
+pub(super) fn own_names(server: &mut ServerSide, client: u64) -> &mut OwnNames {
+    server.own.get_or_insert_with(|| Box::new(OwnNames::of(client)))
+}
+
+/// Closes the names of another client that had the server before.
+pub fn close_foreign(server: &mut ServerSide, client: u64, out: &mut Vec<u8>) {
+    if server.own.as_ref().is_some_and(|own| own.client != client) {
+        close_own(server, Fate::Prelude, out);
+    }
+}
+
+fn close_own(server: &mut ServerSide, fate: Fate, out: &mut Vec<u8>) {
+    let Some(own) = server.own.take() else { return };
+    for name in own.names() {
+        encode::close_statement(out, name);
+        let undo = Undo::OwnName(name.into());
+        server.pipeline.push(Expected::CloseComplete, fate, undo);
+    }
+}
+
+/// Runs a client's `PREPARE` again. The unnamed statement and portal are the client's.
+fn prepare(server: &mut ServerSide, name: &[u8], text: &[u8], out: &mut Vec<u8>) {
+    const NAME: &[u8] = b"pgweir_prepare";
+    let close = |out: &mut Vec<u8>, kind: u8| {
+        encode::message(out, FrontendTag::CLOSE.0, |out| {
+            out.push(kind);
+            encode::cstr(out, NAME);
+        });
+    };
+    // One that failed may have left it.
+    close(out, b'S');
+    encode::message(out, FrontendTag::PARSE.0, |out| {
+        encode::cstr(out, NAME);
+        encode::cstr(out, text);
+        out.extend_from_slice(&[0; 2]);
+    });
+    encode::message(out, FrontendTag::BIND.0, |out| {
+        encode::cstr(out, NAME);
+        encode::cstr(out, NAME);
+        out.extend_from_slice(&[0; 6]);
+    });
+    encode::message(out, FrontendTag::EXECUTE.0, |out| {
+        encode::cstr(out, NAME);
+        out.extend_from_slice(&[0; 4]);
+    });
+    close(out, b'P');
+    close(out, b'S');
+    for expected in [Expected::CloseComplete, Expected::ParseComplete, Expected::BindComplete] {
+        server.pipeline.push(expected, Fate::Swallow, Undo::Nothing);
+    }
+    let undo = Undo::OwnName(name.into());
+    server.pipeline.push(Expected::Execution, Fate::Swallow, undo);
+    for expected in [Expected::CloseComplete, Expected::CloseComplete] {
+        server.pipeline.push(expected, Fate::Swallow, Undo::Nothing);
+    }
+}

@@ -1,0 +1,153 @@
+//! Statements of SQL's PREPARE follow their client from server to server, and are nobody else's.
+
+use crate::support::messages::frontend;
+use crate::{pinned, pool_of, same_alone};
+
+#[test]
+fn statements_of_sql_follow_their_client() {
+    same_alone(
+        &[],
+        &[
+            "PREPARE q (int) AS SELECT $1 + 1",
+            "EXECUTE q(1)",
+            "EXECUTE q('word')",
+            "EXECUTE q",
+            "PREPARE q AS SELECT 2",
+            "EXPLAIN (COSTS OFF) EXECUTE q(7)",
+            "PREPARE \"Quoted \"\"name\" AS VALUES ('quoted')",
+            "EXECUTE \"Quoted \"\"name\"",
+            "EXECUTE quoted",
+            "BEGIN",
+            "PREPARE kept AS SELECT 'kept'",
+            "ROLLBACK",
+            "EXECUTE kept",
+            "SELECT 1/0; PREPARE never AS SELECT 1",
+            "EXECUTE never",
+            "PREPARE early AS SELECT 'early'; SELECT 1/0",
+            "EXECUTE early",
+            "BEGIN; EXECUTE kept; COMMIT; EXECUTE early",
+            "DEALLOCATE kept",
+            "EXECUTE kept",
+            "DEALLOCATE kept",
+            "PREPARE kept AS SELECT 'another'",
+            "EXECUTE kept; DEALLOCATE PREPARE kept; EXECUTE kept",
+            "EXECUTE kept",
+            "PREPARE bad AS SELECT no_such_column",
+            "EXECUTE bad",
+            "PREPARE sets AS SELECT set_config('work_mem', '77MB', false)",
+            "EXECUTE sets",
+            "SHOW work_mem",
+            "RESET work_mem",
+            "DEALLOCATE ALL",
+            "EXECUTE q(1)",
+            "PREPARE q AS SELECT 3; EXECUTE q; DEALLOCATE q; PREPARE q AS SELECT 4; EXECUTE q",
+            "EXECUTE q",
+            "DISCARD ALL",
+            "EXECUTE q",
+        ],
+    );
+}
+
+/// What both prepare is in one room of names.
+#[test]
+fn statements_of_the_protocol_and_of_sql_have_the_same_names() {
+    let pgweir = pool_of(1);
+    let (mut pooled, mut direct, mut other) =
+        (pgweir.client(), crate::direct_with(&[]), pgweir.client());
+    let use_it = |name: &str| {
+        [frontend::bind("", name, &[]), frontend::execute("", 0), frontend::sync()].concat()
+    };
+    let parse = |name: &str, sql: &str| [frontend::parse(name, sql), frontend::sync()].concat();
+    let close = |name: &str| [frontend::close(b'S', name), frontend::sync()].concat();
+    let describe = |name: &str| [frontend::describe(b'S', name), frontend::sync()].concat();
+    let text = frontend::query;
+    let steps = [
+        parse("x", "SELECT 'by protocol'"),
+        text("EXECUTE x"),
+        text("PREPARE x AS SELECT 1"),
+        use_it("x"),
+        text("DEALLOCATE x"),
+        use_it("x"),
+        text("EXECUTE x"),
+        text("PREPARE x AS SELECT 'by sql'"),
+        use_it("x"),
+        describe("x"),
+        parse("x", "SELECT 2"),
+        text("EXECUTE x"),
+        close("x"),
+        text("EXECUTE x"),
+        use_it("x"),
+        parse("x", "SELECT 'again'"),
+        use_it("x"),
+        text("EXECUTE x"),
+        close("x"),
+        text("EXECUTE x"),
+        parse("p", "PREPARE y AS SELECT 'in two steps'"),
+        use_it("p"),
+        text("EXECUTE y"),
+        parse("e", "EXECUTE y"),
+        describe("e"),
+        use_it("e"),
+        parse("d", "DEALLOCATE y"),
+        use_it("d"),
+        use_it("e"),
+        use_it("d"),
+        use_it("p"),
+        use_it("e"),
+        text("DEALLOCATE ALL"),
+        use_it("p"),
+        text("EXECUTE y"),
+    ];
+    for (at, step) in steps.iter().enumerate() {
+        pooled.send(step);
+        direct.send(step);
+        assert_eq!(pooled.until_ready(), direct.until_ready(), "step {at}");
+        assert_eq!(other.value("SELECT count(*) FROM pg_prepared_statements WHERE from_sql"), "0");
+        assert_eq!(other.query("EXECUTE y"), ["ErrorResponse ERROR 26000", "ReadyForQuery I"]);
+        other.send(&use_it("x"));
+        assert_eq!(other.until_ready(), ["ErrorResponse ERROR 26000", "ReadyForQuery I"]);
+    }
+    assert_eq!(pinned(&pgweir), 0.0);
+}
+
+/// An error of the statement that is prepared again is the one that the text gets.
+#[test]
+fn what_cannot_be_prepared_again_is_told() {
+    let pgweir = pool_of(1);
+    let mut client = pgweir.client();
+    let mut other = pgweir.client();
+    client.execute("CREATE TABLE prepared_gone (id int)");
+    client.execute("PREPARE q AS SELECT * FROM prepared_gone");
+    client.execute("PREPARE r AS SELECT 1");
+    assert_eq!(other.value("SELECT 1"), "1");
+    client.execute("DROP TABLE prepared_gone");
+    assert_eq!(other.value("SELECT 1"), "1");
+    let gone = ["ErrorResponse ERROR 42P01", "ReadyForQuery I"];
+    assert_eq!(client.query("EXECUTE q"), gone);
+    assert_eq!(client.query("EXECUTE q"), gone);
+    assert_eq!(client.value("EXECUTE r"), "1");
+    client.execute("BEGIN");
+    assert_eq!(client.query("EXECUTE q"), ["ErrorResponse ERROR 42P01", "ReadyForQuery E"]);
+    assert_eq!(client.query("EXECUTE r"), ["ErrorResponse ERROR 25P02", "ReadyForQuery E"]);
+    client.execute("ROLLBACK");
+    assert_eq!(client.value("EXECUTE r"), "1");
+}
+
+/// More than pgweir remembers of one client.
+#[test]
+fn more_statements_than_are_remembered_pin() {
+    let pgweir = pool_of(2);
+    let mut client = pgweir.client();
+    let long = "x".repeat(100_000);
+    for at in 0..4 {
+        client.execute(&format!("PREPARE q{at} AS SELECT '{long}', {at}"));
+    }
+    crate::support::eventually("it is pinned", || pinned(&pgweir) == 1.0);
+    for at in 0..4 {
+        let mut other = pgweir.client();
+        other.execute("SELECT 1");
+        assert_eq!(client.value(&format!("EXECUTE q{at}")), at.to_string());
+    }
+    client.execute("DEALLOCATE ALL");
+    crate::support::eventually("it is let go", || pinned(&pgweir) == 0.0);
+}
