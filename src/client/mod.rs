@@ -17,6 +17,7 @@ pub mod welcome;
 mod backlog;
 pub mod end;
 mod notify;
+mod refuse;
 mod relay;
 mod reset;
 mod settle;

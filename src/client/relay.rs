@@ -13,7 +13,6 @@ use crate::pool::seat::Kick;
 use crate::server::Server;
 use crate::state::pipeline::Surprise;
 use crate::state::prelude;
-use crate::state::preparing;
 use crate::state::reply::{self, Discarded, Event, Outgoing};
 use crate::state::session::{Extent, Limits, Requests, STATEMENT_MAX};
 use crate::state::statement::Effects;
@@ -207,7 +206,7 @@ impl Client {
         }
         let mut out = take_buffer();
         if side.pipeline.is_settled() {
-            preparing::close_foreign(side, self.session.id, &mut out);
+            self.session.close_foreign(side, &mut out);
             if self.session.separate_sequences(side, &limits, &mut out) {
                 self.pool.note_separation();
             }

@@ -17,7 +17,7 @@ use crate::state::reset_query;
 use crate::state::session::{ClientFault, Extent, Limits, STATEMENT_MAX, Session};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::GaugeGuard;
-use crate::wire::{FrameError, encode};
+use crate::wire::FrameError;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
@@ -442,36 +442,6 @@ impl Client {
         self.pool.leave(&self.entered.seat, clock::now());
         self.attachment = Attachment::Detached;
         self.refuse_batch(error);
-    }
-
-    /// Answers a batch of which nothing was sent to a server.
-    pub(super) fn refuse_batch(&mut self, error: &BorrowError) {
-        let message = error.to_message();
-        let fields = crate::wire::response::ErrorFields::read(message.get(5..).unwrap_or_default());
-        let sqlstate = fields.sqlstate.map_or(*b"XX000", |code| code.0);
-        self.worker.shard.errors.of(&sqlstate).one();
-        let mut out = super::backlog::take_buffer();
-        out.extend_from_slice(&message);
-        self.to_client = Backlog::Bytes(out, 0);
-        self.skipping = true;
-    }
-
-    /// Drops the messages of a refused batch up to the one that ends it, and answers that.
-    fn skip(&mut self, bytes: &[u8]) -> Result<usize, End> {
-        let limits = self.limits();
-        let (used, ended) = self.session.skip_batch(bytes, &limits).map_err(End::Fault)?;
-        if ended {
-            self.end_refused_batch();
-        }
-        Ok(used)
-    }
-
-    pub(super) fn end_refused_batch(&mut self) {
-        self.skipping = false;
-        let mut out = super::backlog::take_buffer();
-        out.extend_from_slice(&encode::READY_IDLE);
-        self.to_client.push(out);
-        self.mark(Activity::Idle, clock::now());
     }
 }
 

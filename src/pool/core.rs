@@ -295,11 +295,9 @@ impl<S, W> Core<S, W> {
 
     /// What to do for those who wait: called after each enqueue, opening, closing and retry.
     pub fn grow(&mut self, now: Instant) -> Growth<S> {
-        if self.waiting == 0 || self.opening >= self.limits.opening_max {
-            return Growth::Nothing;
-        }
         let full = self.open + self.listeners.wanted >= self.limits.budget;
-        if full && self.pools.len() == 1 {
+        let alone = self.pools.len() == 1;
+        if self.waiting == 0 || self.opening >= self.limits.opening_max || (full && alone) {
             return Growth::Nothing;
         }
         let share = self.share();

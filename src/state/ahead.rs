@@ -28,6 +28,12 @@ impl Pipeline {
         }
     }
 
+    /// True if messages of the client's were sent whose `Sync` was not.
+    #[must_use]
+    pub fn is_mid_batch(&self) -> bool {
+        self.unsynced && !self.ends_ahead()
+    }
+
     /// True if the end of a batch of the client's was sent and is not answered.
     #[must_use]
     pub fn owes_the_client(&self) -> bool {

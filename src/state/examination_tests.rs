@@ -44,8 +44,10 @@ impl Case {
 
     /// Runs a query that succeeds; whether the server is to be asked then.
     fn query(&mut self, sql: &str) -> bool {
-        let words = format!("Query {sql}");
-        self.world.batch(&mut self.client, &mut self.server, &words, DONE);
+        let mut query = Vec::new();
+        encode::query(&mut query, sql);
+        self.world.send_bytes(&mut self.client, &mut self.server, &query);
+        sort(&mut self.client, &mut self.server, &backend(DONE), |_| ());
         self.client.is_examination_due()
     }
 

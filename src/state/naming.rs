@@ -118,6 +118,7 @@ impl Session {
         } else {
             to.intern.intern(parse.tail, effects, &self.settings)
         };
+        self.protocol_changes(parse.name, to.server, to.out);
         let name: Box<[u8]> = parse.name.into();
         self.statements.insert(name.clone(), Arc::clone(&statement));
         let id = statement.id;
@@ -207,6 +208,7 @@ impl Session {
             to.server.unnamed = ServerUnnamed::Nothing;
             return to.forward(frame, Expected::CloseComplete, Undo::Unnamed(previous));
         }
+        self.protocol_changes(name, to.server, to.out);
         match self.statements.remove(name) {
             // The server keeps it, for whoever prepares the same text next.
             Some(statement) => to.server.pipeline.push_synthesized(

@@ -102,6 +102,13 @@ impl ClientStatements {
         self.named.as_ref()?.get(name)
     }
 
+    /// What the client calls the statement of this number, if it is one of its own.
+    #[must_use]
+    pub fn name_of(&self, id: u64) -> Option<&[u8]> {
+        let named = self.named.as_ref()?;
+        named.iter().find(|(_, statement)| statement.id == id).map(|(name, _)| &**name)
+    }
+
     /// Number of statements.
     #[must_use]
     pub fn len(&self) -> usize {

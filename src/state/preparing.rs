@@ -62,6 +62,8 @@ impl Session {
             self.channels.wait();
             return Ok(Send::NotYet);
         }
+        // There, what fails before the text skips it anyway.
+        let has_sync = server.pipeline.is_mid_batch();
         let effects = effects | self.executed(text, limits);
         self.observe(effects, server, Moment::BetweenBatches, out)?;
         let named = self.names_first(text, effects, server, out);
@@ -71,7 +73,7 @@ impl Session {
             self.discarding = Discarding::Waits;
         }
         self.sql.send(named.changes);
-        Ok(if named.prepares { Send::WithSync } else { Send::Alone })
+        Ok(if named.prepares && !has_sync { Send::WithSync } else { Send::Alone })
     }
 
     /// The same for a statement that is bound. Yields what is left of its effects to be looked into.
@@ -195,7 +197,7 @@ impl Session {
         }
         for change in &named.changes {
             if let Change::Prepare(name, _) | Change::Deallocate(name) = change {
-                own_names(server, self.id).unsure(name);
+                self.own(server).unsure(name);
             }
         }
         named
@@ -223,10 +225,11 @@ impl Session {
             encode::close_statement(out, name);
             let undo = Undo::OwnName(name.into());
             server.pipeline.push(Expected::CloseComplete, Fate::Swallow, undo);
-            own_names(server, self.id).remove(name);
+            self.own(server).remove(name);
         }
         let Some(meaning) = wanted.filter(|_| may_fail) else { return false };
-        own_names(server, self.id).insert(name, meaning);
+        self.sql.begin();
+        self.own(server).insert(name, meaning);
         server.reparsed += 1;
         if let Some(statement) = self.sql.get(name) {
             prepare(server, name, &statement.text, out);
@@ -255,18 +258,18 @@ impl Session {
         match self.sql.completed() {
             Some(Change::Prepare(name, statement)) if prepared => {
                 let number = statement.number;
-                let own = own_names(server, self.id);
                 if self.sql.insert(name.clone(), statement) {
-                    own.insert(&name, number);
+                    self.own(server).insert(&name, number);
                 } else {
-                    own.remove(&name);
+                    self.own(server).remove(&name);
                     self.fear(Effects::PREPARE);
                 }
             }
             Some(Change::Deallocate(name)) if !prepared => {
                 self.statements.remove(&name);
                 self.sql.remove(&name);
-                own_names(server, self.id).remove(&name);
+                self.sql.note_change();
+                self.own(server).remove(&name);
             }
             _ => self.fear(Effects::PREPARE),
         }
@@ -274,12 +277,45 @@ impl Session {
 
     /// Forgets the statement of SQL that the client closes, which the server does too.
     pub(super) fn close_sql(&mut self, name: &[u8], server: &mut ServerSide) -> Undo {
-        if let Some(own) = &mut server.own {
-            own.remove(name);
+        let Some(statement) = self.sql.remove(name) else { return Undo::Nothing };
+        self.own(server).remove(name);
+        Undo::SqlClosed { name: name.into(), statement }
+    }
+
+    /// The protocol gives `name` another meaning, or none: what the server knows by it goes.
+    pub(super) fn protocol_changes(
+        &mut self,
+        name: &[u8],
+        server: &mut ServerSide,
+        out: &mut Vec<u8>,
+    ) {
+        self.sql.note_change();
+        if server.own.is_none() {
+            return;
         }
-        match self.sql.remove(name) {
-            Some(statement) => Undo::SqlClosed { name: name.into(), statement },
-            None => Undo::Nothing,
+        if self.own(server).get(name).is_some() {
+            encode::close_statement(out, name);
+            let undo = Undo::OwnName(name.into());
+            server.pipeline.push(Expected::CloseComplete, Fate::Swallow, undo);
+            self.own(server).remove(name);
+        }
+    }
+
+    /// The names on `server` that mean what they mean to the client, which are up to date.
+    pub(super) fn own<'a>(&self, server: &'a mut ServerSide) -> &'a mut OwnNames {
+        let own = server.own.get_or_insert_with(|| Box::new(OwnNames::of(self.id)));
+        own.version = self.sql.version();
+        own
+    }
+
+    /// Closes the names on `server` that are not, or no longer, what they mean to this client.
+    pub fn close_foreign(&self, server: &mut ServerSide, out: &mut Vec<u8>) {
+        let foreign = server
+            .own
+            .as_ref()
+            .is_some_and(|own| own.client != self.id || own.version != self.sql.version());
+        if foreign {
+            close_own(server, Fate::Prelude, out);
         }
     }
 }
@@ -287,17 +323,6 @@ impl Session {
 /// True if a name is read the same by everybody, and is none of pgweir's own.
 fn can_be_followed(name: &[u8]) -> bool {
     !name.is_empty() && name.is_ascii() && !name.starts_with(SERVER_NAME_PREFIX)
-}
-
-pub(super) fn own_names(server: &mut ServerSide, client: u64) -> &mut OwnNames {
-    server.own.get_or_insert_with(|| Box::new(OwnNames::of(client)))
-}
-
-/// Closes the names of another client that had the server before.
-pub fn close_foreign(server: &mut ServerSide, client: u64, out: &mut Vec<u8>) {
-    if server.own.as_ref().is_some_and(|own| own.client != client) {
-        close_own(server, Fate::Prelude, out);
-    }
 }
 
 fn close_own(server: &mut ServerSide, fate: Fate, out: &mut Vec<u8>) {

@@ -172,7 +172,17 @@ pub fn sort(
                 // Too large to wait for: what is there must do.
                 None => rest.get(HEADER_LEN..).unwrap_or_default(),
             };
-            look_at(tag, body, client, server, &mut seen)?
+            let fate = look_at(tag, body, client, server, &mut seen)?;
+            if tag == BackendTag::ERROR_RESPONSE
+                && fate == Fate::Forward
+                && header.frame_len <= rest.len()
+                && let Some(retold) = client.retold(body)
+            {
+                out.insert(input, &retold);
+                at += header.frame_len;
+                continue;
+            }
+            fate
         } else if tag == BackendTag::NOTIFICATION_RESPONSE && server.may_listen {
             let Some(body) = rest.get(HEADER_LEN..header.frame_len) else { return Ok(at) };
             let known = backend::channel(body).is_some_and(|name| client.channels.is_heard(name));
@@ -226,12 +236,14 @@ fn look_at(
             let &[status] = body else { return Err(malformed) };
             let status = TransactionStatus::from_byte(status).ok_or(malformed)?;
             let fate = server.pipeline.on_ready(status)?;
-            if !server.pipeline.owes_a_batch() {
-                client.channels.ready(status);
-                client.sql.ready(status);
-            }
             match fate {
-                Fate::Forward | Fate::Instead => seen(Event::Ready),
+                Fate::Forward | Fate::Instead => {
+                    if !server.pipeline.owes_a_batch() {
+                        client.channels.ready(status);
+                        client.sql.ready(status);
+                    }
+                    seen(Event::Ready);
+                }
                 Fate::Examination => seen(Event::Examined),
                 Fate::Prelude | Fate::Swallow => {}
             }

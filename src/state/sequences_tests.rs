@@ -1,3 +1,5 @@
+//! Whose values a server may tell, and when it is told to forget them.
+
 use super::*;
 use crate::state::session::Session;
 use std::sync::Arc;

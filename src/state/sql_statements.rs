@@ -52,6 +52,8 @@ struct State {
     by_name: HashMap<StatementName, Box<SqlStatement>>,
     bytes: usize,
     count: u64,
+    /// How often a name has got another meaning.
+    version: u64,
     /// What each portal that was bound is about to do.
     bound: Vec<(Box<[u8]>, Vec<Change>)>,
     /// What was sent, in order, and is not answered.
@@ -70,6 +72,23 @@ impl SqlStatements {
         state.count
     }
 
+    /// How often a name has got another meaning: what a server knew before that may be outdated.
+    pub(super) fn version(&self) -> u64 {
+        self.state.as_ref().map_or(0, |state| state.version)
+    }
+
+    /// The client has had names on servers that mean to it what they mean there.
+    pub(super) fn begin(&mut self) {
+        self.state.get_or_insert_default();
+    }
+
+    /// A name has got another meaning.
+    pub(super) fn note_change(&mut self) {
+        if let Some(state) = &mut self.state {
+            state.version += 1;
+        }
+    }
+
     /// From now on, `name` means `statement`. False if there is no room for it.
     pub(super) fn insert(&mut self, name: StatementName, statement: Box<SqlStatement>) -> bool {
         let state = self.state.get_or_insert_default();
@@ -78,6 +97,7 @@ impl SqlStatements {
             return false;
         }
         state.bytes += bytes;
+        state.version += 1;
         if let Some(old) = state.by_name.insert(name.clone(), statement) {
             state.bytes -= name.len() + old.text.len() + OVERHEAD;
         }
@@ -87,6 +107,7 @@ impl SqlStatements {
     pub(super) fn remove(&mut self, name: &[u8]) -> Option<Box<SqlStatement>> {
         let state = self.state.as_mut()?;
         let removed = state.by_name.remove(name)?;
+        state.version += 1;
         state.bytes -= name.len() + removed.text.len() + OVERHEAD;
         Some(removed)
     }
@@ -96,6 +117,7 @@ impl SqlStatements {
         if let Some(state) = &mut self.state {
             state.by_name.clear();
             state.bytes = 0;
+            state.version += 1;
         }
     }
 
@@ -159,6 +181,8 @@ impl SqlStatements {
 pub struct OwnNames {
     /// Whose they are.
     pub client: u64,
+    /// The client's [`SqlStatements::version`] as of its last change here.
+    pub(super) version: u64,
     names: HashMap<StatementName, u64>,
 }
 
@@ -167,7 +191,7 @@ const UNSURE: u64 = 0;
 
 impl OwnNames {
     pub(super) fn of(client: u64) -> Self {
-        Self { client, names: HashMap::new() }
+        Self { client, version: 0, names: HashMap::new() }
     }
 
     /// What `name` means, if the server knows it.

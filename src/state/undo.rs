@@ -1,7 +1,6 @@
 //! What becomes of a session when messages came to nothing, or when the client throws it away.
 
 use super::pipeline::{Miscarriage, Undo};
-use super::preparing::own_names;
 use super::session::{Discarding, ServerSide, ServerUnnamed, Session};
 use super::transaction::TransactionStatus;
 use std::sync::Arc;
@@ -22,10 +21,10 @@ impl Session {
             Undo::Sequences => server.sequences.not_forgotten(),
             Undo::Evicted(id) => server.statements.insert(id),
             Undo::Closed { name, statement } => self.statements.insert(name, statement),
-            Undo::OwnName(name) => own_names(server, self.id).unsure(&name),
+            Undo::OwnName(name) => self.own(server).unsure(&name),
             Undo::SqlClosed { name, statement } => {
-                own_names(server, self.id).unsure(&name);
-                self.sql.insert(name, statement);
+                self.sql.insert(name.clone(), statement);
+                self.own(server).unsure(&name);
             }
             Undo::Unnamed(previous) => {
                 // PostgreSQL drops the old unnamed statement before it looks at the new one.

@@ -156,7 +156,7 @@ impl Words<'_> {
         let mut items = Vec::new();
         for _ in 0..=self.random.below(2) {
             for _ in 0..=self.random.below(4) {
-                self.messages(&mut items);
+                self.messages(&mut items, groups.contains(&Group::Prepare));
             }
             if self.random.chance(15) {
                 items.push(Item::Flush);
@@ -176,8 +176,11 @@ impl Words<'_> {
     }
 
     /// A few messages about one statement, in an order that may make no sense.
-    fn messages(&mut self, items: &mut Vec<Item>) {
-        let statement = self.random.pick(&["", "", "s", "t", "u"]).to_string();
+    fn messages(&mut self, items: &mut Vec<Item>, prepares: bool) {
+        let mut statement = self.random.pick(&["", "", "s", "t", "u"]).to_string();
+        if prepares && self.random.chance(20) {
+            statement = self.random.pick(&["q", "r"]).to_string();
+        }
         let portal = self.random.pick(&["", "", "", "p"]).to_string();
         let (sql, values) = self.parameterised();
         if self.random.chance(55) {

@@ -22,17 +22,19 @@ impl Holding {
 }
 
 /// First words of statements that never pin, whatever follows.
-const HARMLESS: [&str; 25] = [
+const HARMLESS: [&str; 27] = [
     "",
     "ABORT",
     "BEGIN",
     "CLOSE",
     "COMMIT",
     "END",
+    "DEALLOCATE",
     "EXPLAIN",
     "FETCH",
     "MOVE",
     "NOTIFY",
+    "PREPARE",
     "RELEASE",
     "ROLLBACK",
     "SAVEPOINT",

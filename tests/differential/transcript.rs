@@ -93,8 +93,8 @@ fn fields(message: &Message) -> String {
     format!("{name} {}", fields.join(" "))
 }
 
-/// Servers know statements by names of pgweir's, which their errors tell: the one thing in an error that is not
-/// compared.
+/// Two names of a client for one text cannot be told apart in a server's error: the one thing in an error that is
+/// not compared.
 fn without_statement_name(field: &str) -> String {
     const BEFORE: &str = "prepared statement \"";
     let Some((before, behind)) = field.split_once(BEFORE) else { return field.to_owned() };

@@ -146,7 +146,7 @@ const CURSORS: [&str; 10] = [
     "FETCH no_such_cursor",
 ];
 
-const PREPARE: [&str; 10] = [
+const PREPARE: [&str; 25] = [
     "PREPARE q AS SELECT 1, 'prepared'",
     "PREPARE r (int) AS SELECT $1 + 1",
     "PREPARE q AS SELECT * FROM items ORDER BY id LIMIT 3",
@@ -157,6 +157,21 @@ const PREPARE: [&str; 10] = [
     "DEALLOCATE r",
     "DEALLOCATE ALL",
     "EXPLAIN (COSTS OFF) EXECUTE r(2)",
+    "EXECUTE q",
+    "EXECUTE r(7)",
+    "PREPARE s AS SELECT 'by SQL'",
+    "EXECUTE s",
+    "EXECUTE t",
+    "EXECUTE t(3)",
+    "DEALLOCATE s",
+    "DEALLOCATE t",
+    "PREPARE q AS SELECT 2; EXECUTE q; DEALLOCATE q; EXECUTE q",
+    "DEALLOCATE q; PREPARE q AS SELECT 'new'; EXECUTE q",
+    "EXECUTE r(1); SELECT 1/0",
+    "PREPARE u (int) AS UPDATE items SET n = n + $1 WHERE id = @ RETURNING n",
+    "EXECUTE u(4)",
+    "BEGIN; PREPARE q AS SELECT 'in a block'; ROLLBACK",
+    "CREATE TEMP TABLE scratch AS EXECUTE q",
 ];
 
 const TEMPORARY: [&str; 10] = [

@@ -223,3 +223,41 @@ fn discarding_all_ends_a_clients_own_statements_only() {
     assert_eq!(run(&mut client, "s", &[]), ["ErrorResponse ERROR 26000", "ReadyForQuery I"]);
     assert_eq!(run(&mut other, "s", &[]), row("2"));
 }
+
+/// The message, where the server knows the statement by another name.
+#[test]
+fn errors_about_a_statement_tell_the_clients_name_for_it() {
+    let pgweir = pool_of(1);
+    let (mut pooled, mut direct) = (pgweir.client(), shared().client());
+    let two_values = frontend::bind("", "my statement", &[Some("1"), Some("2")]);
+    let steps = [
+        frontend::parse("my statement", "SELECT $1::int"),
+        two_values.clone(),
+        [frontend::bind("", "my statement", &[Some("1")]), frontend::execute("", 0), two_values]
+            .concat(),
+        frontend::parse("my statement", "SELECT 2"),
+        frontend::describe(b'S', "pgweir_1"),
+        frontend::bind("", "pgweir__1", &[]),
+        frontend::query("SELECT 'pgweir_1'::int"),
+    ];
+    for (at, step) in steps.into_iter().enumerate() {
+        let step = [step, frontend::sync()].concat();
+        let mut answers = Vec::new();
+        for client in [&mut pooled, &mut direct] {
+            client.send(&step);
+            answers.push(
+                client
+                    .messages_until_ready()
+                    .iter()
+                    .filter(|message| message.tag == b'E')
+                    .map(crate::support::messages::Message::strings)
+                    .collect::<Vec<_>>(),
+            );
+            if at == 6 {
+                client.messages_until_ready();
+            }
+        }
+        assert_eq!(answers[0].len(), usize::from(at > 0), "step {at}");
+        assert_eq!(answers[0], answers[1], "step {at}");
+    }
+}

@@ -8,8 +8,9 @@ use crate::support::postgres::{DATABASE, USER, shared};
 use crate::support::raw::{RawClient, cancel};
 
 /// A client with settings that its next server has not got: another client holds the one it had.
-fn moves(pgweir: &Pgweir, settings: &str) -> (RawClient, RawClient) {
-    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+fn moves(pgweir: &Pgweir, database: &str, settings: &str) -> (RawClient, RawClient) {
+    let client = || pgweir.client_as(USER, database);
+    let (mut client, mut other) = (client(), client());
     client.execute(settings);
     let had = client.value("SELECT pg_backend_pid()");
     eventually("the other has its server", || {
@@ -38,13 +39,16 @@ fn writes(table: &str) -> [Vec<u8>; 3] {
 
 #[test]
 fn a_cancel_of_what_is_sent_ahead_is_one_of_the_statement() {
-    let superuser = || shared().superuser_in(DATABASE);
+    // A lock of the catalogue is in nobody's way here.
+    const OWN: &str = "ahead_of_others";
+    shared().superuser().execute(&format!("CREATE DATABASE {OWN}"));
+    let superuser = || shared().superuser_in(OWN);
     superuser().execute("CREATE TABLE ahead_cancelled (id int)");
     superuser().execute(&format!("GRANT ALL ON ahead_cancelled TO {USER}"));
     for (at, statement) in writes("ahead_cancelled").into_iter().enumerate() {
         let pgweir = pool_of(2);
         let (mut client, _other) =
-            moves(&pgweir, "SET default_text_search_config = 'pg_catalog.simple'");
+            moves(&pgweir, OWN, "SET default_text_search_config = 'pg_catalog.simple'");
         let mut locker = superuser();
         locker.execute("BEGIN; LOCK TABLE pg_catalog.pg_ts_config IN ACCESS EXCLUSIVE MODE");
         client.send(&statement);
@@ -67,7 +71,6 @@ fn a_cancel_of_what_is_sent_ahead_is_one_of_the_statement() {
         assert_eq!(rows, others.to_string());
         assert_eq!(client.value("SHOW default_text_search_config"), "pg_catalog.simple");
     }
-    superuser().execute("DROP TABLE ahead_cancelled");
 }
 
 #[test]
@@ -78,7 +81,7 @@ fn a_statement_does_not_run_without_its_role() {
     for statement in writes("ahead_refused") {
         let pgweir = pool_of(2);
         superuser.execute(&format!("GRANT ahead_role TO {USER}"));
-        let (mut client, _other) = moves(&pgweir, "SET ROLE ahead_role");
+        let (mut client, _other) = moves(&pgweir, DATABASE, "SET ROLE ahead_role");
         superuser.execute(&format!("REVOKE ahead_role FROM {USER}"));
         client.send(&statement);
         assert_eq!(client.until_closed(), ["ErrorResponse FATAL 08006"]);

@@ -189,3 +189,20 @@ fn a_parse_counts_as_a_command_behind_a_portal_that_is_suspended() {
         a: SELECT id, n FROM items WHERE id IN (150, 151) ORDER BY id
         a: DELETE FROM items WHERE id IN (150, 151)"]);
 }
+
+#[test]
+fn statements_of_sql_in_the_middle_of_a_batch() {
+    same(&[
+        r"
+        c: \parse s SELECT $1::int + 1 \sync
+        c: \execute p 0 \query EXECUTE s(1) \sync
+        c: \parse - SELECT 1 \query EXECUTE s(2) \bind - - \execute - 0 \sync
+        b: \query EXECUTE s \parse - SELECT 3 \bind - - \execute - 0 \sync
+        c: \query EXECUTE s(3) \query EXECUTE s(4) \parse - EXECUTE s(5) \bind - - \execute - 0 \sync",
+        r"
+        b: \parse r SELECT 'no parameters' \sync
+        b: \parse s SHOW work_mem \execute - 0 \query EXECUTE r(7) \sync \parse s COMMIT \sync
+        a: EXECUTE r
+        b: EXECUTE s",
+    ]);
+}

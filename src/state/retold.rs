@@ -1,0 +1,47 @@
+//! Errors about a prepared statement: a server tells its own name for it, the client hears its.
+
+use super::prepared::SERVER_NAME_PREFIX;
+use super::session::Session;
+use crate::wire::response::ErrorFields;
+use crate::wire::{BackendTag, SqlState, encode};
+use memchr::memmem;
+
+/// What PostgreSQL answers with the name of a prepared statement in it.
+const ABOUT_STATEMENTS: [SqlState; 3] = [
+    // Another number of values than it has parameters.
+    SqlState::PROTOCOL_VIOLATION,
+    // There is none.
+    SqlState::INVALID_SQL_STATEMENT_NAME,
+    // There is one already.
+    SqlState::DUPLICATE_PREPARED_STATEMENT,
+];
+
+impl Session {
+    /// The `ErrorResponse` with this body as the client should have it, if that is not as it came.
+    pub(super) fn retold(&self, body: &[u8]) -> Option<Vec<u8>> {
+        let at = memmem::find(body, SERVER_NAME_PREFIX)?;
+        if !ErrorFields::read(body).sqlstate.is_some_and(|code| ABOUT_STATEMENTS.contains(&code)) {
+            return None;
+        }
+        let (before, name) = body.split_at_checked(at)?;
+        let (prefix, rest) = name.split_at_checked(SERVER_NAME_PREFIX.len())?;
+        let (own, behind) = match rest.strip_prefix(b"_") {
+            // It was given this letter so that it is none of pgweir's.
+            Some(behind) => (prefix, behind),
+            None => {
+                let digits = rest.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+                let (number, behind) = rest.split_at_checked(digits)?;
+                let number = std::str::from_utf8(number).ok()?;
+                let id = u64::from_str_radix(number, 16).ok()?;
+                (self.statements.name_of(id)?, behind)
+            }
+        };
+        let mut out = Vec::with_capacity(body.len() + own.len());
+        encode::message(&mut out, BackendTag::ERROR_RESPONSE.0, |out| {
+            for part in [before, own, behind] {
+                out.extend_from_slice(part);
+            }
+        });
+        Some(out)
+    }
+}
