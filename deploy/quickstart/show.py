@@ -94,7 +94,8 @@ def storm(arguments, port, postgres, certificate):
     processes = max(1, arguments.containers // CONTAINERS_PER_PROCESS)
     sizes = ["--containers", str(arguments.containers), "--processes", str(processes)]
     settings = {
-        "DB_HOST": "localhost",
+        # Not by name: that may have another address too, and Node.js tries both when it is slow.
+        "DB_HOST": "127.0.0.1",
         "DB_PORT": str(port),
         "DB_NAME": servers.USER,
         "DB_USER": servers.USER,

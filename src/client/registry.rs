@@ -15,6 +15,9 @@ use std::time::Duration;
 /// Bytes of a cancel key's secret with protocol 3.2; with 3.0 the first four of them count.
 pub const SECRET_LEN: usize = 32;
 
+/// How long nothing may come for a client that sends no more. One that is gone holds its server for as long.
+const LEAVING_MAX: Duration = Duration::from_secs(1);
+
 /// What a client is doing, as far as time limits are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -31,6 +34,8 @@ pub enum Activity {
     Unfinished = 4,
     /// It is pinned, and has nothing for its server to do.
     IdlePinned = 5,
+    /// It sends no more and waits for its reply; or it is gone, which looks the same.
+    Leaving = 6,
 }
 
 /// A client's entry.
@@ -217,6 +222,7 @@ impl Registry {
             } else if (activity == Activity::DoesNotRead as u8
                 || activity == Activity::Unfinished as u8)
                 && over(since, live.client_stall_timeout)
+                || activity == Activity::Leaving as u8 && over(since, LEAVING_MAX)
             {
                 Kick::STALLED
             } else {

@@ -86,7 +86,14 @@ impl Client {
         {
             return Poll::Ready(Err(End::Terminated));
         }
-        self.turn_to(if moved || wrote { Activity::Busy } else { self.activity(lease) });
+        if self.leaving && self.entered.does(Activity::Leaving) {
+            // Its time is up when nothing comes for it any more.
+            if moved || wrote {
+                self.mark(Activity::Leaving, clock::now());
+            }
+        } else {
+            self.turn_to(if moved || wrote { Activity::Busy } else { self.activity(lease) });
+        }
         if moved { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
@@ -126,6 +133,17 @@ impl Client {
         } else {
             Activity::HoldsServer
         }
+    }
+
+    /// True if all that the client sent has gone to its server, and was not answered yet.
+    ///
+    /// PostgreSQL answers it then, whether it can send more or not.
+    pub(super) fn is_owed_a_reply(&self) -> bool {
+        let Attachment::Attached(lease) = &self.attachment else { return false };
+        self.inbound.is_empty()
+            && self.to_server.is_empty()
+            && !self.session.is_streaming()
+            && !lease.server.side.pipeline.waits_for_client()
     }
 
     fn may_read_client(&self) -> bool {

@@ -198,6 +198,9 @@ impl Client {
             if self.entered.does(Activity::Unfinished) {
                 return Some(End::Unfinished);
             }
+            if self.entered.does(Activity::Leaving) {
+                return Some(End::Gone);
+            }
             seat.clear(Kick::STALLED);
         }
         if kicks.has(Kick::HOLDING) {
@@ -290,6 +293,11 @@ impl Client {
             // Its server is of use again when it has answered.
             Ok(0) | Err(_) if self.session.is_examined() => {
                 self.leaving = true;
+                return Poll::Ready(Ok(()));
+            }
+            Ok(0) if self.is_owed_a_reply() => {
+                self.leaving = true;
+                self.mark(Activity::Leaving, clock::now());
                 return Poll::Ready(Ok(()));
             }
             Ok(0) | Err(_) => return Poll::Ready(Err(End::Gone)),

@@ -145,6 +145,25 @@ fn a_client_vanishing_while_its_query_runs_has_it_cancelled() {
     next_client_finds_a_clean_server(&pgweir);
 }
 
+/// With a connection of its own, a client that says that it sends no more still gets its results.
+#[test]
+fn a_client_that_only_stops_sending_gets_what_it_asked_for() {
+    let pgweir = start();
+    let rows = "SELECT repeat('x', 1000) FROM generate_series(1, 5000)";
+    for sql in ["SELECT pg_sleep(0.3)", "BEGIN; SELECT pg_sleep(0.3)", rows] {
+        let mut direct = shared().client();
+        let mut pooled = pgweir.client();
+        let said = [&mut direct, &mut pooled].map(|client| {
+            client.send(&frontend::query(sql));
+            client.shut_down_writing();
+            client.until_closed()
+        });
+        assert!(said[0].last().unwrap().starts_with("ReadyForQuery"), "{sql}");
+        assert_eq!(said[0], said[1], "{sql}");
+        next_client_finds_a_clean_server(&pgweir);
+    }
+}
+
 #[test]
 fn a_client_vanishing_in_the_queue_loses_its_place_and_nothing_else() {
     let pgweir = start();

@@ -87,7 +87,9 @@ impl Fleet {
     /// What went wrong, and how often; empty if nothing did.
     pub fn errors(&self) -> String {
         let errors = self.report["errors"].as_object().unwrap();
-        errors.iter().map(|(error, count)| format!("{count} x {error}\n")).collect()
+        let lines: Vec<_> =
+            errors.iter().map(|(error, count)| format!("{count} x {error}")).collect();
+        lines.join("\n")
     }
 
     /// How long logins or queries took, of which the fleets of Node.js report.
