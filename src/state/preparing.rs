@@ -260,7 +260,7 @@ impl Session {
         match self.sql.completed() {
             Some(Change::Prepare(name, statement)) if prepared => {
                 let number = statement.number;
-                if self.sql.insert(name.clone(), statement) {
+                if self.sql.insert(&name, statement) {
                     self.own(server).insert(&name, number);
                 } else {
                     self.own(server).remove(&name);
