@@ -357,19 +357,7 @@ impl Session {
             },
             FrontendTag::EXECUTE => {
                 requests.extended += 1;
-                self.channels.executed();
-                if !frame.bytes.ends_with(&[0; 4]) {
-                    to.server.pipeline.note_row_limit();
-                }
-                to.forward(frame, Expected::Execution, Undo::Nothing);
-                if self.sql.is_bound() && self.sql.executed(portal_of(frame.body())) {
-                    self.discarding = Discarding::Bound;
-                }
-                if self.discarding == Discarding::Bound {
-                    encode::flush(to.out);
-                    to.server.pipeline.note_flush();
-                    self.discarding = Discarding::Waits;
-                }
+                self.execute(frame, to);
             }
             FrontendTag::SYNC => to.forward(frame, Expected::ReadyForQuery, Undo::Nothing),
             FrontendTag::FLUSH => {
@@ -389,6 +377,22 @@ impl Session {
             _ => to.out.extend_from_slice(frame.bytes),
         }
         Ok(())
+    }
+
+    fn execute(&mut self, frame: Frame<'_>, to: &mut Destination<'_>) {
+        self.channels.executed();
+        if !frame.bytes.ends_with(&[0; 4]) {
+            to.server.pipeline.note_row_limit();
+        }
+        to.forward(frame, Expected::Execution, Undo::Nothing);
+        if self.sql.is_bound() && self.sql.executed(portal_of(frame.body())) {
+            self.discarding = Discarding::Bound;
+        }
+        if self.discarding == Discarding::Bound {
+            encode::flush(to.out);
+            to.server.pipeline.note_flush();
+            self.discarding = Discarding::Waits;
+        }
     }
 
     /// Takes note of what a statement with these effects, which is about to run, means.

@@ -54,6 +54,14 @@ fn binds_what_may_be_lost(items: &[Item], failed: bool, in_block: bool) -> bool 
     let mut parsed: Vec<&str> = Vec::new();
     for item in items {
         match item {
+            // The same of one that exists, by a text that is not refused for the block.
+            Item::Parse { name, sql }
+                if may_have_failed
+                    && !name.is_empty()
+                    && ["", "COMMIT"].contains(&sql.as_str()) =>
+            {
+                return true;
+            }
             Item::Parse { name, .. } => parsed.push(name),
             Item::Bind { statement, .. }
                 if may_have_failed && !parsed.contains(&statement.as_str()) =>
