@@ -47,6 +47,16 @@ WITH RECURSIVE routine AS MATERIALIZED (
   WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
 ), size AS (
   SELECT coalesce(pg_catalog.sum(pg_catalog.length(source)), 0) <= 1000000 AS is_small FROM routine
+), rule AS MATERIALIZED (
+  SELECT r.oid FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+), expression AS MATERIALIZED (
+  SELECT pg_catalog.pg_get_ruledef(oid) AS source FROM rule
+  UNION ALL SELECT coalesce(pg_catalog.pg_get_expr(polqual, polrelid), '')
+    || coalesce(pg_catalog.pg_get_expr(polwithcheck, polrelid), '') FROM pg_catalog.pg_policy
+  UNION ALL SELECT pg_catalog.pg_get_expr(adbin, adrelid) FROM pg_catalog.pg_attrdef
+  UNION ALL SELECT pg_catalog.pg_get_constraintdef(oid) FROM pg_catalog.pg_constraint WHERE contype = 'c'
 ), found AS (
   SELECT r.oid, r.name FROM routine r
   WHERE CASE
@@ -65,67 +75,32 @@ WITH RECURSIVE routine AS MATERIALIZED (
       OR EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
         AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.refobjid = f.oid))
 ), suspect AS MATERIALIZED (SELECT * FROM found LIMIT 201)
-SELECT (SELECT NOT is_small FROM size) AND EXISTS (SELECT FROM suspect) OR EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN suspect s ON d.refobjid = s.oid
+SELECT (SELECT NOT is_small FROM size) AND EXISTS (SELECT FROM suspect)
+OR EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN suspect s ON d.refobjid = s.oid
   WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
   AND d.classid <> 'pg_catalog.pg_proc'::pg_catalog.regclass)
-OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
-  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
-  AND pg_catalog.pg_get_ruledef(r.oid) ~* '\m(set_config|setseed|pg_(try_)?advisory_lock\w*|dblink\w*|query_to_xml\w*)\M')
-OR EXISTS (SELECT FROM pg_catalog.pg_policy WHERE coalesce(pg_catalog.pg_get_expr(polqual, polrelid), '')
-  || coalesce(pg_catalog.pg_get_expr(polwithcheck, polrelid), '')
-  ~* '\m(set_config|setseed|pg_(try_)?advisory_lock\w*|dblink\w*|query_to_xml\w*)\M')
-OR EXISTS (SELECT FROM pg_catalog.pg_attrdef WHERE pg_catalog.pg_get_expr(adbin, adrelid)
-  ~* '\m(set_config|setseed|pg_(try_)?advisory_lock\w*|dblink\w*|query_to_xml\w*)\M')
-OR EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'c' AND pg_catalog.pg_get_constraintdef(oid)
-  ~* '\m(set_config|setseed|pg_(try_)?advisory_lock\w*|dblink\w*|query_to_xml\w*)\M'),
-EXISTS (
-  SELECT FROM pg_catalog.pg_proc p
-  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-  CROSS JOIN LATERAL (SELECT coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc, '') AS source) s
-  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
-  AND CASE
-    WHEN l.lanname IN ('sql', 'plpgsql') THEN
-      s.source ~* '\m(setseed|dblink\w*|set_limit|deallocate)\M'
-      OR s.source ~* '\mload\s+''|''\s*load\s'
-      OR s.source ~* 'set_config\s*\(\s*[^\s'']'
-      OR s.source ~* 'set_config\s*\(\s*''[^'']*''\s*[^,:[:space:]]'
-      OR (s.source ~* '\mexecute\M' AND s.source ~* '''\s*(re)?set\s')
-    WHEN l.lanname IN ('c', 'internal') THEN
-      p.proname ~* '^(dblink|set_limit)'
+OR EXISTS (SELECT FROM expression
+  WHERE source ~* '\m(set_config|setseed|pg_(try_)?advisory_lock\w*|dblink\w*|query_to_xml\w*)\M'),
+EXISTS (SELECT FROM routine r
+  WHERE CASE
+    WHEN r.language IN ('sql', 'plpgsql') THEN
+      r.source ~ '\m(setseed|dblink\w*|set_limit|deallocate)\M'
+      OR r.source ~ '\mload\s+''|''\s*load\s'
+      OR r.source ~ 'set_config\s*\(\s*[^\s'']'
+      OR r.source ~ 'set_config\s*\(\s*''[^'']*''\s*[^,:[:space:]]'
+      OR (r.source ~ '\mexecute\M' AND r.source ~ '''\s*(re)?set\s')
+    WHEN r.language IN ('c', 'internal') THEN
+      r.name ~ '^(dblink|set_limit)'
       OR NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-        AND d.objid = p.oid AND d.deptype = 'e')
+        AND d.objid = r.oid AND d.deptype = 'e')
     ELSE true
-  END
-) OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
-  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
-  AND pg_catalog.pg_get_ruledef(r.oid) ~* '\m(set_config|setseed|dblink\w*|query_to_xml\w*)\M')
-OR EXISTS (SELECT FROM pg_catalog.pg_policy WHERE coalesce(pg_catalog.pg_get_expr(polqual, polrelid), '')
-  || coalesce(pg_catalog.pg_get_expr(polwithcheck, polrelid), '')
-  ~* '\m(set_config|setseed|dblink\w*|query_to_xml\w*)\M')
-OR EXISTS (SELECT FROM pg_catalog.pg_attrdef WHERE pg_catalog.pg_get_expr(adbin, adrelid)
-  ~* '\m(set_config|setseed|dblink\w*|query_to_xml\w*)\M')
-OR EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'c' AND pg_catalog.pg_get_constraintdef(oid)
-  ~* '\m(set_config|setseed|dblink\w*|query_to_xml\w*)\M'),
-(SELECT coalesce(pg_catalog.string_agg(DISTINCT pg_catalog.lower(m[1]), ','), '')
-  FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-  CROSS JOIN LATERAL pg_catalog.regexp_matches(coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc, ''),
-    '(?:set_config\s*\(\s*''|\mset\s+(?:session\s+)?)([a-z_][a-z0-9_$]*(?:\.[a-z_][a-z0-9_$]*)+)', 'gi') AS m
-  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')),
-EXISTS (SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
-  AND coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc, '') ~* '\m(currval|lastval)\M')
-OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
-  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
-  AND pg_catalog.pg_get_ruledef(r.oid) ~* '\m(currval|lastval)\M')
-OR EXISTS (SELECT FROM pg_catalog.pg_policy WHERE coalesce(pg_catalog.pg_get_expr(polqual, polrelid), '')
-  || coalesce(pg_catalog.pg_get_expr(polwithcheck, polrelid), '') ~* '\m(currval|lastval)\M')
-OR EXISTS (SELECT FROM pg_catalog.pg_attrdef WHERE pg_catalog.pg_get_expr(adbin, adrelid) ~* '\m(currval|lastval)\M')
-OR EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'c'
-  AND pg_catalog.pg_get_constraintdef(oid) ~* '\m(currval|lastval)\M'),
+  END)
+OR EXISTS (SELECT FROM expression WHERE source ~* '\m(set_config|setseed|dblink\w*|query_to_xml\w*)\M'),
+(SELECT coalesce(pg_catalog.string_agg(DISTINCT m[1], ','), '')
+  FROM routine r CROSS JOIN LATERAL pg_catalog.regexp_matches(r.source,
+    '(?:set_config\s*\(\s*''|\mset\s+(?:session\s+)?)([a-z_][a-z0-9_$]*(?:\.[a-z_][a-z0-9_$]*)+)', 'g') AS m),
+EXISTS (SELECT FROM routine WHERE source ~ '\m(currval|lastval)\M')
+OR EXISTS (SELECT FROM expression WHERE source ~* '\m(currval|lastval)\M'),
 (SELECT coalesce(pg_catalog.string_agg(DISTINCT name, ','), '') FROM suspect)"#;
 
 /// Most names of custom settings taken from code; a database whose code has more counts as opaque.
