@@ -4,7 +4,7 @@
 mod support;
 
 use support::certificates::Authority;
-use support::driver::{Driver, Endpoint};
+use support::driver::{Driver, Endpoint, python};
 use support::pgweir::Setup;
 use support::postgres::shared;
 
@@ -28,6 +28,22 @@ fn through_pgweir_with_tls(driver: Driver) {
         Setup::before(shared()).tls(&authority.sign_loopback()).proxy("require_tls = true").start();
     let endpoint = Endpoint::tls(pgweir.port(), &authority);
     driver.run(&endpoint.with_servers_max(SERVERS_MAX));
+}
+
+/// Its reset query takes no server: each use of a connection of its pool is one transaction.
+#[test]
+fn a_pool_of_asyncpg_costs_no_server_to_reset_and_is_not_pinned() {
+    const ROUNDS: f64 = 20.0;
+    let script = support::repository().join("tests/drivers/asyncpg_pool.py");
+    let Some(mut command) = python(&script) else { return };
+    let pgweir = Setup::before(shared()).target("max_connections = 1").start();
+    Endpoint::plain(pgweir.port()).describe_to(&mut command);
+    assert_eq!(support::run(&mut command).trim(), "all passed");
+    let lent = pgweir.metric("pgweir_database_connections_borrow_requests_total", "");
+    assert!((ROUNDS..ROUNDS + 4.0).contains(&lent), "{lent}");
+    let simple = pgweir.metric("pgweir_query_requests_total", "simple");
+    assert!(simple >= ROUNDS, "{simple}");
+    assert_eq!(pgweir.metric("pgweir_session_pins_total", "").to_bits(), 0);
 }
 
 macro_rules! driver_tests {
