@@ -235,6 +235,9 @@ fn look_at(
             let fate = server.pipeline.on_ready(status)?;
             if !server.pipeline.owes_a_batch() {
                 client.channels.ready(status);
+            }
+            // What was sent ahead is answered before anything of the client's is.
+            if fate == Fate::Forward && !server.pipeline.owes_the_client() {
                 client.sql.ready(status);
             }
             match fate {
