@@ -28,6 +28,7 @@ const LIMITS: Limits = Limits {
     statements_max: 1000,
     server_statements_max: 500,
     hidden_code: false,
+    code_in_reads: false,
     opaque_code: false,
     ddl_seen: 0,
     sequences: SequenceCare::None,

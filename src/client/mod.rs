@@ -133,6 +133,7 @@ impl Live {
                 server_statements_max: config.target.max_prepared_statements as usize,
                 // Each pool says this for itself.
                 hidden_code: true,
+                code_in_reads: true,
                 opaque_code: true,
                 ddl_seen: 0,
                 sequences: SequenceCare::None,

@@ -195,6 +195,7 @@ impl Client {
         }
         let limits = Limits {
             hidden_code: self.pool.has_hidden_code(),
+            code_in_reads: self.pool.has_code_in_reads(),
             opaque_code: self.pool.has_opaque_code(),
             ddl_seen: self.pool.ddl_seen(),
             sequences: self.pool.sequence_care(),

@@ -34,7 +34,8 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// Second, true if one of them may leave what cannot be asked for: a seed, a library, a connection, or a
 /// custom setting with a name that it makes up. Third, the custom settings whose names it spells out. Fourth,
-/// true if it asks for values of sequences. Fifth, the names of these routines.
+/// true if it asks for values of sequences. Fifth, the names of these routines. Sixth, true if what leads to
+/// them may be run by reading: a view, a policy, an operator, a domain and so on.
 ///
 /// The recursion makes the planner expect far more than there is: compiled just in time, it would take seconds.
 const HIDDEN_CODE_QUERY: &str = r#"SET LOCAL jit = off;
@@ -52,11 +53,12 @@ WITH RECURSIVE routine AS MATERIALIZED (
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
 ), expression AS MATERIALIZED (
-  SELECT pg_catalog.pg_get_ruledef(oid) AS source FROM rule
+  SELECT pg_catalog.pg_get_ruledef(oid) AS source, true AS is_read FROM rule
   UNION ALL SELECT coalesce(pg_catalog.pg_get_expr(polqual, polrelid), '')
-    || coalesce(pg_catalog.pg_get_expr(polwithcheck, polrelid), '') FROM pg_catalog.pg_policy
-  UNION ALL SELECT pg_catalog.pg_get_expr(adbin, adrelid) FROM pg_catalog.pg_attrdef
-  UNION ALL SELECT pg_catalog.pg_get_constraintdef(oid) FROM pg_catalog.pg_constraint WHERE contype = 'c'
+    || coalesce(pg_catalog.pg_get_expr(polwithcheck, polrelid), ''), true FROM pg_catalog.pg_policy
+  UNION ALL SELECT pg_catalog.pg_get_expr(adbin, adrelid), false FROM pg_catalog.pg_attrdef
+  UNION ALL SELECT pg_catalog.pg_get_constraintdef(oid), contypid <> 0 FROM pg_catalog.pg_constraint
+    WHERE contype = 'c'
 ), found AS (
   SELECT r.oid, r.name FROM routine r
   WHERE CASE
@@ -101,7 +103,14 @@ OR EXISTS (SELECT FROM expression WHERE source ~* '\m(set_config|setseed|dblink\
     '(?:set_config\s*\(\s*''|\mset\s+(?:session\s+)?)([a-z_][a-z0-9_$]*(?:\.[a-z_][a-z0-9_$]*)+)', 'g') AS m),
 EXISTS (SELECT FROM routine WHERE source ~ '\m(currval|lastval)\M')
 OR EXISTS (SELECT FROM expression WHERE source ~* '\m(currval|lastval)\M'),
-(SELECT coalesce(pg_catalog.string_agg(DISTINCT name, ','), '') FROM suspect)"#;
+(SELECT coalesce(pg_catalog.string_agg(DISTINCT name, ','), '') FROM suspect),
+(SELECT NOT is_small FROM size) AND EXISTS (SELECT FROM suspect)
+OR EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN suspect s ON d.refobjid = s.oid
+  WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+  AND d.classid NOT IN ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_trigger'::pg_catalog.regclass,
+    'pg_catalog.pg_event_trigger'::pg_catalog.regclass, 'pg_catalog.pg_attrdef'::pg_catalog.regclass))
+OR EXISTS (SELECT FROM expression WHERE is_read
+  AND source ~* '\m(set_config|setseed|pg_(try_)?advisory_lock\w*|dblink\w*|query_to_xml\w*)\M')"#;
 
 /// Most names of custom settings taken from code; a database whose code has more counts as opaque.
 const NAMES_MAX: usize = 100;
@@ -118,6 +127,8 @@ pub(super) struct Profile {
     suspects: parking_lot::RwLock<Option<Arc<Suspects>>>,
     /// Counts what was said.
     seen: AtomicU32,
+    /// Nobody has said that it is not run by reading.
+    unread: AtomicBool,
     /// None of it does what cannot be asked for.
     transparent: AtomicBool,
     /// Custom settings that it may set.
@@ -139,6 +150,7 @@ impl Profile {
     fn note(&self, found: Found, now: Instant) {
         self.set_suspects(found.suspects.map(Arc::new));
         self.clear.store(!found.hidden, Ordering::Relaxed);
+        self.unread.store(!found.read, Ordering::Relaxed);
         self.transparent.store(!found.opaque, Ordering::Relaxed);
         *self.names.write() = found.names.into();
         *self.asked.lock() = Some(now);
@@ -148,6 +160,7 @@ impl Profile {
 /// What the catalogue said.
 struct Found {
     hidden: bool,
+    read: bool,
     opaque: bool,
     names: Vec<Box<str>>,
     reads_sequences: bool,
@@ -158,6 +171,7 @@ impl Found {
     /// What must be feared where nobody can tell.
     const ANYTHING: Self = Self {
         hidden: true,
+        read: true,
         opaque: true,
         names: Vec::new(),
         reads_sequences: true,
@@ -165,7 +179,7 @@ impl Found {
     };
 
     fn of(rows: &Rows) -> Self {
-        let Some([reached, opaque, Some(names), reads, Some(suspects)]) =
+        let Some([reached, opaque, Some(names), reads, Some(suspects), read]) =
             rows.first().map(Vec::as_slice)
         else {
             return Self::ANYTHING;
@@ -181,6 +195,7 @@ impl Found {
         let nameable = !reached && routines.len() <= SUSPECTS_MAX;
         Self {
             hidden: reached || !routines.is_empty(),
+            read: !says_no(read),
             suspects: if nameable { Suspects::of(routines) } else { None },
             opaque: !says_no(opaque),
             names,
@@ -206,6 +221,12 @@ impl Pool {
     #[must_use]
     pub fn has_hidden_code(&self) -> bool {
         !self.profile.clear.load(Ordering::Relaxed)
+    }
+
+    /// True unless it is known that reading runs none of that.
+    #[must_use]
+    pub fn has_code_in_reads(&self) -> bool {
+        !self.profile.unread.load(Ordering::Relaxed)
     }
 
     /// The routines that may leave something, if a statement must name one of them to run it.
@@ -235,6 +256,7 @@ impl Pool {
     pub fn note_code(&self) {
         self.profile.set_suspects(None);
         self.profile.clear.store(false, Ordering::Relaxed);
+        self.profile.unread.store(false, Ordering::Relaxed);
         self.profile.transparent.store(false, Ordering::Relaxed);
         *self.profile.asked.lock() = None;
     }

@@ -28,6 +28,7 @@ const KEEP_ALL: Limits = Limits {
     statements_max: usize::MAX,
     server_statements_max: usize::MAX,
     hidden_code: false,
+    code_in_reads: false,
     opaque_code: false,
     ddl_seen: 0,
     sequences: SequenceCare::None,

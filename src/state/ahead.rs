@@ -45,6 +45,12 @@ impl Pipeline {
         })
     }
 
+    /// True if the outcome of a batch of the client's is not known, and will be without its help.
+    #[must_use]
+    pub fn awaits_outcome(&self) -> bool {
+        !self.copy_in && self.owes_the_client()
+    }
+
     /// Takes back all that was assumed: nothing of it has run, and the server is closed.
     pub fn abandon(&mut self, mut undo: impl FnMut(Undo)) {
         while let Some(due) = self.due.pop_back() {

@@ -245,7 +245,7 @@ impl Session {
         text: &[u8],
         to: &mut Destination<'_>,
     ) -> Result<Send, ClientFault> {
-        let effects = memo::effects(text, self.options);
+        let effects = may_read(memo::effects(text, self.options), to.limits);
         let Verdict::Send(effects) = self.listen_first(effects, text, By::Query, to.server) else {
             return Ok(Send::NotYet);
         };
@@ -271,6 +271,7 @@ impl Session {
         limits: &Limits,
         out: &mut Vec<u8>,
     ) -> Result<(), ClientFault> {
+        let effects = may_read(effects, limits);
         let effects = if effects.intersects(ABOUT_NAMES) {
             self.bind_names(bind, effects, server, limits, out)?
         } else {
@@ -314,6 +315,11 @@ impl Session {
     pub(super) fn reread(&mut self, name: &str, value: &str) {
         self.options = read_by(self.options, name, value);
     }
+}
+
+/// Where reading runs code, whatever runs may.
+fn may_read(effects: Effects, limits: &Limits) -> Effects {
+    if limits.code_in_reads { effects.and(Effects::USER_FUNCTION) } else { effects }
 }
 
 /// True if a definition may bring code into the database that keeps state: what is known of that is void then.

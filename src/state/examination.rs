@@ -147,11 +147,32 @@ impl Session {
         if doubts.value != Value::None {
             ask(server, ASK_FOR_VALUE_ID, ASK_FOR_VALUE, &[], out);
         }
-        let own = array_of_own(server);
+        let own = self.array_of_own(server);
         ask(server, QUESTION_ID, QUESTION, &[&array, user, locks, &own], out);
         out.extend_from_slice(&encode::SYNC);
         server.pipeline.push(Expected::ReadyForQuery, Fate::Examination, Undo::Nothing);
         self.audit.findings = Some(Box::default());
+    }
+
+    /// The names of prepared statements that follow the client by themselves.
+    fn array_of_own(&self, server: &ServerSide) -> String {
+        let mut array = String::from("{");
+        let own = server.own.iter();
+        let names = own.flat_map(|own| own.names().map(move |name| (own, name)));
+        for (own, name) in names {
+            let follows = !own.is_unsure(name) || self.sql.get(name).is_some();
+            let Some(name) = std::str::from_utf8(name).ok().filter(|_| follows) else { continue };
+            array.push_str(if array.len() > 1 { ",\"" } else { "\"" });
+            for letter in name.chars() {
+                if matches!(letter, '"' | '\\') {
+                    array.push('\\');
+                }
+                array.push(letter);
+            }
+            array.push('"');
+        }
+        array.push('}');
+        array
     }
 
     /// A row of the answer.
@@ -237,24 +258,6 @@ impl Session {
         let large = self.unnamed.as_ref().is_some_and(|unnamed| unnamed.tail.is_none());
         large.then_some(PinReason::LargeStatement)
     }
-}
-
-/// The names of prepared statements that follow the client by themselves.
-fn array_of_own(server: &ServerSide) -> String {
-    let mut array = String::from("{");
-    let names = server.own.iter().flat_map(|own| own.names());
-    for name in names.filter_map(|name| std::str::from_utf8(name).ok()) {
-        array.push_str(if array.len() > 1 { ",\"" } else { "\"" });
-        for letter in name.chars() {
-            if matches!(letter, '"' | '\\') {
-                array.push('\\');
-            }
-            array.push(letter);
-        }
-        array.push('"');
-    }
-    array.push('}');
-    array
 }
 
 /// Runs a statement of pgweir's own, and prepares it where it is missing.

@@ -122,6 +122,7 @@ mod tests {
         statements_max: 10,
         server_statements_max: 10,
         hidden_code: false,
+        code_in_reads: false,
         opaque_code: false,
         ddl_seen: 0,
         sequences: SequenceCare::None,

@@ -59,7 +59,7 @@ impl Session {
         limits: &Limits,
         out: &mut Vec<u8>,
     ) -> Result<Send, ClientFault> {
-        if server.pipeline.owes_the_client() {
+        if server.pipeline.awaits_outcome() {
             self.channels.wait();
             return Ok(Send::NotYet);
         }
@@ -98,7 +98,7 @@ impl Session {
 
     /// Sees to the names in a text that is parsed: what it returns depends on them. True: not yet.
     pub(super) fn parse_names(&mut self, text: &[u8], to: &mut Destination<'_>) -> bool {
-        if to.server.pipeline.owes_the_client() {
+        if to.server.pipeline.awaits_outcome() {
             self.channels.wait();
             return true;
         }
@@ -127,7 +127,7 @@ impl Session {
     ) -> bool {
         let concerns =
             effects.intersects(ABOUT_NAMES) || (!name.is_empty() && self.sql.get(name).is_some());
-        let waits = concerns && server.pipeline.owes_the_client();
+        let waits = concerns && server.pipeline.awaits_outcome();
         if waits {
             self.channels.wait();
         }

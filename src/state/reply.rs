@@ -237,6 +237,8 @@ fn look_at(
                 Fate::Forward | Fate::Instead => {
                     if !server.pipeline.owes_a_batch() {
                         client.channels.ready(status);
+                    }
+                    if !server.pipeline.owes_the_client() {
                         client.sql.ready(status);
                     }
                     seen(Event::Ready);

@@ -53,6 +53,8 @@ pub struct Limits {
     /// The database has functions, triggers and the like of which it is not known that they leave
     /// nothing behind: the server is asked after whoever may have run them.
     pub hidden_code: bool,
+    /// Reading may run some of it: views, policies and operators lead there.
+    pub code_in_reads: bool,
     /// What these leave cannot be asked for.
     pub opaque_code: bool,
     /// How often DDL was seen: a server that has statements from before parses them anew.

@@ -390,3 +390,21 @@ fn a_client_may_call_its_statement_as_pgweir_would() {
         "Parse pgweir_1=SELECT 1, Bind pgweir_1, Sync"
     );
 }
+
+#[test]
+fn names_of_sql_are_closed_before_another_client_comes() {
+    let mut world = World::default();
+    let (mut one, mut two, mut server) = (client(1), client(2), ServerSide::default());
+    let mut out = Vec::new();
+    world.send(&mut one, &mut server, "Query PREPARE q AS SELECT 1");
+    // Whether or not it succeeded.
+    answer(&mut one, &mut server, "ErrorResponse ReadyForQuery");
+    one.close_foreign(&mut server, &mut out);
+    assert!(out.is_empty());
+    two.close_foreign(&mut server, &mut out);
+    assert_eq!(frontend_words(&out), "Close q");
+    assert_eq!(world.send(&mut two, &mut server, "Query SELECT 1"), "Query SELECT 1");
+    out.clear();
+    two.close_foreign(&mut server, &mut out);
+    assert!(out.is_empty());
+}

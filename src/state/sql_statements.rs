@@ -216,6 +216,11 @@ impl OwnNames {
         self.names.keys().map(|name| &**name)
     }
 
+    /// True if it is not known what `name` means on the server.
+    pub(super) fn is_unsure(&self, name: &[u8]) -> bool {
+        self.get(name) == Some(UNSURE)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.names.len()
     }

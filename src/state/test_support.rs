@@ -14,6 +14,7 @@ pub const LIMITS: Limits = Limits {
     statements_max: 100,
     server_statements_max: 50,
     hidden_code: false,
+    code_in_reads: false,
     opaque_code: false,
     ddl_seen: 0,
     sequences: SequenceCare::None,

@@ -8,9 +8,14 @@ use crate::{finds_nothing, pinned};
 
 /// Functions that leave something, in a database of their own server.
 fn with_functions() -> (Postgres, Pgweir) {
+    with_code(&[])
+}
+
+/// The same, and these definitions.
+fn with_code(definitions: &[&str]) -> (Postgres, Pgweir) {
     let postgres = Postgres::start(PgVersion::Installed);
     let mut owner = postgres.client();
-    for sql in [
+    let functions = [
         "CREATE FUNCTION public.enter(tenant text) RETURNS void LANGUAGE plpgsql AS \
          $$ BEGIN PERFORM set_config('myapp.tenant', tenant, false); SET work_mem = '77MB'; END $$",
         "CREATE FUNCTION public.keep() RETURNS void LANGUAGE plpgsql AS \
@@ -20,7 +25,8 @@ fn with_functions() -> (Postgres, Pgweir) {
         "CREATE FUNCTION public.nothing() RETURNS int LANGUAGE sql AS 'SELECT 1'",
         "CREATE PROCEDURE public.proceed() LANGUAGE plpgsql AS \
          $$ BEGIN SET timezone = 'Asia/Tokyo'; END $$",
-    ] {
+    ];
+    for sql in functions.iter().chain(definitions) {
         let granted = owner.query(sql);
         assert_eq!(granted.last().unwrap(), "ReadyForQuery I");
         assert!(!granted.iter().any(|line| line.starts_with("ErrorResponse")), "{granted:?}");
@@ -142,4 +148,33 @@ fn only_who_may_have_run_code_that_leaves_something_is_asked_for_it() {
     client.execute("INSERT INTO plain VALUES (1)");
     eventually("whoever writes is asked", || questions(&postgres) == before + 1);
     assert_eq!(client.value("SHOW myapp.tenant"), "10");
+}
+
+#[test]
+fn what_only_reading_leaves_behind_is_found_out() {
+    let (postgres, pgweir) = with_code(&[
+        "CREATE VIEW public.entered AS SELECT public.enter('1')::text",
+        "CREATE FUNCTION public.compare(int, int) RETURNS bool LANGUAGE plpgsql AS \
+         $$ BEGIN SET timezone = 'Asia/Tokyo'; RETURN true; END $$",
+        "CREATE OPERATOR public.=== (FUNCTION = public.compare, LEFTARG = int, RIGHTARG = int)",
+        "CREATE TABLE public.guarded (id int)",
+        "INSERT INTO public.guarded VALUES (1)",
+        "CREATE POLICY own ON public.guarded USING (public.compare(id, 1))",
+        "ALTER TABLE public.guarded ENABLE ROW LEVEL SECURITY",
+        "ALTER TABLE public.guarded FORCE ROW LEVEL SECURITY",
+    ]);
+    let mut other = pgweir.client();
+    for sql in [
+        "SELECT * FROM entered",
+        "SELECT 1 WHERE 1 === 2",
+        "SELECT * FROM guarded",
+        "COPY guarded TO STDOUT",
+    ] {
+        let (mut pooled, mut direct) = (pgweir.client(), postgres.client());
+        assert_eq!(pooled.query(sql), direct.query(sql), "{sql}");
+        finds_nothing(&mut other);
+        // Empty, and not NULL, where anybody had it before.
+        let read = "SELECT coalesce(current_setting('myapp.tenant', true), ''), current_setting('timezone')";
+        assert_eq!(pooled.execute(read), direct.execute(read), "{sql}");
+    }
 }

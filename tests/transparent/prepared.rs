@@ -151,3 +151,25 @@ fn more_statements_than_are_remembered_pin() {
     client.execute("DEALLOCATE ALL");
     crate::support::eventually("it is let go", || pinned(&pgweir) == 0.0);
 }
+
+/// The end of what is sent ahead is not the end of the client's own batch.
+#[test]
+fn a_statement_that_is_prepared_in_two_steps_behind_settings_is_remembered() {
+    let pgweir = pool_of(1);
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    client.execute("SET work_mem = '77MB'");
+    for at in 0..10 {
+        assert_eq!(other.value("SHOW work_mem"), "4MB");
+        let sql = format!("PREPARE q{at} AS SELECT {at}");
+        let answer = client.batch(&[
+            frontend::parse("", &sql),
+            frontend::bind("", "", &[]),
+            frontend::execute("", 0),
+            frontend::sync(),
+        ]);
+        assert_eq!(answer.last().unwrap(), "ReadyForQuery I");
+        assert_eq!(other.value("SHOW work_mem"), "4MB");
+        assert_eq!(client.value(&format!("EXECUTE q{at}")), at.to_string());
+    }
+    assert_eq!(pinned(&pgweir), 0.0);
+}

@@ -14,6 +14,7 @@ const LIMITS: Limits = Limits {
     statements_max: 8,
     server_statements_max: 2,
     hidden_code: false,
+    code_in_reads: false,
     opaque_code: false,
     ddl_seen: 0,
     sequences: SequenceCare::Keep,
