@@ -11,7 +11,7 @@ const STATE: [(&str, &str); 5] = [
     ("CREATE TEMP TABLE left_over (id int)", "temporary_object"),
     ("LISTEN left_over", "listen"),
     ("SELECT pg_advisory_lock(4711)", "advisory_lock"),
-    ("PREPARE left_over AS SELECT 1", "prepare"),
+    ("DO $$ BEGIN EXECUTE 'PREPARE left_over AS SELECT 1'; END $$", "prepare"),
     ("BEGIN; DECLARE left_over CURSOR WITH HOLD FOR SELECT 1; COMMIT", "hold_cursor"),
 ];
 
