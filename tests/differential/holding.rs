@@ -22,7 +22,7 @@ impl Holding {
 }
 
 /// First words of statements that never pin, whatever follows.
-const HARMLESS: [&str; 25] = [
+const HARMLESS: [&str; 26] = [
     "",
     "ABORT",
     "BEGIN",
@@ -45,6 +45,7 @@ const HARMLESS: [&str; 25] = [
     "DECLARE",
     "COPY",
     "LOCK",
+    "LISTEN",
     "UNLISTEN",
     "CHECKPOINT",
     "/*",
