@@ -43,10 +43,12 @@ pub enum Group {
     Role,
     /// Settings that PostgreSQL does not know.
     Custom,
+    /// `LISTEN`, `NOTIFY`, `UNLISTEN`.
+    Listen,
 }
 
 impl Group {
-    pub const ALL: [(&'static str, Self); 20] = [
+    pub const ALL: [(&'static str, Self); 21] = [
         ("queries", Self::Queries),
         ("blocks", Self::Blocks),
         ("savepoints", Self::Savepoints),
@@ -67,6 +69,7 @@ impl Group {
         ("ddl", Self::Ddl),
         ("role", Self::Role),
         ("custom", Self::Custom),
+        ("listen", Self::Listen),
     ];
 
     /// The group of this name.
@@ -86,6 +89,7 @@ impl Group {
                 | Self::Ddl
                 | Self::Role
                 | Self::Custom
+                | Self::Listen
         )
     }
 }

@@ -22,7 +22,7 @@ impl Holding {
 }
 
 /// First words of statements that never pin, whatever follows.
-const HARMLESS: [&str; 27] = [
+const HARMLESS: [&str; 28] = [
     "",
     "ABORT",
     "BEGIN",
@@ -47,6 +47,7 @@ const HARMLESS: [&str; 27] = [
     "DECLARE",
     "COPY",
     "LOCK",
+    "LISTEN",
     "UNLISTEN",
     "CHECKPOINT",
     "/*",

@@ -3,12 +3,16 @@
 use super::holding::{Holding, has_ddl, may_pin, texts};
 use super::left_out::left_out;
 use super::script::{Client, Item, Script, Step};
-use super::transcript::{Answers, Expectation, read_answers};
+use super::transcript::{Answers, Describer, Expectation, read_answers};
 use super::world::{Side, World, crashes};
 use crate::support::messages::frontend;
 use crate::support::raw::RawClient;
 use std::fmt::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+/// Longest that a notification may take.
+const HEARING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The first answer that was not the same.
 #[derive(Debug)]
@@ -87,6 +91,10 @@ struct Seat {
     connections: [RawClient; 2],
     expectations: [Expectation; 2],
     holding: Holding,
+    /// It may have listened.
+    listens: bool,
+    /// The notifications that came so far.
+    heard: [Vec<String>; 2],
 }
 
 impl Player<'_> {
@@ -103,10 +111,17 @@ impl Player<'_> {
                     if self.seat(*client).is_none() && !self.connect(*client, script)? {
                         continue;
                     }
+                    if texts(step).any(stops_listening) {
+                        self.hear(*client)?;
+                    }
                     self.send(*client, items, step)?;
                 }
                 Step::Quit | Step::Vanish => self.leave(*client, step),
             }
+        }
+        for client in self.seats.iter().map(|seat| seat.client).collect::<Vec<_>>() {
+            self.make_way(client, script)?;
+            self.hear(client)?;
         }
         "at the end".clone_into(&mut self.now);
         self.seats.clear();
@@ -152,6 +167,8 @@ impl Player<'_> {
             connections: [direct, pooled],
             expectations: Default::default(),
             holding: Holding::default(),
+            listens: false,
+            heard: Default::default(),
         });
         Ok(true)
     }
@@ -159,19 +176,18 @@ impl Player<'_> {
     fn send(&mut self, client: Client, items: &[Item], step: &Step) -> Result<(), Difference> {
         self.now = format!("{}: {step}", client.0);
         self.world.ddl_seen |= has_ddl(step);
+        self.world.listened |= texts(step).any(|sql| sql.contains("LISTEN"));
         let (ddl_seen, describer) = (self.world.ddl_seen, self.world.describer);
+        let servers = self.world.servers;
         let Some(seat) = self.seat(client) else { return Ok(()) };
         let bytes: Vec<u8> = items.iter().flat_map(Item::bytes).collect();
         seat.holding.pinned |= texts(step).any(|sql| may_pin(sql, ddl_seen))
             || (ddl_seen && items.iter().any(|item| matches!(item, Item::Bind { .. })));
-        let mut both = Vec::new();
-        for (connection, expectation) in seat.connections.iter_mut().zip(&mut seat.expectations) {
-            expectation.push(items);
-            // What it said before it was closed is still to be read.
-            let _ = connection.try_send(&bytes);
-            both.push(read_answers(connection, expectation, describer));
-        }
-        let (pooled, direct) = (both.pop().unwrap_or_default(), both.pop().unwrap_or_default());
+        let listens = texts(step).any(|sql| sql.contains("LISTEN"));
+        seat.listens |= listens;
+        // With one server there is none left to listen for all.
+        seat.holding.pinned |= listens && servers == 1;
+        let [direct, pooled] = seat.say(items, &bytes, describer);
         if direct.lines != pooled.lines {
             return Err((direct.lines, pooled.lines));
         }
@@ -181,6 +197,30 @@ impl Player<'_> {
             self.seats.retain(|seat| seat.client != client);
         }
         Ok(())
+    }
+
+    /// Both sides of a client have heard the same, in the same order.
+    fn hear(&mut self, client: Client) -> Result<(), Difference> {
+        let describer = self.world.describer;
+        let Some(seat) = self.seat(client) else { return Ok(()) };
+        if !seat.listens || seat.holding.block.is_some() || seat.holding.unsynced {
+            return Ok(());
+        }
+        let nothing = Item::Query(String::new());
+        let begun = Instant::now();
+        loop {
+            // PostgreSQL has told all that it will before it answers this.
+            let answers = seat.say(std::slice::from_ref(&nothing), &nothing.bytes(), describer);
+            let [direct, pooled] = seat.heard.clone();
+            if direct == pooled {
+                return Ok(());
+            }
+            if begun.elapsed() > HEARING_PATIENCE || answers.iter().any(|answers| answers.closed) {
+                self.now = format!("{}: (has heard)", client.0);
+                return Err((direct, pooled));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn leave(&mut self, client: Client, step: &Step) {
@@ -203,7 +243,11 @@ impl Player<'_> {
         if self.seat(client).is_some_and(|seat| seat.holding.may_hold()) {
             return Ok(());
         }
-        let servers = usize::try_from(self.world.servers).unwrap_or(usize::MAX);
+        let mut servers = usize::try_from(self.world.servers).unwrap_or(usize::MAX);
+        if self.world.listened && servers > 1 {
+            // One of them listens.
+            servers -= 1;
+        }
         loop {
             let holders: Vec<Client> = self
                 .seats
@@ -234,6 +278,9 @@ impl Player<'_> {
         };
         let step = Step::Send(items.clone());
         let length = self.story.len();
+        if texts(&step).any(stops_listening) {
+            self.hear(client)?;
+        }
         self.send(client, &items, &step)?;
         // Of no interest, and made again when the script is played again.
         self.story.truncate(length);
@@ -249,7 +296,26 @@ impl Player<'_> {
     }
 }
 
+/// True if notifications that come late may not come at all any more.
+fn stops_listening(sql: &str) -> bool {
+    sql.contains("UNLISTEN") || sql.contains("DISCARD")
+}
+
 impl Seat {
+    /// Sends on both sides and reads the answers.
+    fn say(&mut self, items: &[Item], bytes: &[u8], describer: Describer) -> [Answers; 2] {
+        [Side::Direct, Side::Pooled].map(|side| {
+            let (connection, expectation) =
+                (&mut self.connections[side as usize], &mut self.expectations[side as usize]);
+            expectation.push(items);
+            // What it said before it was closed is still to be read.
+            let _ = connection.try_send(bytes);
+            let answers = read_answers(connection, expectation, describer);
+            self.heard[side as usize].extend_from_slice(&answers.heard);
+            answers
+        })
+    }
+
     /// Takes note of the answers to `items`. Yields whether the connection is at its end.
     fn note(&mut self, answers: &Answers, items: &[Item]) -> bool {
         if let Some(status) = answers.status {

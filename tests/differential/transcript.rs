@@ -93,6 +93,12 @@ fn fields(message: &Message) -> String {
     format!("{name} {}", fields.join(" "))
 }
 
+/// Channel and payload. Behind pgweir nobody knows the process that notified.
+fn notification(message: &Message) -> String {
+    let words = String::from_utf8_lossy(&message.body[4..]).replace('\0', " ");
+    format!("NotificationResponse {}", words.trim_end())
+}
+
 /// Two names of a client for one text cannot be told apart in a server's error: the one thing in an error that is
 /// not compared.
 fn without_statement_name(field: &str) -> String {
@@ -184,6 +190,8 @@ impl Expectation {
 #[derive(Debug, Default)]
 pub struct Answers {
     pub lines: Vec<String>,
+    /// Notifications, which may come a little earlier or later.
+    pub heard: Vec<String>,
     /// Of the last `ReadyForQuery`.
     pub status: Option<char>,
     /// The connection ended.
@@ -199,6 +207,7 @@ pub fn read_answers(
     let mut answers = Answers::default();
     while !expectation.is_met() {
         match client.try_read_message() {
+            Ok(Some(message)) if message.tag == b'A' => answers.heard.push(notification(&message)),
             Ok(Some(message)) => {
                 expectation.note(message.tag);
                 if message.tag == b'Z' {

@@ -264,6 +264,20 @@ const ROLES: [&str; 7] = [
     "SET LOCAL ROLE diff_role",
 ];
 
+/// What was heard is compared apart from the answers.
+const LISTEN: [&str; 10] = [
+    "LISTEN one",
+    "LISTEN one",
+    "LISTEN two; LISTEN one",
+    "UNLISTEN one",
+    "UNLISTEN *",
+    "NOTIFY one",
+    "NOTIFY one, 'from #'",
+    "NOTIFY two, 'a'; NOTIFY one, 'b'; NOTIFY two, 'a'",
+    "SELECT pg_notify('two', 'from #')",
+    "NOTIFY one, 'lost'; SELECT 1/0",
+];
+
 impl Words<'_> {
     /// A text that has to do with `group`.
     pub fn text(&mut self, group: Group) -> String {
@@ -282,6 +296,7 @@ impl Words<'_> {
             Group::Ddl => self.random.pick(&DDL),
             Group::Role => self.random.pick(&ROLES),
             Group::Custom => self.random.pick(&CUSTOM),
+            Group::Listen => self.random.pick(&LISTEN),
             _ if self.random.chance(30) => self.random.pick(&WRITES),
             _ => self.random.pick(&QUERIES),
         };

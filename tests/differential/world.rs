@@ -63,6 +63,8 @@ pub struct World {
     pgweir: Pgweir,
     /// DDL passed through this pgweir: writes may pin until it has looked at the database again.
     pub ddl_seen: bool,
+    /// Clients of this pgweir listened: one of its servers may be there for that.
+    pub listened: bool,
 }
 
 /// Which of both a connection goes to.
@@ -92,6 +94,7 @@ impl World {
             superusers,
             pgweir,
             ddl_seen: false,
+            listened: false,
         }
     }
 
@@ -99,6 +102,7 @@ impl World {
     pub fn restart(&mut self) {
         self.pgweir = start_pgweir(self.servers, &self.databases[1]);
         self.ddl_seen = false;
+        self.listened = false;
         let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
             WHERE datname = current_database() AND pid <> pg_backend_pid()";
         // New connections: a script may have brought down PostgreSQL itself.
