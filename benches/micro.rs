@@ -10,7 +10,7 @@ use pgweir::state::TransactionStatus;
 use pgweir::state::pipeline::{Expected, Fate, Pipeline, Undo};
 use pgweir::state::prepared::Prepared;
 use pgweir::state::reply::{self, Outgoing, Passing};
-use pgweir::state::session::{Intern, Limits, ServerSide, Session};
+use pgweir::state::session::{Intern, Limits, SequenceCare, ServerSide, Session};
 use pgweir::state::settings::Settings;
 use pgweir::state::statement::Effects;
 use pgweir::wire::{BackendTag, Header, encode, frame};
@@ -30,8 +30,7 @@ const LIMITS: Limits = Limits {
     hidden_code: false,
     opaque_code: false,
     ddl_seen: 0,
-    discard_sequences: false,
-    keep_sequences: false,
+    sequences: SequenceCare::None,
 };
 
 /// A result of `rows` rows of 60 bytes.

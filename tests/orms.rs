@@ -54,7 +54,7 @@ fn pins_for(driver: Driver) -> &'static [&'static str] {
 }
 
 macro_rules! orm_tests {
-    ($($(#[$left_out:meta])? $module:ident: $driver:expr;)*) => {$(
+    ($($module:ident: $driver:expr;)*) => {$(
         mod $module {
             use super::support::driver::Driver;
             use std::sync::{Mutex, PoisonError};
@@ -73,13 +73,11 @@ macro_rules! orm_tests {
             }
 
             #[test]
-            $(#[$left_out])?
             fn is_not_pinned_with_one_server() {
                 alone(super::through_one_server);
             }
 
             #[test]
-            $(#[$left_out])?
             fn is_not_pinned_with_three_servers() {
                 alone(super::through_three_servers);
             }
@@ -94,8 +92,6 @@ orm_tests! {
     typeorm: Driver::TypeOrm;
     knex: Driver::Knex;
     prisma: Driver::Prisma;
-    #[ignore = "its DEALLOCATE of a statement that it prepared by a Parse fails"]
     pdo: Driver::Pdo;
-    #[ignore = "its DEALLOCATE of a statement that it prepared by a Parse fails"]
     psqlodbc: Driver::PsqlOdbc;
 }

@@ -31,6 +31,8 @@ async fn passes_directly() {
 async fn passes_through_pgweir() {
     let pgweir = Setup::before(shared()).start();
     all(pgweir.port(), "tokio_through_pgweir", SERVERS_MAX).await;
+    let pins = pgweir.metric("pgweir_session_pins_total", "");
+    assert!(pins == 0.0, "{}", pgweir.log());
 }
 
 async fn all(port: u16, table: &str, servers_max: usize) {

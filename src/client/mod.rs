@@ -28,7 +28,7 @@ use crate::credentials::Credentials;
 use crate::net::stream::Stream;
 use crate::net::tls_acceptor::TlsAcceptor;
 use crate::pool::Pools;
-use crate::state::session::Limits;
+use crate::state::session::{Limits, SequenceCare};
 use crate::telemetry::metrics::{GaugeGuard, GaugeKind, Label};
 use crate::telemetry::{Metrics, Shard, clock};
 use parking_lot::RwLock;
@@ -135,8 +135,7 @@ impl Live {
                 hidden_code: true,
                 opaque_code: true,
                 ddl_seen: 0,
-                discard_sequences: false,
-                keep_sequences: false,
+                sequences: SequenceCare::None,
             },
         }
     }

@@ -189,12 +189,15 @@ impl Client {
 
     /// Translates the front of `bytes`, of which some can be sent.
     pub(super) fn send_batch(&mut self, bytes: &[u8], limits: Limits) -> Result<usize, End> {
+        let code_seen = self.pool.code_seen();
+        if self.session.code_seen != code_seen {
+            self.session.learn_of_code(code_seen, self.pool.suspects());
+        }
         let limits = Limits {
             hidden_code: self.pool.has_hidden_code(),
             opaque_code: self.pool.has_opaque_code(),
             ddl_seen: self.pool.ddl_seen(),
-            discard_sequences: self.pool.separates_sequences(),
-            keep_sequences: self.pool.keeps_sequences(),
+            sequences: self.pool.sequence_care(),
             ..limits
         };
         let Attachment::Attached(lease) = &mut self.attachment else { return Ok(0) };

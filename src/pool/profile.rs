@@ -4,6 +4,7 @@
 //! be read from the catalogue: where no source in the database speaks of session state, there is
 //! nothing to look out for, and statements cost nothing extra. Where one does, the server is asked
 //! after whoever may have run it; where it may do what no server can be asked for, they are pinned.
+//! As long as a routine can only be run by name, that is who names it.
 //! The catalogue is asked when a pool opens its first server, again now and then, and
 //! after each DDL that passed through this pool.
 //!
@@ -12,9 +13,10 @@
 use super::{Pool, Pools};
 use crate::server::query::{QueryError, Rows};
 use crate::server::{CloseReason, Server};
+use crate::state::suspects::Suspects;
 use crate::telemetry::clock;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long what was found is believed.
@@ -23,95 +25,99 @@ const BELIEVED: Duration = Duration::from_secs(60);
 /// Longest that the question may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// First, true if some routine outside of PostgreSQL's own is written in a language that can do anything
-/// unseen, or its source has a word that session state is made of. Routines in C that belong to an
-/// extension are trusted, but for those known to keep state.
+/// First, true if something that no statement names leads to code that may leave something: a trigger, a rule, an
+/// operator and so on that depends on such a routine, or an expression in the catalogue that speaks of session state
+/// itself. The routines outside of PostgreSQL's own are those written in a language that can do anything unseen, those
+/// whose source has a word that session state is made of, and those that use or speak of one of these by name (which is
+/// not looked for in more than a megabyte of sources). Routines
+/// in C that belong to an extension are trusted, but for those known to keep state.
 ///
 /// Second, true if one of them may leave what cannot be asked for: a seed, a library, a connection, or a
 /// custom setting with a name that it makes up. Third, the custom settings whose names it spells out. Fourth,
-/// true if it asks for values of sequences.
-const HIDDEN_CODE_QUERY: &str = r"SELECT EXISTS (
-  SELECT FROM pg_catalog.pg_proc p
+/// true if it asks for values of sequences. Fifth, the names of these routines.
+///
+/// The recursion makes the planner expect far more than there is: compiled just in time, it would take seconds.
+const HIDDEN_CODE_QUERY: &str = r#"SET LOCAL jit = off;
+WITH RECURSIVE routine AS MATERIALIZED (
+  SELECT p.oid, pg_catalog.lower(p.proname) AS name, l.lanname AS language,
+    pg_catalog.lower(coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc, '')) AS source
+  FROM pg_catalog.pg_proc p
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang
   JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
   WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
-  AND CASE
-    WHEN l.lanname IN ('sql', 'plpgsql') THEN
-      coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc, '') ~* '\m(set_config|setseed|listen|unlisten|load|discard|prepare|deallocate|temp|temporary|pg_temp|execute|dblink\w*|role|authorization|pg_(try_)?advisory_lock\w*|pg_advisory_unlock\w*|with\s+hold)\M'
-      OR coalesce(p.prosrc, '') ~* '(^|;|\m(begin|then|else|loop)\M)\s*(re)?set\s'
-    WHEN l.lanname IN ('c', 'internal') THEN
-      p.proname ~* '^(dblink|set_limit)'
+), size AS (
+  SELECT coalesce(pg_catalog.sum(pg_catalog.length(source)), 0) <= 1000000 AS is_small FROM routine
+), rule AS MATERIALIZED (
+  SELECT r.oid FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+), expression AS MATERIALIZED (
+  SELECT pg_catalog.pg_get_ruledef(oid) AS source FROM rule
+  UNION ALL SELECT coalesce(pg_catalog.pg_get_expr(polqual, polrelid), '')
+    || coalesce(pg_catalog.pg_get_expr(polwithcheck, polrelid), '') FROM pg_catalog.pg_policy
+  UNION ALL SELECT pg_catalog.pg_get_expr(adbin, adrelid) FROM pg_catalog.pg_attrdef
+  UNION ALL SELECT pg_catalog.pg_get_constraintdef(oid) FROM pg_catalog.pg_constraint WHERE contype = 'c'
+), found AS (
+  SELECT r.oid, r.name FROM routine r
+  WHERE CASE
+    WHEN r.language IN ('sql', 'plpgsql') THEN
+      r.source ~ '\m(set_config|setseed|listen|unlisten|load|discard|prepare|deallocate|temp|temporary|pg_temp|execute|dblink\w*|role|authorization|pg_(try_)?advisory_lock\w*|pg_advisory_unlock\w*|with\s+hold)\M'
+      OR r.source ~ '(^|;|\m(begin|then|else|loop)\M)\s*(re)?set\s'
+      OR pg_catalog.strpos(r.source, 'u&"') > 0
+    WHEN r.language IN ('c', 'internal') THEN
+      r.name ~ '^(dblink|set_limit)'
       OR NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-        AND d.objid = p.oid AND d.deptype = 'e')
+        AND d.objid = r.oid AND d.deptype = 'e')
     ELSE true
   END
-) OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
-  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
-  AND pg_catalog.pg_get_ruledef(r.oid) ~* '\m(set_config|setseed|pg_(try_)?advisory_lock\w*|dblink\w*|query_to_xml\w*)\M')
-OR EXISTS (SELECT FROM pg_catalog.pg_policy WHERE coalesce(pg_catalog.pg_get_expr(polqual, polrelid), '')
-  || coalesce(pg_catalog.pg_get_expr(polwithcheck, polrelid), '')
-  ~* '\m(set_config|setseed|pg_(try_)?advisory_lock\w*|dblink\w*|query_to_xml\w*)\M')
-OR EXISTS (SELECT FROM pg_catalog.pg_attrdef WHERE pg_catalog.pg_get_expr(adbin, adrelid)
-  ~* '\m(set_config|setseed|pg_(try_)?advisory_lock\w*|dblink\w*|query_to_xml\w*)\M')
-OR EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'c' AND pg_catalog.pg_get_constraintdef(oid)
-  ~* '\m(set_config|setseed|pg_(try_)?advisory_lock\w*|dblink\w*|query_to_xml\w*)\M'),
-EXISTS (
-  SELECT FROM pg_catalog.pg_proc p
-  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-  CROSS JOIN LATERAL (SELECT coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc, '') AS source) s
-  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
-  AND CASE
-    WHEN l.lanname IN ('sql', 'plpgsql') THEN
-      s.source ~* '\m(setseed|dblink\w*|set_limit|deallocate)\M'
-      OR s.source ~* '\mload\s+''|''\s*load\s'
-      OR s.source ~* 'set_config\s*\(\s*[^\s'']'
-      OR s.source ~* 'set_config\s*\(\s*''[^'']*''\s*[^,:[:space:]]'
-      OR (s.source ~* '\mexecute\M' AND s.source ~* '''\s*(re)?set\s')
-    WHEN l.lanname IN ('c', 'internal') THEN
-      p.proname ~* '^(dblink|set_limit)'
+  UNION SELECT r.oid, r.name FROM found f JOIN routine r ON (SELECT is_small FROM size)
+    AND (pg_catalog.strpos(r.source, f.name) > 0
+      OR EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+        AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.refobjid = f.oid))
+), suspect AS MATERIALIZED (SELECT * FROM found LIMIT 201)
+SELECT (SELECT NOT is_small FROM size) AND EXISTS (SELECT FROM suspect)
+OR EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN suspect s ON d.refobjid = s.oid
+  WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+  AND d.classid <> 'pg_catalog.pg_proc'::pg_catalog.regclass)
+OR EXISTS (SELECT FROM expression
+  WHERE source ~* '\m(set_config|setseed|pg_(try_)?advisory_lock\w*|dblink\w*|query_to_xml\w*)\M'),
+EXISTS (SELECT FROM routine r
+  WHERE CASE
+    WHEN r.language IN ('sql', 'plpgsql') THEN
+      r.source ~ '\m(setseed|dblink\w*|set_limit|deallocate)\M'
+      OR r.source ~ '\mload\s+''|''\s*load\s'
+      OR r.source ~ 'set_config\s*\(\s*[^\s'']'
+      OR r.source ~ 'set_config\s*\(\s*''[^'']*''\s*[^,:[:space:]]'
+      OR (r.source ~ '\mexecute\M' AND r.source ~ '''\s*(re)?set\s')
+    WHEN r.language IN ('c', 'internal') THEN
+      r.name ~ '^(dblink|set_limit)'
       OR NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-        AND d.objid = p.oid AND d.deptype = 'e')
+        AND d.objid = r.oid AND d.deptype = 'e')
     ELSE true
-  END
-) OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
-  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
-  AND pg_catalog.pg_get_ruledef(r.oid) ~* '\m(set_config|setseed|dblink\w*|query_to_xml\w*)\M')
-OR EXISTS (SELECT FROM pg_catalog.pg_policy WHERE coalesce(pg_catalog.pg_get_expr(polqual, polrelid), '')
-  || coalesce(pg_catalog.pg_get_expr(polwithcheck, polrelid), '')
-  ~* '\m(set_config|setseed|dblink\w*|query_to_xml\w*)\M')
-OR EXISTS (SELECT FROM pg_catalog.pg_attrdef WHERE pg_catalog.pg_get_expr(adbin, adrelid)
-  ~* '\m(set_config|setseed|dblink\w*|query_to_xml\w*)\M')
-OR EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'c' AND pg_catalog.pg_get_constraintdef(oid)
-  ~* '\m(set_config|setseed|dblink\w*|query_to_xml\w*)\M'),
-(SELECT coalesce(pg_catalog.string_agg(DISTINCT pg_catalog.lower(m[1]), ','), '')
-  FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-  CROSS JOIN LATERAL pg_catalog.regexp_matches(coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc, ''),
-    '(?:set_config\s*\(\s*''|\mset\s+(?:session\s+)?)([a-z_][a-z0-9_$]*(?:\.[a-z_][a-z0-9_$]*)+)', 'gi') AS m
-  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')),
-EXISTS (SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
-  AND coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc, '') ~* '\m(currval|lastval)\M')
-OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
-  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
-  AND pg_catalog.pg_get_ruledef(r.oid) ~* '\m(currval|lastval)\M')
-OR EXISTS (SELECT FROM pg_catalog.pg_policy WHERE coalesce(pg_catalog.pg_get_expr(polqual, polrelid), '')
-  || coalesce(pg_catalog.pg_get_expr(polwithcheck, polrelid), '') ~* '\m(currval|lastval)\M')
-OR EXISTS (SELECT FROM pg_catalog.pg_attrdef WHERE pg_catalog.pg_get_expr(adbin, adrelid) ~* '\m(currval|lastval)\M')
-OR EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'c'
-  AND pg_catalog.pg_get_constraintdef(oid) ~* '\m(currval|lastval)\M')";
+  END)
+OR EXISTS (SELECT FROM expression WHERE source ~* '\m(set_config|setseed|dblink\w*|query_to_xml\w*)\M'),
+(SELECT coalesce(pg_catalog.string_agg(DISTINCT m[1], ','), '')
+  FROM routine r CROSS JOIN LATERAL pg_catalog.regexp_matches(r.source,
+    '(?:set_config\s*\(\s*''|\mset\s+(?:session\s+)?)([a-z_][a-z0-9_$]*(?:\.[a-z_][a-z0-9_$]*)+)', 'g') AS m),
+EXISTS (SELECT FROM routine WHERE source ~ '\m(currval|lastval)\M')
+OR EXISTS (SELECT FROM expression WHERE source ~* '\m(currval|lastval)\M'),
+(SELECT coalesce(pg_catalog.string_agg(DISTINCT name, ','), '') FROM suspect)"#;
 
 /// Most names of custom settings taken from code; a database whose code has more counts as opaque.
 const NAMES_MAX: usize = 100;
+
+/// Most names of routines that statements are searched for; where there are more, any code is suspected.
+const SUSPECTS_MAX: usize = 200;
 
 /// What is known of a database's code.
 #[derive(Default)]
 pub(super) struct Profile {
     /// Nobody has said that there is none.
     clear: AtomicBool,
+    /// Where that is so: the routines to look out for, if they and no others can leave something.
+    suspects: parking_lot::RwLock<Option<Arc<Suspects>>>,
+    /// Counts what was said.
+    seen: AtomicU32,
     /// None of it does what cannot be asked for.
     transparent: AtomicBool,
     /// Custom settings that it may set.
@@ -121,11 +127,17 @@ pub(super) struct Profile {
 }
 
 impl Profile {
+    fn set_suspects(&self, suspects: Option<Arc<Suspects>>) {
+        *self.suspects.write() = suspects;
+        self.seen.fetch_add(1, Ordering::Release);
+    }
+
     fn is_due(&self, now: Instant) -> bool {
         self.asked.lock().is_none_or(|at| now.saturating_duration_since(at) >= BELIEVED)
     }
 
     fn note(&self, found: Found, now: Instant) {
+        self.set_suspects(found.suspects.map(Arc::new));
         self.clear.store(!found.hidden, Ordering::Relaxed);
         self.transparent.store(!found.opaque, Ordering::Relaxed);
         *self.names.write() = found.names.into();
@@ -139,15 +151,23 @@ struct Found {
     opaque: bool,
     names: Vec<Box<str>>,
     reads_sequences: bool,
+    suspects: Option<Suspects>,
 }
 
 impl Found {
     /// What must be feared where nobody can tell.
-    const ANYTHING: Self =
-        Self { hidden: true, opaque: true, names: Vec::new(), reads_sequences: true };
+    const ANYTHING: Self = Self {
+        hidden: true,
+        opaque: true,
+        names: Vec::new(),
+        reads_sequences: true,
+        suspects: None,
+    };
 
     fn of(rows: &Rows) -> Self {
-        let Some([hidden, opaque, Some(names), reads]) = rows.first().map(Vec::as_slice) else {
+        let Some([reached, opaque, Some(names), reads, Some(suspects)]) =
+            rows.first().map(Vec::as_slice)
+        else {
             return Self::ANYTHING;
         };
         let names: Vec<Box<str>> =
@@ -156,8 +176,12 @@ impl Found {
             return Self::ANYTHING;
         }
         let says_no = |answer: &Option<String>| answer.as_deref() == Some("f");
+        let reached = !says_no(reached);
+        let routines: Vec<&str> = suspects.split(',').filter(|name| !name.is_empty()).collect();
+        let nameable = !reached && routines.len() <= SUSPECTS_MAX;
         Self {
-            hidden: !says_no(hidden),
+            hidden: reached || !routines.is_empty(),
+            suspects: if nameable { Suspects::of(routines) } else { None },
             opaque: !says_no(opaque),
             names,
             reads_sequences: !says_no(reads),
@@ -184,6 +208,18 @@ impl Pool {
         !self.profile.clear.load(Ordering::Relaxed)
     }
 
+    /// The routines that may leave something, if a statement must name one of them to run it.
+    #[must_use]
+    pub fn suspects(&self) -> Option<Arc<Suspects>> {
+        self.profile.suspects.read().clone()
+    }
+
+    /// Changes when [`Pool::suspects`] may have.
+    #[must_use]
+    pub fn code_seen(&self) -> u32 {
+        self.profile.seen.load(Ordering::Acquire)
+    }
+
     /// How often clients of this pool ran DDL.
     #[must_use]
     pub fn ddl_seen(&self) -> u64 {
@@ -197,6 +233,7 @@ impl Pool {
 
     /// A client's DDL may have changed code: what is known of the database's code is void.
     pub fn note_code(&self) {
+        self.profile.set_suspects(None);
         self.profile.clear.store(false, Ordering::Relaxed);
         self.profile.transparent.store(false, Ordering::Relaxed);
         *self.profile.asked.lock() = None;

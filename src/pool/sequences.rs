@@ -3,6 +3,7 @@
 //! It is learned from their statements and from the code in the database, and holds as long as pgweir runs.
 
 use super::Pool;
+use crate::state::session::SequenceCare;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// How often servers forget the values of sequences between two clients of which none has read any yet.
@@ -25,17 +26,18 @@ impl SequenceUse {
 }
 
 impl Pool {
-    /// True if servers are to forget the values of sequences between two clients.
+    /// What is to be done about them.
     #[must_use]
-    pub fn separates_sequences(&self) -> bool {
-        self.sequences.reads.load(Ordering::Relaxed)
-            || self.sequences.tried.load(Ordering::Relaxed) < TRIAL
-    }
-
-    /// True if a client that has such a value is to keep its server.
-    #[must_use]
-    pub fn keeps_sequences(&self) -> bool {
-        self.sequences.reads_later.load(Ordering::Relaxed)
+    pub fn sequence_care(&self) -> SequenceCare {
+        let known = &self.sequences;
+        if known.reads_later.load(Ordering::Relaxed) {
+            SequenceCare::Keep
+        } else if known.reads.load(Ordering::Relaxed) || known.tried.load(Ordering::Relaxed) < TRIAL
+        {
+            SequenceCare::Separate
+        } else {
+            SequenceCare::None
+        }
     }
 
     /// A server was told to forget.

@@ -4,7 +4,7 @@ use super::connect::Refusal;
 use super::{Reported, Server, reported};
 use crate::state::pipeline::Pipeline;
 use crate::state::prelude;
-use crate::state::session::Limits;
+use crate::state::session::{Limits, SequenceCare};
 use crate::state::settings::Settings;
 use crate::wire::response::ErrorFields;
 use crate::wire::{BackendTag, encode};
@@ -30,8 +30,7 @@ const KEEP_ALL: Limits = Limits {
     hidden_code: false,
     opaque_code: false,
     ddl_seen: 0,
-    discard_sequences: false,
-    keep_sequences: false,
+    sequences: SequenceCare::None,
 };
 
 impl Server {

@@ -13,11 +13,13 @@ use super::pin::PinReason;
 use super::preparing::{ABOUT_NAMES, Send};
 use super::sequences::TAKES;
 use super::server_side::ServerSide;
-use super::session::{ClientFault, Discarding, Limits, Moment, Session, discards};
+use super::session::{ClientFault, Discarding, Limits, Moment, SequenceCare, Session, discards};
 use super::statement::{Effects, Options};
+use super::suspects::Suspects;
 use crate::wire::frame;
 use crate::wire::frontend::Bind;
 use memchr::memmem;
+use std::sync::Arc;
 
 /// Most transactions of a pinned client between two questions.
 const PAUSE_MAX: u16 = 64;
@@ -46,12 +48,21 @@ pub(super) struct Doubts {
     pub(super) mentioned: Mentioned,
     /// Code of users ran that may leave what cannot be asked for.
     pub(super) ran_code: bool,
-    /// A sequence may have given a value, which the client may ask for later.
-    pub(super) sequences: bool,
-    /// One was asked for a value by name.
-    pub(super) took_value: bool,
+    /// A value of a sequence that the client may ask for later.
+    pub(super) value: Value,
     /// There is a reason to ask now.
     due: bool,
+}
+
+/// Whether a client has a value of a sequence.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Value {
+    #[default]
+    None,
+    /// The server can tell.
+    Perhaps,
+    /// It was taken by name, be it by `setval`, of which the server tells nothing.
+    Certainly,
 }
 
 /// What may outlive a transaction and can be asked for.
@@ -174,10 +185,11 @@ impl Session {
             self.pin_for_good(reason);
         }
         let code = effects.intersects(Effects::CODE.and(Effects::HIDDEN_CODE));
-        let hides = code && limits.hidden_code;
+        let hides = code && limits.hidden_code && self.may_hide(effects, text);
         let ends = self.pin.is_some() && effects.intersects(ENDS);
         let stays = std::mem::take(&mut self.sequences.stays);
-        let sequences = stays || (limits.keep_sequences && effects.intersects(TAKES));
+        let sequences =
+            stays || (limits.sequences == SequenceCare::Keep && effects.intersects(TAKES));
         let leaves = hides || ends || effects.intersects(LEAVES);
         if !leaves && !sequences {
             return;
@@ -195,9 +207,14 @@ impl Session {
             (true, false) => effects.without(Effects::HIDDEN_CODE),
         };
         let doubts = self.audit.doubts.get_or_insert_default();
-        doubts.took_value &= !effects.intersects(Effects::DISCARD_SEQUENCES);
-        doubts.took_value |= sequences && effects.intersects(Effects::SEQUENCE_NEXT);
-        doubts.sequences |= sequences;
+        if effects.intersects(Effects::DISCARD_SEQUENCES) {
+            doubts.value = doubts.value.min(Value::Perhaps);
+        }
+        if sequences {
+            let by_name = effects.intersects(Effects::SEQUENCE_NEXT);
+            let value = if by_name { Value::Certainly } else { Value::Perhaps };
+            doubts.value = doubts.value.max(value);
+        }
         doubts.effects = doubts.effects | known;
         doubts.ran_code |= hides && limits.opaque_code;
         doubts.mentioned.note(text, values, effects, self.options);
@@ -206,6 +223,20 @@ impl Session {
         let resets = !self.startup.is_empty()
             && effects.intersects(Effects::SET_SESSION.and(Effects::RESET_ALL));
         doubts.due |= ends || resets || self.pin.is_none();
+    }
+
+    /// True unless `text` runs no code that could leave something behind.
+    fn may_hide(&self, effects: Effects, text: &[u8]) -> bool {
+        let unseen = Effects::EXECUTE.and(Effects::UNCERTAIN);
+        effects.intersects(unseen)
+            || text.is_empty()
+            || self.suspects.as_ref().is_none_or(|suspects| suspects.may_run_by(text))
+    }
+
+    /// The code in the database is as of `seen`, and these are the routines to look out for.
+    pub fn learn_of_code(&mut self, seen: u32, suspects: Option<Arc<Suspects>>) {
+        self.code_seen = seen;
+        self.suspects = suspects;
     }
 
     /// Takes note of what a simple query, which is about to be sent, means.

@@ -8,7 +8,7 @@
 //! Sources: <https://www.postgresql.org/docs/current/view-pg-settings.html>,
 //! <https://www.postgresql.org/docs/current/catalog-pg-depend.html>
 
-use super::audit::says_nothing_of_locks;
+use super::audit::{Value, says_nothing_of_locks};
 use super::naming::ensure_with;
 use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Undo};
@@ -144,7 +144,7 @@ impl Session {
             "{{{}}}",
             asked.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(",")
         );
-        if doubts.sequences {
+        if doubts.value != Value::None {
             ask(server, ASK_FOR_VALUE_ID, ASK_FOR_VALUE, &[], out);
         }
         let own = array_of_own(server);
@@ -203,7 +203,7 @@ impl Session {
         let for_itself = doubts.effects.intersects(Effects::LISTEN) || !server.may_listen;
         let listens = (findings.listens && for_itself).then_some(PinReason::Listen);
         let unseen = foreign || doubts.mentioned.is_blind();
-        let taken = doubts.took_value.then_some(PinReason::Sequence);
+        let taken = (doubts.value == Value::Certainly).then_some(PinReason::Sequence);
         let keeps = findings.keeps.or(listens).or(taken).or_else(|| {
             let feared = doubts.ran_code && opaque;
             self.keeps_by_itself()

@@ -7,6 +7,7 @@ mod cause;
 pub mod channels;
 pub mod due;
 pub mod examination;
+mod function_call;
 mod listening;
 mod memo;
 mod mentioned;
@@ -29,6 +30,7 @@ pub mod sql;
 pub mod sql_statements;
 pub mod statement;
 mod streaming;
+pub mod suspects;
 #[cfg(test)]
 mod test_support;
 pub mod transaction;

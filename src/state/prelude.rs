@@ -114,6 +114,7 @@ fn statement(server: &mut ServerSide, text: &str, values: &[&str], out: &mut Vec
 
 #[cfg(test)]
 mod tests {
+    use super::super::session::SequenceCare;
     use super::*;
 
     const LIMITS: Limits = Limits {
@@ -123,8 +124,7 @@ mod tests {
         hidden_code: false,
         opaque_code: false,
         ddl_seen: 0,
-        discard_sequences: false,
-        keep_sequences: false,
+        sequences: SequenceCare::None,
     };
 
     fn settings(pairs: &[(&str, &str)]) -> Arc<Settings> {

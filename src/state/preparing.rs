@@ -14,6 +14,7 @@ use super::prepared::{Prepared, SERVER_NAME_PREFIX};
 use super::session::{ClientFault, Discarding, Limits, Moment, ServerSide, Session, discards};
 use super::sql_statements::{Change, OwnNames, SqlStatement};
 use super::statement::{self, Command, Effects};
+use super::transaction::TransactionStatus;
 use crate::wire::frame;
 use crate::wire::frontend::Bind;
 use crate::wire::{FrontendTag, encode};
@@ -163,8 +164,9 @@ impl Session {
             close_own(server, Fate::Swallow, out);
         }
         let readable = !effects.intersects(Effects::UNCERTAIN);
-        // What comes behind a COPY is read by it.
-        let may_fail = !effects.intersects(Effects::COPY);
+        // What comes behind a COPY is read by it. And in a failed block, the text is refused as it is.
+        let may_fail = !effects.intersects(Effects::COPY)
+            && server.pipeline.status() != TransactionStatus::Failed;
         let mut named = Named { changes: Vec::new(), followed: true, prepares: false };
         for statement in statement::statements(text, self.options) {
             let command = statement.command();
@@ -258,7 +260,7 @@ impl Session {
         match self.sql.completed() {
             Some(Change::Prepare(name, statement)) if prepared => {
                 let number = statement.number;
-                if self.sql.insert(name.clone(), statement) {
+                if self.sql.insert(&name, statement) {
                     self.own(server).insert(&name, number);
                 } else {
                     self.own(server).remove(&name);

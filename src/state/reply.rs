@@ -143,19 +143,16 @@ pub fn sort(
         }
         match *passing {
             Passing::Nothing => {}
-            Passing::Forward(left) => {
+            Passing::Forward(left) | Passing::Swallow(left) => {
                 let take = left.min(rest.len());
-                out.keep(input, at..at + take);
+                let left = left - take;
+                if let Passing::Forward(_) = *passing {
+                    out.keep(input, at..at + take);
+                    *passing = if left > 0 { Passing::Forward(left) } else { Passing::Nothing };
+                } else {
+                    *passing = if left > 0 { Passing::Swallow(left) } else { Passing::Nothing };
+                }
                 at += take;
-                *passing =
-                    if take < left { Passing::Forward(left - take) } else { Passing::Nothing };
-                continue;
-            }
-            Passing::Swallow(left) => {
-                let take = left.min(rest.len());
-                at += take;
-                *passing =
-                    if take < left { Passing::Swallow(left - take) } else { Passing::Nothing };
                 continue;
             }
         }
@@ -254,25 +251,7 @@ fn look_at(
             client.examination_row(body);
             Ok(fate)
         }
-        BackendTag::ERROR_RESPONSE => {
-            let fields = ErrorFields::read(body);
-            let cancelled = fields.sqlstate == Some(SqlState::QUERY_CANCELED) && !fields.fatal;
-            if cancelled && server.pipeline.is_ahead() {
-                return Err(Surprise::Cancelled);
-            }
-            let mut undone = Vec::new();
-            let fate = server.pipeline.on_error(|undo, how| undone.push((undo, how)))?;
-            for (undo, how) in undone {
-                client.undo(server, undo, how);
-            }
-            if fate == Fate::Examination && !fields.fatal {
-                client.examination_failed();
-                return Ok(fate);
-            }
-            client.channels.failed();
-            seen(Event::Error { sqlstate: fields.sqlstate, fatal: fields.fatal });
-            Ok(Fate::Forward)
-        }
+        BackendTag::ERROR_RESPONSE => on_error(body, client, server, seen),
         BackendTag::PARAMETER_STATUS => {
             let (name, value) = backend::parameter_status(body).ok_or(malformed)?;
             let fate = server.pipeline.on_asynchronous();
@@ -308,6 +287,31 @@ fn look_at(
             Ok(fate)
         }
     }
+}
+
+fn on_error(
+    body: &[u8],
+    client: &mut Session,
+    server: &mut ServerSide,
+    seen: &mut impl FnMut(Event<'_>),
+) -> Result<Fate, Surprise> {
+    let fields = ErrorFields::read(body);
+    let cancelled = fields.sqlstate == Some(SqlState::QUERY_CANCELED) && !fields.fatal;
+    if cancelled && server.pipeline.is_ahead() {
+        return Err(Surprise::Cancelled);
+    }
+    let mut undone = Vec::new();
+    let fate = server.pipeline.on_error(|undo, how| undone.push((undo, how)))?;
+    for (undo, how) in undone {
+        client.undo(server, undo, how);
+    }
+    if fate == Fate::Examination && !fields.fatal {
+        client.examination_failed();
+        return Ok(fate);
+    }
+    client.channels.failed();
+    seen(Event::Error { sqlstate: fields.sqlstate, fatal: fields.fatal });
+    Ok(Fate::Forward)
 }
 
 #[cfg(test)]

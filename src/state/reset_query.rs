@@ -112,6 +112,12 @@ fn read(input: &[u8]) -> Option<(Vec<Part>, usize)> {
     (alone && !parts.is_empty()).then_some((parts, frame_len))
 }
 
+/// Name and value of a setting, as it is reported.
+type Told = (Box<str>, Box<str>);
+
+/// What a server would say cannot be told.
+struct Unclear;
+
 impl Session {
     /// Answers the reset query that `input` begins with, in the place of a server. Yields the length of
     /// its frame; `None` if it is none, or if its answer is not known for certain: nothing was done then.
@@ -131,7 +137,7 @@ impl Session {
         }
         let resets = parts.iter().any(|part| matches!(part, Part::ResetAll | Part::DiscardAll))
             && self.settings != self.startup;
-        let told = if resets { self.told_after_reset(reported)? } else { None };
+        let told = if resets { self.told_after_reset(reported).ok()? } else { None };
         for part in parts {
             part.answer(out);
             match part {
@@ -152,15 +158,13 @@ impl Session {
         Some(frame_len)
     }
 
-    /// The one setting that is reported when all are reset. `None` if that cannot be told: the order
-    /// of several is PostgreSQL's own affair.
-    #[expect(clippy::type_complexity, reason = "said once")]
+    /// The one setting that is reported when all are reset. The order of several is PostgreSQL's own affair.
     fn told_after_reset<R: AsRef<[(Box<str>, Box<str>)]>>(
         &self,
         reported: impl FnOnce(&Settings) -> Option<R>,
-    ) -> Option<Option<(Box<str>, Box<str>)>> {
-        let reported = reported(&self.startup)?;
-        let mut told = None;
+    ) -> Result<Option<Told>, Unclear> {
+        let reported = reported(&self.startup).ok_or(Unclear)?;
+        let mut told: Option<Told> = None;
         for (name, value) in self.settings.iter() {
             let own_default = self.startup.get(name);
             if own_default == Some(value) {
@@ -170,18 +174,18 @@ impl Session {
             // changes how texts are read is left to PostgreSQL.
             let unclear = name.contains('.') && own_default.is_none();
             if unclear || matches!(name, "client_encoding" | "standard_conforming_strings") {
-                return None;
+                return Err(Unclear);
             }
             let known =
                 reported.as_ref().iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
             match known {
                 Some((_, reset)) if **reset == *value => {}
-                Some(_) if told.is_some() => return None,
+                Some(_) if told.is_some() => return Err(Unclear),
                 Some((name, reset)) => told = Some((name.clone(), reset.clone())),
                 None => {}
             }
         }
-        Some(told)
+        Ok(told)
     }
 }
 

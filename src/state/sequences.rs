@@ -32,6 +32,17 @@ pub(super) const TAKES: Effects =
 /// What may read one. Functions that do are found in the catalogue.
 pub(super) const READS: Effects = Effects::SEQUENCE_READ.and(Effects::UNCERTAIN).and(Effects::DO);
 
+/// What is done about the values of sequences in a pool; see the module's documentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SequenceCare {
+    /// Nothing: nobody asks for them.
+    None,
+    /// Servers forget them between two clients.
+    Separate,
+    /// And who has one keeps its server.
+    Keep,
+}
+
 /// A client, and how often it began to take values on another server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Mark {
@@ -52,10 +63,7 @@ pub struct Sequences {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct OwnSequences {
     number: u64,
-    /// It may have taken a value since it got its server.
-    now: bool,
-    /// It may have taken one in an earlier transaction.
-    before: bool,
+    took: Took,
     /// It has read what it took in an earlier transaction.
     reads_later: bool,
     /// Its server has what it took in an earlier transaction, and it reads that.
@@ -64,10 +72,23 @@ pub(super) struct OwnSequences {
     revives: bool,
 }
 
+/// When a client may have taken a value last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Took {
+    #[default]
+    Never,
+    /// In an earlier transaction.
+    Before,
+    /// Since it got its server.
+    Now,
+}
+
 impl OwnSequences {
     /// The client gives its server back.
     pub(super) fn released(&mut self) {
-        self.before |= std::mem::take(&mut self.now);
+        if self.took == Took::Now {
+            self.took = Took::Before;
+        }
         self.revives = false;
     }
 
@@ -91,7 +112,8 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> bool {
         let Some(of) = server.sequences.of else { return false };
-        let wanted = limits.discard_sequences && (of != self.mark() || server.sequences.mixed);
+        let wanted =
+            limits.sequences != SequenceCare::None && (of != self.mark() || server.sequences.mixed);
         if wanted {
             discard(server, Fate::Prelude, out);
         }
@@ -115,7 +137,7 @@ impl Session {
                 server.sequences.mixed |= server.sequences.of.is_some();
                 server.sequences.of = Some(self.mark());
             }
-            self.sequences.now = true;
+            self.sequences.took = Took::Now;
         }
         Ok(())
     }
@@ -128,8 +150,9 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Result<(), ClientFault> {
         let own = &mut self.sequences;
-        let takes = own.now || effects.intersects(TAKES);
-        let later = effects.intersects(Effects::SEQUENCE_READ) && own.before && !takes;
+        let later = own.took == Took::Before
+            && effects.intersects(Effects::SEQUENCE_READ)
+            && !effects.intersects(TAKES);
         own.reads_later |= later;
         let mark = self.mark();
         if server.sequences.of.is_none_or(|of| of == mark && !server.sequences.mixed) {

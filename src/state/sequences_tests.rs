@@ -1,10 +1,11 @@
-//! Whose values a server may tell, and when it is told to forget them.
+//! Whose values a server tells, and when it is told to forget.
 
 use super::*;
 use crate::state::session::Session;
 use std::sync::Arc;
 
-const SEPARATE: Limits = Limits { discard_sequences: true, ..crate::state::test_support::LIMITS };
+const SEPARATE: Limits =
+    Limits { sequences: SequenceCare::Separate, ..crate::state::test_support::LIMITS };
 
 fn client(id: u64) -> Session {
     Session::new(id, Arc::default())

@@ -13,11 +13,13 @@ use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Undo};
 use super::prepared::{ClientStatements, Prepared, Unnamed};
 use super::preparing::Send;
+pub use super::sequences::SequenceCare;
 use super::sequences::{OwnSequences, READS, TAKES};
 pub use super::server_side::{Sequences, ServerSide, ServerUnnamed};
 use super::settings::Settings;
 use super::sql_statements::SqlStatements;
 use super::statement::{Effects, Options};
+use super::suspects::Suspects;
 use crate::wire::frame::{self, Frame};
 use crate::wire::frontend::{Bind, Object, Parse, query_text};
 use crate::wire::{FrameError, FrontendTag, encode};
@@ -55,10 +57,8 @@ pub struct Limits {
     pub opaque_code: bool,
     /// How often DDL was seen: a server that has statements from before parses them anew.
     pub ddl_seen: u64,
-    /// Clients of this pool ask for values of sequences: nobody may meet another's.
-    pub discard_sequences: bool,
-    /// They do so in later transactions: who has a value keeps its server.
-    pub keep_sequences: bool,
+    /// What the clients of this pool ask of sequences.
+    pub sequences: SequenceCare,
 }
 
 /// A client as PostgreSQL would know it.
@@ -73,6 +73,10 @@ pub struct Session {
     pub(super) retell: bool,
     pub(super) audit: Audit,
     pub(super) changes_code: bool,
+    /// The routines to look out for, where they are known; and as of when.
+    pub(super) suspects: Option<Arc<Suspects>>,
+    /// What counts the changes of the code in the database, as of the last look.
+    pub code_seen: u32,
     /// Why it keeps its server, if it does.
     pub pin: Option<PinReason>,
     /// The channels it listens on.
@@ -176,6 +180,8 @@ impl Session {
             retell: false,
             audit: Audit::default(),
             changes_code: false,
+            suspects: None,
+            code_seen: 0,
             pin: None,
             channels: Channels::default(),
             statements: ClientStatements::default(),
@@ -351,19 +357,7 @@ impl Session {
             },
             FrontendTag::EXECUTE => {
                 requests.extended += 1;
-                self.channels.executed();
-                if !frame.bytes.ends_with(&[0; 4]) {
-                    to.server.pipeline.note_row_limit();
-                }
-                to.forward(frame, Expected::Execution, Undo::Nothing);
-                if self.sql.is_bound() && self.sql.executed(portal_of(frame.body())) {
-                    self.discarding = Discarding::Bound;
-                }
-                if self.discarding == Discarding::Bound {
-                    encode::flush(to.out);
-                    to.server.pipeline.note_flush();
-                    self.discarding = Discarding::Waits;
-                }
+                self.execute(frame, to);
             }
             FrontendTag::SYNC => to.forward(frame, Expected::ReadyForQuery, Undo::Nothing),
             FrontendTag::FLUSH => {
@@ -383,6 +377,22 @@ impl Session {
             _ => to.out.extend_from_slice(frame.bytes),
         }
         Ok(())
+    }
+
+    fn execute(&mut self, frame: Frame<'_>, to: &mut Destination<'_>) {
+        self.channels.executed();
+        if !frame.bytes.ends_with(&[0; 4]) {
+            to.server.pipeline.note_row_limit();
+        }
+        to.forward(frame, Expected::Execution, Undo::Nothing);
+        if self.sql.is_bound() && self.sql.executed(portal_of(frame.body())) {
+            self.discarding = Discarding::Bound;
+        }
+        if self.discarding == Discarding::Bound {
+            encode::flush(to.out);
+            to.server.pipeline.note_flush();
+            self.discarding = Discarding::Waits;
+        }
     }
 
     /// Takes note of what a statement with these effects, which is about to run, means.
@@ -410,21 +420,6 @@ impl Session {
         Ok(())
     }
 
-    /// A function called by number is one of those for large objects, or may be anything.
-    pub(super) fn observe_function_call(
-        &mut self,
-        body: &[u8],
-        server: &mut ServerSide,
-        out: &mut Vec<u8>,
-    ) -> Result<(), ClientFault> {
-        let oid = body.first_chunk::<4>().map(|oid| u32::from_be_bytes(*oid));
-        if oid.is_some_and(|oid| LARGE_OBJECT_FUNCTIONS.contains(&oid)) {
-            return Ok(());
-        }
-        self.pin_for_good(PinReason::Uncertain);
-        self.observe_sequences(READS.and(TAKES), server, Moment::InBatch, out)
-    }
-
     /// What all statements since the last call did, taken together.
     pub fn take_seen(&mut self) -> Effects {
         std::mem::take(&mut self.seen)
@@ -447,12 +442,6 @@ fn portal_of(mut body: &[u8]) -> &[u8] {
 pub(super) fn discards(effects: Effects) -> bool {
     effects.intersects(Effects::DISCARD_ALL) || effects.intersects(Effects::DEALLOCATE)
 }
-
-/// `lo_create`, `lo_open` and so on: what drivers call by number. They leave nothing behind.
-///
-/// Source: <https://github.com/postgres/postgres/blob/master/src/include/catalog/pg_proc.dat>
-const LARGE_OBJECT_FUNCTIONS: [u32; 14] =
-    [715, 764, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170, 3171, 3172];
 
 /// Where in a client's stream a statement begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -90,7 +90,7 @@ impl SqlStatements {
     }
 
     /// From now on, `name` means `statement`. False if there is no room for it.
-    pub(super) fn insert(&mut self, name: StatementName, statement: Box<SqlStatement>) -> bool {
+    pub(super) fn insert(&mut self, name: &[u8], statement: Box<SqlStatement>) -> bool {
         let state = self.state.get_or_insert_default();
         let bytes = name.len() + statement.text.len() + OVERHEAD;
         if state.bytes + bytes > BYTES_MAX {
@@ -98,7 +98,7 @@ impl SqlStatements {
         }
         state.bytes += bytes;
         state.version += 1;
-        if let Some(old) = state.by_name.insert(name.clone(), statement) {
+        if let Some(old) = state.by_name.insert(name.into(), statement) {
             state.bytes -= name.len() + old.text.len() + OVERHEAD;
         }
         true

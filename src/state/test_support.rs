@@ -2,7 +2,7 @@
 
 use super::prepared::Prepared;
 use super::reply::{self, Event, Outgoing, Passing};
-use super::session::{Intern, Limits, ServerSide, Session, Translated};
+use super::session::{Intern, Limits, SequenceCare, ServerSide, Session, Translated};
 use super::settings::Settings;
 use super::statement::Effects;
 use crate::wire::frame::{self, Frame, take_cstr};
@@ -16,8 +16,7 @@ pub const LIMITS: Limits = Limits {
     hidden_code: false,
     opaque_code: false,
     ddl_seen: 0,
-    discard_sequences: false,
-    keep_sequences: false,
+    sequences: SequenceCare::None,
 };
 
 /// Statements by their text, numbered from 1.

@@ -23,7 +23,7 @@ impl Session {
             Undo::Closed { name, statement } => self.statements.insert(name, statement),
             Undo::OwnName(name) => self.own(server).unsure(&name),
             Undo::SqlClosed { name, statement } => {
-                self.sql.insert(name.clone(), statement);
+                self.sql.insert(&name, statement);
                 self.own(server).unsure(&name);
             }
             Undo::Unnamed(previous) => {

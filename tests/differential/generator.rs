@@ -79,7 +79,6 @@ impl Group {
         matches!(
             self,
             Self::Settings
-                | Self::Prepare
                 | Self::Temporary
                 | Self::Locks
                 | Self::Sequences

@@ -13,7 +13,7 @@ pub fn left_out(step: &Step, block: Option<char>) -> Option<&'static str> {
     if runs_portal_of_failed_block(items, failed, in_block) {
         return Some("PostgreSQL 15 crashes when a portal of a failed block is executed");
     }
-    if binds_what_may_be_lost(items, failed, in_block) {
+    if uses_what_may_be_lost(items, failed, in_block) {
         return Some(
             "in a failed block, a statement that the server lost is refused before its values are counted",
         );
@@ -48,15 +48,23 @@ fn runs_portal_of_failed_block(items: &[Item], failed: bool, in_block: bool) -> 
     false
 }
 
-/// A statement is bound that was prepared in an earlier batch, and the block may have failed since.
-fn binds_what_may_be_lost(items: &[Item], failed: bool, in_block: bool) -> bool {
+/// A statement is bound or described that was prepared in an earlier batch, and the block may have failed since.
+fn uses_what_may_be_lost(items: &[Item], failed: bool, in_block: bool) -> bool {
     let mut may_have_failed = failed;
     let mut parsed: Vec<&str> = Vec::new();
     for item in items {
         match item {
+            // The same of one that exists, by a text that is not refused for the block.
+            Item::Parse { name, sql }
+                if may_have_failed
+                    && !name.is_empty()
+                    && ["", "COMMIT"].contains(&sql.as_str()) =>
+            {
+                return true;
+            }
             Item::Parse { name, .. } => parsed.push(name),
-            Item::Bind { statement, .. }
-                if may_have_failed && !parsed.contains(&statement.as_str()) =>
+            Item::Bind { statement: name, .. } | Item::Describe { kind: 'S', name }
+                if may_have_failed && !parsed.contains(&name.as_str()) =>
             {
                 return true;
             }

@@ -18,7 +18,7 @@ use std::time::Instant;
 const GROUPS: &str = "queries,blocks,savepoints,local,statements,portals,copy,cursors,settings,prepare,\
                       temporary,locks,hold,discard,leaving/\
                       queries,blocks,savepoints,local,statements,portals,copy,cursors,startup,leaving/\
-                      queries,blocks,savepoints,statements,settings,sequences,discard,leaving";
+                      queries,blocks,savepoints,statements,settings,sequences,custom,role,discard,leaving";
 
 /// Scripts for each size of the pool, unless told otherwise.
 const SCRIPTS: u64 = 150;

@@ -244,13 +244,13 @@ const DDL: [&str; 8] = [
     "COMMENT ON TABLE own_# IS 'mine'",
 ];
 
-/// A setting that a server once had is empty on it for ever, instead of absent.
+/// A setting that a server once had is empty on it for ever, instead of absent: the two are not told apart.
 const CUSTOM: [&str; 6] = [
     "SET my.tenant = 'first'",
     "SET LOCAL my.tenant = 'second'",
     "SELECT set_config('my.tenant', '#', false)",
-    "SELECT current_setting('my.tenant', true)",
-    "SHOW my.tenant",
+    "SELECT coalesce(current_setting('my.tenant', true), '')",
+    "SELECT coalesce(nullif(current_setting('my.tenant', true), ''), 'nobody')",
     "RESET my.tenant",
 ];
 

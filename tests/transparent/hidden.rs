@@ -2,7 +2,7 @@
 
 use crate::support::eventually;
 use crate::support::pgweir::{Pgweir, Setup};
-use crate::support::postgres::{PgVersion, Postgres};
+use crate::support::postgres::{PgVersion, Postgres, PostgresOptions};
 use crate::support::raw::RawClient;
 use crate::{finds_nothing, pinned};
 
@@ -76,4 +76,70 @@ fn objects_and_locks_made_by_functions_pin() {
         drop(client);
         finds_nothing(&mut pgweir.client());
     }
+}
+
+/// How often a server was asked what a client has left, by its log of statements.
+fn questions(postgres: &Postgres) -> usize {
+    postgres.log().lines().filter(|line| line.contains("SELECT 's', s.name")).count()
+}
+
+#[test]
+fn only_who_may_have_run_code_that_leaves_something_is_asked_for_it() {
+    let options = PostgresOptions {
+        settings: vec!["log_statement = 'all'".to_owned()],
+        ..PostgresOptions::default()
+    };
+    let postgres = Postgres::start_with(&options);
+    let mut owner = postgres.client();
+    for sql in [
+        "CREATE TABLE public.plain (id int)",
+        "CREATE FUNCTION public.enter(tenant text) RETURNS void LANGUAGE plpgsql AS \
+         $$ BEGIN PERFORM set_config('myapp.tenant', tenant, false); END $$",
+        "CREATE FUNCTION public.indirect() RETURNS void LANGUAGE sql AS 'SELECT enter(''8'')'",
+        "CREATE FUNCTION public.nothing() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE FUNCTION public.writes() RETURNS int LANGUAGE plpgsql AS \
+         $$ BEGIN INSERT INTO plain VALUES (nothing()); RETURN 1; END $$",
+    ] {
+        owner.execute(sql);
+    }
+    let pgweir = Setup::before(&postgres).target("max_connections = 1").start();
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    for _ in 0..5 {
+        for sql in [
+            "SELECT nothing()",
+            "SELECT writes()",
+            "INSERT INTO plain VALUES (1)",
+            "DELETE FROM plain",
+        ] {
+            client.execute(sql);
+            finds_nothing(&mut other);
+        }
+    }
+    assert_eq!(questions(&postgres), 0);
+    for (sql, tenant) in [
+        ("SELECT enter('7')", "7"),
+        ("SELECT indirect()", "8"),
+        ("INSERT INTO plain SELECT 1 FROM public.\"enter\"('9')", "9"),
+    ] {
+        let before = questions(&postgres);
+        client.execute(sql);
+        finds_nothing(&mut other);
+        assert_eq!(client.value("SHOW myapp.tenant"), tenant, "{sql}");
+        eventually(sql, || questions(&postgres) == before + 1);
+    }
+    assert_eq!(pinned(&pgweir), 0.0);
+    // Once a trigger leads there, a table that is written may, too. Who changes code may have run it.
+    let mut client = postgres.client();
+    client.execute(
+        "CREATE FUNCTION public.on_write() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN PERFORM enter('10'); RETURN NEW; END $$; \
+         CREATE TRIGGER t BEFORE INSERT ON plain FOR EACH ROW EXECUTE FUNCTION on_write()",
+    );
+    drop((client, other, pgweir));
+    let pgweir = Setup::before(&postgres).target("max_connections = 1").start();
+    let mut client = pgweir.client();
+    let before = questions(&postgres);
+    client.execute("INSERT INTO plain VALUES (1)");
+    eventually("whoever writes is asked", || questions(&postgres) == before + 1);
+    assert_eq!(client.value("SHOW myapp.tenant"), "10");
 }

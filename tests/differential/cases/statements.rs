@@ -159,10 +159,10 @@ fn a_failed_block_refuses_statements_that_a_server_has() {
         a: \bind - s \execute - 0 \sync",
         r"
         a: \parse s ROLLBACK \sync
-        a: \parse e \sync
+        a: \parse e /* nothing */ \sync
         b: BEGIN
         b: SELECT 1/0
-        b: \parse e \bind - e \execute - 0 \sync
+        b: \parse e /* nothing */ \bind - e \execute - 0 \sync
         b: \parse t ROLLBACK \bind - t \execute - 0 \sync
         b: \bind - t \execute - 0 \sync
         a: \bind - s \execute - 0 \sync",
@@ -204,5 +204,15 @@ fn statements_of_sql_in_the_middle_of_a_batch() {
         b: \parse s SHOW work_mem \execute - 0 \query EXECUTE r(7) \sync \parse s COMMIT \sync
         a: EXECUTE r
         b: EXECUTE s",
+        r"
+        c: PREPARE q AS SELECT 1
+        c: BEGIN
+        c: SELECT 1/0
+        c: EXECUTE q
+        c: \parse - EXECUTE q; SELECT 2 \sync
+        c: \parse - EXECUTE q \sync
+        c: \parse - DEALLOCATE q \bind - - \execute - 0 \sync
+        c: ROLLBACK
+        c: EXECUTE q",
     ]);
 }

@@ -3,7 +3,7 @@
 use pgweir::state::prelude;
 use pgweir::state::prepared::Prepared;
 use pgweir::state::reply::{self, Outgoing, Passing};
-use pgweir::state::session::{Extent, Intern, Limits, ServerSide, Session};
+use pgweir::state::session::{Extent, Intern, Limits, SequenceCare, ServerSide, Session};
 use pgweir::state::settings::Settings;
 use pgweir::state::statement::Effects;
 use pgweir::wire::{BackendTag, FrontendTag, encode, frame};
@@ -16,8 +16,7 @@ const LIMITS: Limits = Limits {
     hidden_code: false,
     opaque_code: false,
     ddl_seen: 0,
-    discard_sequences: true,
-    keep_sequences: true,
+    sequences: SequenceCare::Keep,
 };
 
 /// A message of a server may be held up to this many bytes.
