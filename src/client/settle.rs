@@ -139,6 +139,9 @@ impl Client {
         let settled = lease.server.side.pipeline.is_settled();
         if settled {
             self.worker.shard.count.transactions.one();
+            if self.session.take_changed_code() {
+                self.pool.note_code();
+            }
         }
         if lease.server.side.pipeline.status() == TransactionStatus::Idle {
             self.in_transaction = None;

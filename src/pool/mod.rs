@@ -405,6 +405,9 @@ impl Pool {
         if server.side.may_listen {
             return self.clean(server, Cleaning::Unlisten);
         }
+        if self.is_to_ask() {
+            return self.ask_for_code(server);
+        }
         loop {
             let idle = Idle {
                 fingerprint: server.side.applied.fingerprint(),

@@ -127,8 +127,10 @@ pub(super) struct Profile {
     suspects: parking_lot::RwLock<Option<Arc<Suspects>>>,
     /// Counts what was said.
     seen: AtomicU32,
-    /// Nobody has said that it is not run by reading.
-    unread: AtomicBool,
+    /// DDL has made it void, and nobody asks yet.
+    void: AtomicBool,
+    /// Some of it is run by reading, as far as the catalogue was asked.
+    read: AtomicBool,
     /// None of it does what cannot be asked for.
     transparent: AtomicBool,
     /// Custom settings that it may set.
@@ -150,10 +152,21 @@ impl Profile {
     fn note(&self, found: Found, now: Instant) {
         self.set_suspects(found.suspects.map(Arc::new));
         self.clear.store(!found.hidden, Ordering::Relaxed);
-        self.unread.store(!found.read, Ordering::Relaxed);
+        self.read.store(found.read, Ordering::Relaxed);
         self.transparent.store(!found.opaque, Ordering::Relaxed);
         *self.names.write() = found.names.into();
         *self.asked.lock() = Some(now);
+        if self.void.load(Ordering::Acquire) {
+            // There was more DDL while the answer was on its way.
+            self.forget();
+        }
+    }
+
+    fn forget(&self) {
+        self.set_suspects(None);
+        self.clear.store(false, Ordering::Relaxed);
+        self.transparent.store(false, Ordering::Relaxed);
+        *self.asked.lock() = None;
     }
 }
 
@@ -223,10 +236,10 @@ impl Pool {
         !self.profile.clear.load(Ordering::Relaxed)
     }
 
-    /// True unless it is known that reading runs none of that.
+    /// True if reading runs some of that. What DDL has changed is known when the catalogue is asked again.
     #[must_use]
     pub fn has_code_in_reads(&self) -> bool {
-        !self.profile.unread.load(Ordering::Relaxed)
+        self.profile.read.load(Ordering::Relaxed)
     }
 
     /// The routines that may leave something, if a statement must name one of them to run it.
@@ -254,11 +267,35 @@ impl Pool {
 
     /// A client's DDL may have changed code: what is known of the database's code is void.
     pub fn note_code(&self) {
-        self.profile.set_suspects(None);
-        self.profile.clear.store(false, Ordering::Relaxed);
-        self.profile.unread.store(false, Ordering::Relaxed);
-        self.profile.transparent.store(false, Ordering::Relaxed);
-        *self.profile.asked.lock() = None;
+        self.profile.void.store(true, Ordering::Release);
+        self.profile.forget();
+    }
+
+    /// True, once after DDL: the next server that is free is to be asked.
+    pub(super) fn is_to_ask(&self) -> bool {
+        self.profile.void.load(Ordering::Relaxed) && self.profile.void.swap(false, Ordering::AcqRel)
+    }
+
+    /// Asks an idle server, in the background, and gives it back.
+    pub(super) fn ask_for_code(self: &Arc<Self>, mut server: Box<Server>) {
+        let pool = Arc::clone(self);
+        let Some(runtime) = self.pools.runtime(server.worker) else {
+            return self.close(server, CloseReason::Shutdown);
+        };
+        runtime.spawn(async move {
+            let examined = match server.check_idle() {
+                Ok(()) => pool.examine(&mut server).await,
+                Err(reason) => Err(reason),
+            };
+            if let Err(reason) = examined {
+                return pool.close(server, reason);
+            }
+            if server.is_clean() {
+                pool.give_back(server, clock::now());
+            } else {
+                pool.close(server, CloseReason::NotClean);
+            }
+        });
     }
 
     /// Asks a server that owes nothing, if it is time to.
@@ -301,23 +338,9 @@ impl Pools {
                 continue;
             }
             let idle = self.core.lock().borrow(pool.id, 0, 0);
-            let Some(idle) = idle else { continue };
-            let mut server = idle.server;
-            let Some(runtime) = self.runtime(server.worker) else { continue };
-            runtime.spawn(async move {
-                let examined = match server.check_idle() {
-                    Ok(()) => pool.examine(&mut server).await,
-                    Err(reason) => Err(reason),
-                };
-                if let Err(reason) = examined {
-                    return pool.close(server, reason);
-                }
-                if server.is_clean() {
-                    pool.give_back(server, clock::now());
-                } else {
-                    pool.close(server, CloseReason::NotClean);
-                }
-            });
+            if let Some(idle) = idle {
+                pool.ask_for_code(idle.server);
+            }
         }
     }
 }

@@ -308,7 +308,14 @@ impl Session {
 
     /// True, once, if a statement may have changed the code in the database.
     pub fn take_changes_code(&mut self) -> bool {
-        std::mem::take(&mut self.changes_code)
+        let changes = std::mem::take(&mut self.changes_code);
+        self.changed_code |= changes;
+        changes
+    }
+
+    /// True, once, if a transaction that is over may have changed it: only now others see that.
+    pub fn take_changed_code(&mut self) -> bool {
+        std::mem::take(&mut self.changed_code)
     }
 
     /// What the texts of the client are read by, as of a report that it got.

@@ -75,6 +75,7 @@ pub struct Session {
     pub(super) retell: bool,
     pub(super) audit: Audit,
     pub(super) changes_code: bool,
+    pub(super) changed_code: bool,
     /// The routines to look out for, where they are known; and as of when.
     pub(super) suspects: Option<Arc<Suspects>>,
     /// What counts the changes of the code in the database, as of the last look.
@@ -182,6 +183,7 @@ impl Session {
             retell: false,
             audit: Audit::default(),
             changes_code: false,
+            changed_code: false,
             suspects: None,
             code_seen: 0,
             pin: None,

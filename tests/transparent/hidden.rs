@@ -178,3 +178,23 @@ fn what_only_reading_leaves_behind_is_found_out() {
         assert_eq!(pooled.execute(read), direct.execute(read), "{sql}");
     }
 }
+
+#[test]
+fn a_function_is_looked_out_for_as_soon_as_its_definition_is_committed() {
+    let postgres = Postgres::start(PgVersion::Installed);
+    let pgweir = Setup::before(&postgres).target("max_connections = 2").start();
+    let (mut owner, mut client, mut other) = (pgweir.client(), pgweir.client(), pgweir.client());
+    owner.execute("BEGIN");
+    owner.execute(
+        "CREATE FUNCTION public.enter(tenant text) RETURNS void LANGUAGE plpgsql AS \
+         $$ BEGIN PERFORM set_config('myapp.tenant', tenant, false); END $$",
+    );
+    // The catalogue may be asked while nobody else sees the function.
+    other.execute("SELECT 1");
+    eventually("the catalogue is asked", || pinned(&pgweir) == 0.0);
+    owner.execute("COMMIT");
+    client.execute("SELECT enter('7')");
+    assert_eq!(client.value("SELECT current_setting('myapp.tenant')"), "7");
+    finds_nothing(&mut other);
+    finds_nothing(&mut owner);
+}
