@@ -288,7 +288,7 @@ impl Client {
         }
         let mut chunk = Chunk::take();
         let read = self.stream.poll_read(cx, &mut chunk);
-        self.sleeps = read.is_pending();
+        self.sleeps = Stream::has_left_waker(&read);
         let read = match ready!(read) {
             // Its server is of use again when it has answered.
             Ok(0) | Err(_) if self.session.is_examined() => {
