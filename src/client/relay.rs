@@ -58,7 +58,8 @@ impl Client {
             if !self.inbound.is_empty() {
                 let before = self.inbound.len();
                 self.take_in_held()?;
-                moved |= self.inbound.len() < before;
+                // Perhaps only what goes ahead of it can be sent by now.
+                moved |= self.inbound.len() < before || !self.to_server.is_empty();
             }
             if self.may_read_client() {
                 client_waits = self.poll_from_client(cx)?.is_pending();

@@ -288,7 +288,7 @@ impl Client {
         }
         let mut chunk = Chunk::take();
         let read = self.stream.poll_read(cx, &mut chunk);
-        self.sleeps = read.is_pending();
+        self.sleeps = Stream::has_left_waker(&read);
         let read = match ready!(read) {
             // Its server is of use again when it has answered.
             Ok(0) | Err(_) if self.session.is_examined() => {
@@ -319,8 +319,9 @@ impl Client {
     fn begin(&mut self) -> Result<bool, End> {
         let before = self.inbound.len();
         self.take_in_held()?;
-        let waits = matches!(self.attachment, Attachment::Waiting { .. });
-        Ok(waits || !self.to_client.is_empty() || self.inbound.len() < before)
+        // With a server, or in the queue for one, something else is to be waited for.
+        let idle = matches!(self.attachment, Attachment::Detached);
+        Ok(!idle || !self.to_client.is_empty() || self.inbound.len() < before)
     }
 
     pub(super) fn take_in_held(&mut self) -> Result<(), End> {

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::coop;
 
 use super::tls_stream::{TlsState, TlsStream};
 
@@ -53,6 +54,15 @@ impl Stream {
                 stream.has_buffered_input() || stream.tls.flush_due || ready(&stream.socket)
             }
         }
+    }
+
+    /// Whether `read`, just now the result of [`Self::poll_read`], has left a waker with the socket.
+    ///
+    /// A task that has used up its budget does not get as far as the socket: it is told to wait, and polled again
+    /// at once. Source: <https://docs.rs/tokio/latest/tokio/task/coop/index.html>
+    #[must_use]
+    pub fn has_left_waker<T>(read: &Poll<T>) -> bool {
+        read.is_pending() && coop::has_budget_remaining()
     }
 
     /// Writes the front of `bytes` and returns how many were taken, which are on their way only after a flush.
@@ -229,3 +239,30 @@ const _: () = {
     is_send::<Stream>();
     is_send::<DetachedStream>();
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[tokio::test]
+    async fn a_read_without_budget_leaves_no_waker() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let mut stream = Stream::Plain(TcpStream::from_std(socket).unwrap());
+        let mut left = Vec::new();
+        let reading = tokio::spawn(poll_fn(move |cx| {
+            let first = left.is_empty();
+            while first && coop::poll_proceed(cx).map(|step| step.made_progress()).is_ready() {}
+            let read = stream.poll_read(cx, &mut [0; 16]);
+            left.push(Stream::has_left_waker(&read));
+            if left.len() == 2 {
+                peer.write_all(b"now").unwrap();
+            }
+            read.map_ok(|_| std::mem::take(&mut left))
+        }));
+        assert_eq!(reading.await.unwrap().unwrap(), [false, true, false]);
+    }
+}

@@ -95,3 +95,26 @@ fn a_statement_does_not_run_without_its_role() {
     }
     superuser.execute("DROP TABLE ahead_refused; DROP ROLE ahead_role");
 }
+
+/// What was prepared before DDL is closed ahead of the next batch. One that prepares it again waits for
+/// that; if it was held before, nothing more comes from its client.
+#[test]
+fn a_batch_that_was_held_goes_on_when_its_statements_are_closed_ahead_of_it() {
+    for ddl in ["CREATE TEMP VIEW held AS SELECT 1", "CREATE TABLE held (); DROP TABLE held"] {
+        let pgweir = pool_of(1);
+        let mut client = pgweir.client();
+        let uses = [
+            frontend::parse("s", "SELECT 'held'"),
+            frontend::bind("", "s", &[]),
+            frontend::execute("", 0),
+            frontend::close(b'S', "s"),
+            frontend::sync(),
+        ];
+        let answer = client.batch(&uses);
+        // What is behind a PREPARE is held until it is answered.
+        let prepares = format!("{ddl}; PREPARE q AS SELECT 1");
+        client.send(&[frontend::query(&prepares), uses.concat()].concat());
+        assert_eq!(client.until_ready().last().unwrap(), "ReadyForQuery I");
+        assert_eq!(client.until_ready(), answer, "{ddl}");
+    }
+}
