@@ -107,6 +107,8 @@ impl Player<'_> {
             }
             match step {
                 Step::Send(items) => {
+                    // A server is set apart for listening before the step is answered.
+                    self.world.listened |= texts(step).any(|sql| sql.contains("LISTEN"));
                     self.make_way(*client, script)?;
                     if self.seat(*client).is_none() && !self.connect(*client, script)? {
                         continue;
@@ -176,7 +178,6 @@ impl Player<'_> {
     fn send(&mut self, client: Client, items: &[Item], step: &Step) -> Result<(), Difference> {
         self.now = format!("{}: {step}", client.0);
         self.world.ddl_seen |= has_ddl(step);
-        self.world.listened |= texts(step).any(|sql| sql.contains("LISTEN"));
         let (ddl_seen, describer) = (self.world.ddl_seen, self.world.describer);
         let servers = self.world.servers;
         let Some(seat) = self.seat(client) else { return Ok(()) };
@@ -240,7 +241,8 @@ impl Player<'_> {
 
     /// Has other clients let go of servers, until there is one for `client`.
     fn make_way(&mut self, client: Client, script: &Script) -> Result<(), Difference> {
-        if self.seat(client).is_some_and(|seat| seat.holding.may_hold()) {
+        let holds = self.seat(client).is_some_and(|seat| seat.holding.may_hold());
+        if holds && !self.world.listened {
             return Ok(());
         }
         let mut servers = usize::try_from(self.world.servers).unwrap_or(usize::MAX);
