@@ -11,7 +11,7 @@ mod support;
 use support::eventually;
 use support::messages::frontend;
 use support::pgweir::{Pgweir, Setup};
-use support::postgres::{DATABASE, PgVersion, Postgres, PostgresOptions, shared};
+use support::postgres::{DATABASE, PASSWORD, PgVersion, Postgres, PostgresOptions, USER, shared};
 use support::raw::RawClient;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -264,6 +264,33 @@ fn a_client_that_takes_nothing_loses_them_and_is_told() {
     assert_eq!(pgweir.metric("pgweir_notifications_dropped_total", ""), 10.0);
     notifier.execute("NOTIFY overflow, 'after'");
     assert_eq!(next(&mut client), notified("overflow", "after"));
+}
+
+/// Whatever comes while it does not read, it gets as soon as it does.
+#[test]
+fn a_client_that_reads_late_gets_them_all() {
+    let pgweir = Setup::before(shared()).start();
+    for pins in [false, true] {
+        let mut client = RawClient::connect_with_small_buffer(pgweir.port());
+        client.log_in(USER, PASSWORD, DATABASE);
+        let (mut witness, mut notifier) = (pgweir.client(), pgweir.client());
+        listen(&mut client, "late");
+        listen(&mut witness, "late");
+        if pins {
+            client.execute("CREATE TEMP TABLE pins ()");
+        }
+        let delivered = || pgweir.metric("pgweir_notifications_delivered_total", "");
+        let (before, mut sent) = (delivered(), 0_i32);
+        let payload = |number: i32| format!("{number}{}", "x".repeat(7000));
+        while delivered() - before > f64::from(2 * sent - 3) {
+            notifier.execute(&format!("NOTIFY late, '{}'", payload(sent)));
+            assert_eq!(next(&mut witness), notified("late", &payload(sent)));
+            sent += 1;
+        }
+        for number in 0..sent {
+            assert_eq!(next(&mut client), notified("late", &payload(number)), "of {sent}");
+        }
+    }
 }
 
 #[test]

@@ -52,7 +52,9 @@ impl Client {
     /// Ready: look again. Pending: whatever can make a difference wakes the task, and each socket
     /// was asked once and no more often than that.
     pub(super) fn poll_attached(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        let (wrote, mut moved) = (self.poll_backlogs(cx)?, false);
+        let wrote = self.poll_backlogs(cx)?;
+        // Notifications that came while it did not read are behind what is now out.
+        let mut moved = wrote && self.subscription.is_some();
         let mut client_waits = false;
         if self.to_server.is_empty() {
             if !self.inbound.is_empty() {
