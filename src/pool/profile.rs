@@ -171,6 +171,7 @@ impl Profile {
 }
 
 /// What the catalogue said.
+#[expect(clippy::struct_excessive_bools, reason = "facts that are true or not, each by itself")]
 struct Found {
     hidden: bool,
     read: bool,

@@ -64,6 +64,7 @@ pub struct Limits {
 }
 
 /// A client as PostgreSQL would know it.
+#[expect(clippy::struct_excessive_bools, reason = "facts that are true or not, each by itself")]
 pub struct Session {
     /// Tells this client from every other.
     pub id: u64,
