@@ -126,9 +126,9 @@ fn the_rest_of_a_copy_that_failed_goes_to_no_other_server() {
             connection.accept_login()?;
             // There is no code that could make anybody keep this server.
             connection.behave_until(|message| mentions(message, "pg_proc"))?;
-            let columns = ["reached", "opaque", "names", "reads", "suspects"];
+            let columns = ["reached", "opaque", "names", "reads", "suspects", "read"];
             connection.send(&backend::row_description(&columns))?;
-            connection.send(&backend::data_row(&["f", "f", "", "f", ""]))?;
+            connection.send(&backend::data_row(&["f", "f", "", "f", "", "f"]))?;
             connection.send(&backend::command_complete("SELECT 1"))?;
             connection.send(&backend::ready_for_query(b'I'))?;
             connection.behave_until(|message| mentions(message, "COPY"))?;
