@@ -137,7 +137,8 @@ fn neither_log_nor_metrics_tell_what_clients_say() {
             frontend::execute("", 0),
             frontend::sync(),
         ]);
-        client.query(&format!("CREATE TEMP TABLE {MARKER}_table (id int)"));
+        // What pins is told, without its literals.
+        client.query(&format!("CREATE TEMP TABLE kept AS SELECT '{MARKER}_row' AS word"));
         eventually("it is pinned", || pgweir.log().contains("client pinned"));
         pgweir.client().query(&format!("SELECT '{MARKER}_refused'"));
         let mut wrong = RawClient::connect(pgweir.port());
