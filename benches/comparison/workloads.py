@@ -27,10 +27,11 @@ class Workload:
     threads: int = 2
 
     def suits(self, kind: str) -> bool:
-        """Whether this kind of contestant can run it: the forwarder knows no TLS, and its login is none."""
+        """Whether this kind of contestant can run it: the forwarder has no TLS, no login and no prepared statements."""
         if kind == "direct":
             return self.direct
-        return kind != "forwarder" or not (self.tls or self.connects or self.script == MEGABYTE)
+        beyond = self.tls or self.connects or self.mode == "prepared" or self.script == MEGABYTE
+        return kind != "forwarder" or not beyond
 
     @property
     def writes(self) -> bool:
