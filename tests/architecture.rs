@@ -26,6 +26,28 @@ fn the_sources_keep_the_rules() {
     assert!(lines.is_empty(), "\n{}\n", lines.join("\n"));
 }
 
+#[test]
+fn the_top_level_holds_what_was_agreed() {
+    const AGREED: [&str; 10] = [
+        "Cargo.toml",
+        "Cargo.lock",
+        "LICENSE",
+        "README.md",
+        "src",
+        "config",
+        "deploy",
+        "benches",
+        "tests",
+        // Left by a build, and in no commit.
+        "target",
+    ];
+    let entries = std::fs::read_dir(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let others: Vec<String> =
+        names.filter(|name| !name.starts_with('.') && !AGREED.contains(&&**name)).collect();
+    assert!(others.is_empty(), "{others:?}");
+}
+
 fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

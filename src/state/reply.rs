@@ -299,7 +299,9 @@ fn on_error(
 ) -> Result<Fate, Surprise> {
     let fields = ErrorFields::read(body);
     let cancelled = fields.sqlstate == Some(SqlState::QUERY_CANCELED) && !fields.fatal;
-    if cancelled && server.pipeline.is_ahead() {
+    // The block of a client that is in one is lost with the server, which it must not take for less.
+    let alone = server.pipeline.status() == TransactionStatus::Idle;
+    if cancelled && alone && server.pipeline.is_ahead() {
         return Err(Surprise::Cancelled);
     }
     let mut undone = Vec::new();

@@ -1,6 +1,7 @@
 //! Whose values a server tells, and when it is told to forget.
 
 use super::*;
+use crate::state::pipeline::Surprise;
 use crate::state::session::Session;
 use std::sync::Arc;
 
@@ -64,4 +65,30 @@ fn what_was_not_forgotten_is_remembered() {
     assert!(runs(&mut two, &mut server, Effects::SEQUENCE_READ));
     server.sequences.not_forgotten();
     assert!(runs(&mut two, &mut server, Effects::SEQUENCE_READ));
+}
+
+#[test]
+fn a_cancel_ahead_of_a_read_is_one_of_the_statement_only_outside_of_a_block() {
+    use crate::state::reply::{Outgoing, Passing, sort};
+    use crate::state::test_support::{World, backend, frontend};
+    const CANCELLED: &[u8] = b"SERROR\0C57014\0\0";
+    for (before, outcome) in [("", Surprise::Cancelled), ("Query BEGIN, ", Surprise::Prelude)] {
+        let (mut server, mut other, mut reader) = (ServerSide::default(), client(1), client(2));
+        assert!(!runs(&mut other, &mut server, Effects::SEQUENCE_NEXT));
+        let words = format!("{before}Query SELECT lastval()");
+        World::default().translate(&mut reader, &mut server, &frontend(&words));
+        let mut replies = Vec::new();
+        if !before.is_empty() {
+            replies.extend(backend("CommandComplete"));
+            encode::message(&mut replies, crate::wire::BackendTag::READY_FOR_QUERY.0, |out| {
+                out.push(b'T');
+            });
+        }
+        encode::message(&mut replies, crate::wire::BackendTag::ERROR_RESPONSE.0, |out| {
+            out.extend(CANCELLED);
+        });
+        let (mut passing, mut out) = (Passing::Nothing, Outgoing::default());
+        let found = sort(&mut reader, &mut server, &mut passing, &replies, &mut out, |_| ());
+        assert_eq!(found, Err(outcome), "{before}");
+    }
 }
