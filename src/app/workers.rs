@@ -7,8 +7,12 @@
 use super::StartError;
 use crate::config::{Config, Runtime};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
+
+/// Longest time until the next timer of a thread: shorter than what clients wait for.
+const NEXT_TIMER: Duration = Duration::from_secs(1);
 
 /// Running runtimes.
 pub(super) struct Workers {
@@ -53,8 +57,13 @@ impl Workers {
             .name(format!("worker-{index}"))
             .spawn(move || {
                 prefer_batches();
-                // Ends when told, or when whoever would tell is gone.
-                let _ = runtime.block_on(stopped);
+                runtime.block_on(async {
+                    tokio::select! {
+                        // Told, or whoever would tell is gone.
+                        _ = stopped => {}
+                        () = keep_a_timer() => {}
+                    }
+                });
                 runtime.shutdown_background();
             })
             .map_err(StartError::io("cannot start a thread"))?;
@@ -68,6 +77,16 @@ impl Workers {
             let _ = stop.send(());
             let _ = thread.join();
         }
+    }
+}
+
+/// Keeps a timer running on the thread.
+///
+/// To a timer that ends before all others, a runtime wakes itself up: a write to its own event, and the wait that it
+/// ends. On an idle thread each login and each wait for a server would be such a timer.
+async fn keep_a_timer() {
+    loop {
+        tokio::time::sleep(NEXT_TIMER).await;
     }
 }
 
