@@ -17,7 +17,7 @@ from .poolers import CONTESTANTS, PGBOUNCER_STOCK, POOL_SIZE, VARIANTS, Contesta
 from .processes import Stage, interrupt_on_signals
 from .workloads import NAMES, WORKLOADS, Workload
 
-SYSCALL_WORKLOADS = ("simple", "prepared")
+SYSCALL_WORKLOADS = ("simple", "prepared", "settings-none", "settings-same", "settings-own")
 # Above this share of busy cores before a run, its figures are not those of a quiet machine.
 QUIET = 0.10
 
@@ -197,7 +197,7 @@ class Comparison:
     def syscalls(self) -> None:
         """System calls per transaction."""
         for workload in [workload for workload in WORKLOADS if workload.name in SYSCALL_WORKLOADS]:
-            for contestant in self.proxies:
+            for contestant in [each for each in self.proxies if workload.suits(each.kind)]:
                 what = f"system calls, {workload.name}, {contestant.name}"
                 with self.started([contestant]) as running, self.attempt(what):
                     for each in running:

@@ -21,7 +21,7 @@ from .client import Login
 from .machine import Tools
 from .poolers import Running
 from .processes import clean_environment
-from .workloads import MEGABYTE_SCRIPT, Workload
+from .workloads import MEGABYTE_SCRIPT, SESSION_SCRIPT, SESSIONS, Workload
 
 SAMPLE_SECONDS = 0.1
 SETTLE_SECONDS = 0.5
@@ -68,8 +68,10 @@ class Pgbench:
     def __init__(self, tools: Tools, directory: Path) -> None:
         self._program = tools.postgresql("pgbench")
         self._directory = directory
-        self._megabyte = directory / "megabyte.sql"
-        self._megabyte.write_text(MEGABYTE_SCRIPT)
+        texts = {name: SESSION_SCRIPT.format(first=first) for name, first in SESSIONS.items()}
+        self._scripts = {name: directory / f"{name}.sql" for name in ("megabyte", *texts)}
+        for name, path in self._scripts.items():
+            path.write_text(texts.get(name, MEGABYTE_SCRIPT))
 
     def login_seconds(self, workload: Workload, running: Running) -> float:
         """How long it takes until all clients have logged in and done one transaction.
@@ -103,7 +105,7 @@ class Pgbench:
         return int(found.group(1))
 
     def _command(self, workload: Workload, running: Running) -> list[str]:
-        script = [part.format(megabyte=self._megabyte) for part in workload.script]
+        script = [part.format(**self._scripts) for part in workload.script]
         options = ["-n", "-M", running.mode(workload.mode), "-c", str(workload.clients), "-j", str(workload.threads)]
         return [self._program, *script, *options, *(["-C"] if workload.connects else [])]
 

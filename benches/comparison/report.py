@@ -37,7 +37,7 @@ METRICS = (
         "Proxy CPU per transaction, us (user + system)",
         "cpu_us",
         1,
-        target=lambda workload: f"<= {workload.cpu_target:.2f}",
+        target=lambda workload: NOTHING if workload.cpu_target is None else f"<= {workload.cpu_target:.2f}",
         spread=True,
     ),
     Metric(
@@ -51,7 +51,13 @@ METRICS = (
     ),
     Metric("Latency p50, ms", "p50_ms", 2),
     Metric("Latency p95, ms", "p95_ms", 2),
-    Metric("Latency p99, ms", "p99_ms", 2, target=lambda _: f"<= {P99_TARGET:.1f}", spread=True),
+    Metric(
+        "Latency p99, ms",
+        "p99_ms",
+        2,
+        target=lambda workload: NOTHING if workload.settings else f"<= {P99_TARGET:.1f}",
+        spread=True,
+    ),
     Metric("Context switches of the proxy per transaction", "switches", 2),
     Metric("Cores used by the proxy", "cores", 2),
 )
@@ -105,7 +111,7 @@ def load_table(collected: Collected, metric: Metric) -> str:
             row.append(number(values[name], metric.digits) + bad)
         row += ratios(values, weirs, bouncer_names(collected), metric.more_is_better)
         if metric.more_is_better:
-            row.append(throughput_target(values, bouncer_names(collected)))
+            row.append(NOTHING if workload.settings else throughput_target(values, bouncer_names(collected)))
         elif metric.target:
             row.append(metric.target(workload))
         row += [spread(collected, workload.name, names, metric.figure)] if metric.spread else []

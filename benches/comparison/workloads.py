@@ -4,11 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .cluster import SCALE
+
 SELECT = ("-b", "select-only")
 TPC_B = ("-b", "tpcb-like")
 # Replaced by the path of a file with this script.
 MEGABYTE = ("-f", "{megabyte}")
 MEGABYTE_SCRIPT = "select repeat('x', 1000) from generate_series(1, 1000);\n"
+
+# Select-only by clients that each begin with what stands for {first}; replaced by the path of a file, like the above.
+SESSION_SCRIPT = """\
+\\if :begun
+\\else
+{first}
+\\set begun 1
+\\endif
+\\set aid random(1, 100000 * :scale)
+SELECT abalance FROM pgbench_accounts WHERE aid = :aid;
+"""
+SET_TWO = "SET work_mem = '5MB';\nSET lock_timeout = '50s';\n"
+SESSIONS = {
+    "no_settings": "",
+    "same_settings": SET_TWO + "SELECT set_config('myapp.tenant', 'a', false);",
+    "own_settings": SET_TWO + "SELECT set_config('myapp.tenant', (:client_id)::text, false);",
+}
+
+
+def session(name: str) -> tuple[str, ...]:
+    """pgbench's options for one of `SESSIONS`."""
+    return ("-f", f"{{{name}}}", "-D", "begun=0", "-s", str(SCALE))
 
 
 @dataclass(frozen=True)
@@ -20,16 +44,19 @@ class Workload:
     script: tuple[str, ...]
     mode: str
     clients: int
-    cpu_target: float  # most CPU per transaction, as ratio to the better PgBouncer
+    cpu_target: float | None  # most CPU per transaction, as ratio to the better PgBouncer
     tls: bool = False
     connects: bool = False  # a new connection for each transaction
     direct: bool = True  # whether PostgreSQL itself can take that many clients
     threads: int = 2
+    settings: bool = False  # compared with each other, not with PgBouncer, which does not keep them apart
 
     def suits(self, kind: str) -> bool:
         """Whether this kind of contestant can run it: the forwarder has no TLS, no login and no prepared statements."""
         if kind == "direct":
             return self.direct
+        if self.settings:
+            return kind == "pgweir"
         beyond = self.tls or self.connects or self.mode == "prepared" or self.script == MEGABYTE
         return kind != "forwarder" or not beyond
 
@@ -56,6 +83,14 @@ WORKLOADS = (
         "connect-tls", "the same over TLS", SELECT, "simple", 8, 0.50, tls=True, connects=True, threads=8
     ),
     Workload("results-1mb", "results of 1 MB, simple, 8 clients", MEGABYTE, "simple", 8, 0.90),
+    *(
+        Workload(name, title, session(script), "prepared", 32, None, settings=True)
+        for name, title, script in (
+            ("settings-none", "prepared, 32 clients without settings", "no_settings"),
+            ("settings-same", "with three settings, all the same", "same_settings"),
+            ("settings-own", "with three settings, one its own", "own_settings"),
+        )
+    ),
 )
 
 # Measured otherwise than by pgbench; see the modules of the same names.
