@@ -29,6 +29,7 @@ locals {
       PGWEIR_FLEET_SHARE                         = "equal"
       PGWEIR_METRICS_CLOUDWATCH_EMF              = "true"
       PGWEIR_METRICS_CLOUDWATCH_NAMESPACE        = var.metrics_namespace
+      PGWEIR_METRICS_CLOUDWATCH_PROXY_NAME       = var.name
       PGWEIR_LOG_FORMAT                          = "json"
       PGWEIR_LOG_LEVEL                           = var.debug_logging ? "debug" : "info"
     },
@@ -114,11 +115,6 @@ resource "aws_ecs_task_definition" "this" {
     precondition {
       condition     = !var.require_tls || var.tls_secret_arn != null
       error_message = "require_tls needs tls_secret_arn."
-    }
-
-    precondition {
-      condition     = (var.db_instance_identifier == null) != (var.db_cluster_identifier == null)
-      error_message = "Either db_instance_identifier or db_cluster_identifier."
     }
 
     precondition {
