@@ -54,9 +54,10 @@ resource "aws_ecs_cluster" "this" {
   name = "${var.name}-pgweir"
   tags = var.tags
 
+  # Its metrics cost more than the tasks' log, and nothing here looks at them.
   setting {
     name  = "containerInsights"
-    value = "enabled"
+    value = "disabled"
   }
 }
 
