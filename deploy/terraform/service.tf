@@ -170,6 +170,10 @@ resource "aws_ecs_service" "this" {
     aws_iam_role_policy.execution,
     aws_vpc_security_group_egress_rule.task_to_database,
     aws_vpc_security_group_ingress_rule.database_from_task,
+    aws_vpc_security_group_egress_rule.task_to_apis,
+    aws_vpc_security_group_egress_rule.task_to_apis_anywhere,
+    aws_vpc_security_group_egress_rule.task_to_s3,
+    aws_vpc_security_group_egress_rule.load_balancer_to_task,
     aws_vpc_security_group_ingress_rule.task_from_load_balancer,
   ]
 }
