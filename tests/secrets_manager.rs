@@ -6,6 +6,7 @@
 
 #[path = "support/moto.rs"]
 mod moto;
+mod support;
 
 use std::process::Command;
 use std::sync::Arc;

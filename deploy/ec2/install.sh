@@ -34,9 +34,13 @@ if ! [ -e "$root/etc/pgweir/pgweir.toml" ]; then
 fi
 [ -z "$root" ] || exit 0
 
-if ! [ -e /etc/pgweir/rds-global-bundle.pem ]; then
-    curl --fail --silent --show-error --max-time 30 --output /etc/pgweir/rds-global-bundle.pem.new "$bundle"
-    mv /etc/pgweir/rds-global-bundle.pem.new /etc/pgweir/rds-global-bundle.pem
+authorities=/etc/pgweir/rds-global-bundle.pem
+if ! [ -e "$authorities" ]; then
+    if curl --fail --silent --show-error --max-time 30 --output "$authorities.new" "$bundle"; then
+        mv "$authorities.new" "$authorities"
+    else
+        echo "There is no way from here to $bundle: please bring it as $authorities." >&2
+    fi
 fi
 systemctl daemon-reload
 systemctl enable --quiet pgweir

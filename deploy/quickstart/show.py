@@ -63,15 +63,22 @@ def show(arguments, stage):
     # A run that ends by itself must not be in the way of another.
     ports = free_ports([0] * len(PORTS) if arguments.once else PORTS)
     certificate = servers.Certificate(stage)
-    print(f"Starting PostgreSQL with max_connections = {servers.MAX_CONNECTIONS}, PgBouncer and pgweir", flush=True)
+    print(f"Starting PostgreSQL with max_connections = {servers.MAX_CONNECTIONS}", flush=True)
+    print("1,000 containers, three times, take about two minutes", flush=True)
     postgres = servers.Postgres(stage, ports[0], certificate)
-    outcomes = [("directly", storm(arguments, ports[0], postgres, certificate))]
+    outcomes = []
+
+    def storm_on(way, port):
+        print(f"{arguments.containers} containers start at once, {way}", flush=True)
+        outcomes.append((way, storm(arguments, port, postgres, certificate)))
+
+    storm_on("directly", ports[0])
     pgbouncer = servers.start_pgbouncer(stage, ports[1], postgres, certificate)
-    outcomes.append(("through PgBouncer", storm(arguments, ports[1], postgres, certificate)))
+    storm_on("through PgBouncer", ports[1])
     # It would keep the database's connections.
     servers.stop(pgbouncer, signal.SIGTERM)
     log = servers.start_pgweir(stage, ports[2], ports[3], postgres, certificate, arguments.pgweir)
-    outcomes.append(("through pgweir", storm(arguments, ports[2], postgres, certificate)))
+    storm_on("through pgweir", ports[2])
     print()
     print(table(outcomes))
     result = verdict(outcomes[-1][1])
@@ -89,7 +96,6 @@ def show(arguments, stage):
 
 def storm(arguments, port, postgres, certificate):
     """What the fleet reports, and what is seen of it from outside."""
-    print(f"{arguments.containers} containers start at once", flush=True)
     watcher = servers.Watcher(postgres)
     processes = max(1, arguments.containers // CONTAINERS_PER_PROCESS)
     sizes = ["--containers", str(arguments.containers), "--processes", str(processes)]

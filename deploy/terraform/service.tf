@@ -29,6 +29,7 @@ locals {
       PGWEIR_FLEET_SHARE                         = "equal"
       PGWEIR_METRICS_CLOUDWATCH_EMF              = "true"
       PGWEIR_METRICS_CLOUDWATCH_NAMESPACE        = var.metrics_namespace
+      PGWEIR_METRICS_CLOUDWATCH_PROXY_NAME       = var.name
       PGWEIR_LOG_FORMAT                          = "json"
       PGWEIR_LOG_LEVEL                           = var.debug_logging ? "debug" : "info"
     },
@@ -53,9 +54,10 @@ resource "aws_ecs_cluster" "this" {
   name = "${var.name}-pgweir"
   tags = var.tags
 
+  # Its metrics cost more than the tasks' log, and nothing here looks at them.
   setting {
     name  = "containerInsights"
-    value = "enabled"
+    value = "disabled"
   }
 }
 
@@ -117,11 +119,6 @@ resource "aws_ecs_task_definition" "this" {
     }
 
     precondition {
-      condition     = (var.db_instance_identifier == null) != (var.db_cluster_identifier == null)
-      error_message = "Either db_instance_identifier or db_cluster_identifier."
-    }
-
-    precondition {
       condition     = var.default_auth_scheme == "IAM_AUTH" || length(var.auth) > 0
       error_message = "At least one entry of auth, or default_auth_scheme = IAM_AUTH."
     }
@@ -173,6 +170,10 @@ resource "aws_ecs_service" "this" {
     aws_iam_role_policy.execution,
     aws_vpc_security_group_egress_rule.task_to_database,
     aws_vpc_security_group_ingress_rule.database_from_task,
+    aws_vpc_security_group_egress_rule.task_to_apis,
+    aws_vpc_security_group_egress_rule.task_to_apis_anywhere,
+    aws_vpc_security_group_egress_rule.task_to_s3,
+    aws_vpc_security_group_egress_rule.load_balancer_to_task,
     aws_vpc_security_group_ingress_rule.task_from_load_balancer,
   ]
 }

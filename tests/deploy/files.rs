@@ -106,6 +106,14 @@ fn the_module_is_formatted() {
     }
 }
 
+/// Operations, options, queries and the templates' parameters, against the models of AWS' APIs.
+#[test]
+fn the_commands_that_the_readme_gives_exist() {
+    let Some(mut script) = python(&repository().join("tests/deploy/commands.py")) else { return };
+    let said: Vec<String> = serde_json::from_str(&run(&mut script)).unwrap();
+    assert!(said.len() >= 20, "{said:?}");
+}
+
 #[test]
 fn the_image_is_built_of_what_is_there() {
     let dockerfile = read("deploy/ecs/Dockerfile");
@@ -126,6 +134,11 @@ fn the_image_is_built_of_what_is_there() {
     }
     // What Cargo wants to see of each target that the manifest names.
     assert!(sent.iter().any(|name| name == "benches") == read("Cargo.toml").contains("[[bench]]"));
+    // Where a task looks for the authorities of RDS.
+    for told in ["deploy/cloudformation/pgweir.yaml", "deploy/terraform/service.tf"] {
+        assert!(read(told).contains("/etc/pgweir/rds-global-bundle.pem"), "{told}");
+    }
+    assert!(dockerfile.contains(" /image/etc/pgweir/rds-global-bundle.pem\n"));
     assert!(dockerfile.contains("\nUSER nonroot\n"));
     assert!(dockerfile.contains(r#"CMD ["/usr/local/bin/pgweir", "health"]"#));
 }

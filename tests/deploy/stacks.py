@@ -9,6 +9,7 @@ gets wrong are changed in the text for it, each of which must be there. Prints w
 import io
 import json
 import pathlib
+import re
 import zipfile
 
 import boto3
@@ -111,6 +112,14 @@ def container(family):
     return container
 
 
+def extremes(word):
+    """Each number that has a `MinValue`, or a `MaxValue`, with it."""
+    text = (TEMPLATES / "pgweir.yaml").read_text()
+    found = re.findall(rf"^  (\w+):\n    Type: Number\n(?:    .*\n)*?    {word}: (\d+)$", text, re.MULTILINE)
+    assert len(found) > 5, found
+    return dict(found)
+
+
 def main():
     outputs, world = create("world", example_template(), {"ImageUri": IMAGE, "S3PrefixListId": "pl-0123"})
     function = client("lambda").get_function(FunctionName=outputs["FunctionName"])["Configuration"]
@@ -145,6 +154,8 @@ def main():
         "AlarmTopicArn": TOPIC,
     }
     full_outputs, _ = create("full", proxy_template(), parameters)
+    create("least", proxy_template(), parameters | extremes("MinValue") | {"ProxyName": "a"})
+    create("most", proxy_template(), parameters | extremes("MaxValue") | {"ProxyName": "orders-" + "x" * 25})
     print(json.dumps({
         "resources": sorted({**world, **proxy}),
         "function": function["Environment"]["Variables"],
@@ -153,6 +164,8 @@ def main():
         "full_task_policies": policies(full_outputs["TaskRoleArn"]),
         "container": container("proxy-pgweir"),
         "full_container": container("full-pgweir"),
+        "least_container": container("least-pgweir"),
+        "most_container": container("most-pgweir"),
     }, default=str))
 
 

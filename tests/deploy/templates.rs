@@ -105,6 +105,26 @@ fn pgweir_takes_what_a_task_tells_it() {
     assert_eq!(config.proxy.auth[1].source, SecretSource::SecretsManager { arn: second });
 }
 
+/// What the template lets through as a parameter must not be refused by each task that starts with it.
+#[test]
+fn pgweir_takes_the_least_and_the_most_that_the_template_allows() {
+    let Some(stacks) = stacks() else { return };
+    assert_eq!(configuration(&stacks["least_container"]).proxy.max_client_connections, 1);
+    let most = configuration(&stacks["most_container"]);
+    assert_eq!(most.proxy.idle_client_timeout.as_secs(), 8 * 60 * 60);
+    assert_eq!(most.metrics.cloudwatch_proxy_name.len(), 32);
+}
+
+/// Alarms, dashboard and autoscaling look for the proxy's name.
+#[test]
+fn the_metrics_bear_the_name_that_is_looked_for() {
+    let Some(stacks) = stacks() else { return };
+    let metrics = configuration(&stacks["most_container"]).metrics;
+    assert!(metrics.cloudwatch_emf);
+    assert_eq!(metrics.cloudwatch_namespace, "pgweir");
+    assert_eq!(metrics.cloudwatch_proxy_name, format!("orders-{}", "x".repeat(25)));
+}
+
 #[test]
 fn a_task_stops_after_its_transactions_and_tells_its_health() {
     let Some(stacks) = stacks() else { return };

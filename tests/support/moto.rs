@@ -1,5 +1,6 @@
 //! AWS in a process of its own: moto's server, on a port of loopback.
 
+use crate::support::tools_dir;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -69,9 +70,8 @@ impl Drop for Moto {
 
 /// That of the virtual environment of `tests/run`, whose moto has a version that is known.
 fn interpreter() -> PathBuf {
-    let tools = std::env::var_os("TEST_TOOLS").map(PathBuf::from);
-    let installed = tools.map(|tools| tools.join("venv/bin/python")).filter(|path| path.is_file());
-    installed.unwrap_or_else(|| "python3".into())
+    let installed = tools_dir().join("venv/bin/python");
+    if installed.is_file() { installed } else { "python3".into() }
 }
 
 /// The port that the server says it listens on, or all that it said if it does not.
