@@ -37,7 +37,6 @@ pub(super) enum Attachment {
 }
 
 /// A client that is logged in.
-#[expect(clippy::struct_excessive_bools, reason = "facts that are true or not, each by itself")]
 pub struct Client {
     pub(super) stream: Stream,
     pub(super) session: Session,
