@@ -50,29 +50,20 @@ macro_rules! driver_tests {
     ($($module:ident: $driver:expr;)*) => {$(
         mod $module {
             use super::support::driver::Driver;
-            use std::sync::{Mutex, PoisonError};
-
-            /// The runs of one script share their tables.
-            static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-            fn alone(run: fn(Driver)) {
-                let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-                run($driver);
-            }
 
             #[test]
             fn passes_directly() {
-                alone(super::directly);
+                $driver.alone(super::directly);
             }
 
             #[test]
             fn passes_through_pgweir() {
-                alone(super::through_pgweir);
+                $driver.alone(super::through_pgweir);
             }
 
             #[test]
             fn passes_through_pgweir_with_tls() {
-                alone(super::through_pgweir_with_tls);
+                $driver.alone(super::through_pgweir_with_tls);
             }
         }
     )*};

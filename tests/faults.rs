@@ -12,6 +12,8 @@ mod support;
 
 #[path = "faults/before_login.rs"]
 mod before_login;
+#[path = "faults/ends.rs"]
+mod ends;
 #[path = "faults/isolation.rs"]
 mod isolation;
 #[path = "faults/limits.rs"]

@@ -16,6 +16,7 @@ pub mod welcome;
 
 mod backlog;
 pub mod end;
+mod leaving;
 mod notify;
 mod refuse;
 mod relay;

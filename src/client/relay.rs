@@ -27,12 +27,7 @@ impl Client {
                 self.worker.shard.count.client_bytes_sent.add(written as u64);
                 Poll::Ready(Ok(()))
             }
-            // Nobody reads any more, but what was sent is still carried out.
-            Poll::Ready(Err(_)) if self.leaving => {
-                self.to_client = Backlog::Empty;
-                Poll::Ready(Ok(()))
-            }
-            Poll::Ready(Err(_)) => Poll::Ready(Err(End::Gone)),
+            Poll::Ready(Err(_)) => Poll::Ready(self.reads_no_more()),
             Poll::Pending => {
                 self.mark_not_reading();
                 Poll::Pending
@@ -82,18 +77,11 @@ impl Client {
             let at_rest = client_waits && self.is_at_rest();
             return if at_rest { Poll::Pending } else { Poll::Ready(Ok(())) };
         };
-        if self.leaving
-            && self.to_server.is_empty()
-            && self.to_client.is_empty()
-            && lease.server.side.pipeline.waits_for_client()
-        {
-            return Poll::Ready(Err(End::Terminated));
-        }
-        if self.leaving && self.entered.does(Activity::Leaving) {
-            // Its time is up when nothing comes for it any more.
-            if moved || wrote {
-                self.mark(Activity::Leaving, clock::now());
+        if let Some(end) = self.leaving {
+            if !moved && self.is_done_with(lease) {
+                return Poll::Ready(Err(end));
             }
+            self.turn_to_leaving(moved || wrote);
         } else {
             self.turn_to(if moved || wrote { Activity::Busy } else { self.activity(lease) });
         }
@@ -114,7 +102,7 @@ impl Client {
         matches!(self.attachment, Attachment::Detached)
             && self.inbound.is_empty()
             && self.to_client.is_empty()
-            && !self.leaving
+            && self.leaving.is_none()
             && self.entered.seat.kicks() == Kick::NONE
             && self.subscription.as_ref().is_none_or(|channels| channels.mailbox().is_empty())
     }
@@ -138,21 +126,10 @@ impl Client {
         }
     }
 
-    /// True if all that the client sent has gone to its server, and was not answered yet.
-    ///
-    /// PostgreSQL answers it then, whether it can send more or not.
-    pub(super) fn is_owed_a_reply(&self) -> bool {
-        let Attachment::Attached(lease) = &self.attachment else { return false };
-        self.inbound.is_empty()
-            && self.to_server.is_empty()
-            && !self.session.is_streaming()
-            && !lease.server.side.pipeline.waits_for_client()
-    }
-
     fn may_read_client(&self) -> bool {
         let Attachment::Attached(lease) = &self.attachment else { return false };
         self.to_server.is_empty()
-            && !self.leaving
+            && self.leaving.is_none()
             && self.inbound.len() <= STATEMENT_MAX + PIECE_MAX
             && lease.server.side.pipeline.has_room()
     }
@@ -182,7 +159,7 @@ impl Client {
             Extent::Incomplete => return Ok(0),
             Extent::Terminate => {
                 // PostgreSQL, too, comes to it after what was sent before.
-                self.leaving = true;
+                self.leaving = Some(End::Terminated);
                 return Ok(bytes.len());
             }
             Extent::Batch(_) | Extent::Piece(_) => {}
@@ -247,8 +224,11 @@ impl Client {
         }
         self.listen_before_more(self.to_server.is_empty());
         self.pin_if_due();
-        self.leaving |= done.terminate;
-        Ok(if done.terminate { bytes.len() } else { done.consumed })
+        if done.terminate {
+            self.leaving = Some(End::Terminated);
+            return Ok(bytes.len());
+        }
+        Ok(done.consumed)
     }
 
     /// Adds only what is not zero: most is.

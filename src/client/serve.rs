@@ -37,7 +37,6 @@ pub(super) enum Attachment {
 }
 
 /// A client that is logged in.
-#[expect(clippy::struct_excessive_bools, reason = "facts that are true or not, each by itself")]
 pub struct Client {
     pub(super) stream: Stream,
     pub(super) session: Session,
@@ -62,8 +61,8 @@ pub struct Client {
     pub(super) sleeps: bool,
     /// Skip up to the next `Sync`: the batch before it was refused.
     pub(super) skipping: bool,
-    /// It said good-bye, and what it sent before is still being carried out.
-    pub(super) leaving: bool,
+    /// It sends no more, and its end once what it sent before is carried out.
+    pub(super) leaving: Option<End>,
     /// It has got the beginning of a message: nothing can be said to it any more.
     pub(super) cut_short: bool,
     process_id: u32,
@@ -108,7 +107,7 @@ impl Client {
             in_transaction: None,
             sleeps: false,
             skipping: false,
-            leaving: false,
+            leaving: None,
             cut_short: false,
             process_id,
             limits: worker.shared.live().limits,
@@ -262,11 +261,14 @@ impl Client {
                 return Poll::Ready(Ok(()));
             }
         }
-        if self.leaving {
-            return Poll::Ready(Err(End::Terminated));
+        if self.leaving.is_some() && self.waits_for_listener() {
+            return Poll::Pending;
         }
         if !self.inbound.is_empty() && self.begin()? {
             return Poll::Ready(Ok(()));
+        }
+        if let Some(end) = self.leaving {
+            return Poll::Ready(Err(end));
         }
         if self.inbound.len() > STATEMENT_MAX + PIECE_MAX {
             if self.waits_for_listener() {
@@ -290,17 +292,7 @@ impl Client {
         let read = self.stream.poll_read(cx, &mut chunk);
         self.sleeps = Stream::has_left_waker(&read);
         let read = match ready!(read) {
-            // Its server is of use again when it has answered.
-            Ok(0) | Err(_) if self.session.is_examined() => {
-                self.leaving = true;
-                return Poll::Ready(Ok(()));
-            }
-            Ok(0) if self.is_owed_a_reply() => {
-                self.leaving = true;
-                self.mark(Activity::Leaving, clock::now());
-                return Poll::Ready(Ok(()));
-            }
-            Ok(0) | Err(_) => return Poll::Ready(Err(End::Gone)),
+            Ok(0) | Err(_) => return Poll::Ready(self.sends_no_more()),
             Ok(read) => read,
         };
         self.worker.shard.count.client_bytes_received.add(read as u64);
@@ -400,6 +392,9 @@ impl Client {
         self.entered.seat.begin(&lease.server.cancel);
         self.entered.mark_busy();
         self.attachment = Attachment::Attached(lease);
+        if self.leaving.is_some() {
+            self.mark(Activity::Leaving, clock::now());
+        }
     }
 
     fn poll_waiting(&mut self, cx: &mut Context<'_>, since: Instant) -> Poll<Result<(), End>> {
@@ -427,7 +422,7 @@ impl Client {
             }
             Poll::Pending => {}
         }
-        if self.inbound.len() > STATEMENT_MAX + PIECE_MAX {
+        if self.leaving.is_some() || self.inbound.len() > STATEMENT_MAX + PIECE_MAX {
             return Poll::Pending;
         }
         match ready!(self.poll_from_client(cx)) {

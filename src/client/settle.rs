@@ -193,6 +193,10 @@ impl Client {
         if !tainted && (!side.pipeline.is_settled() || self.session.keeps_server()) {
             return Ok(());
         }
+        if let Passing::Forward(_) = lease.server.passing {
+            // The rest of a message that the client has the beginning of goes with the server.
+            return Err(End::ServerLost);
+        }
         let clean = lease.server.passing == Passing::Nothing
             && self.to_server.is_empty()
             && !self.session.is_streaming();

@@ -11,8 +11,8 @@ use crate::server::{CloseReason, Reported};
 use crate::state::settings::Settings;
 use crate::telemetry::clock;
 use crate::telemetry::metrics::GaugeKind;
-use crate::wire::response::{ErrorFields, Severity};
-use crate::wire::{ErrorResponse, SqlState, encode};
+use crate::wire::encode;
+use crate::wire::response::Severity;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -40,7 +40,7 @@ pub async fn welcome(
     let (pool, reported) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
-            owed.extend_from_slice(&fatal(&error));
+            owed.extend_from_slice(&error.to_message(Severity::Fatal));
             farewell(&mut greeted.stream, &owed).await;
             return Err(Rejection::Database);
         }
@@ -188,21 +188,4 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.pool.leave(&self.seat, clock::now());
     }
-}
-
-/// The same error, as one that ends the connection.
-fn fatal(error: &BorrowError) -> Vec<u8> {
-    if let Some(mut response) = error.to_response() {
-        response.severity = Severity::Fatal;
-        return response.to_bytes();
-    }
-    let message = error.to_message();
-    let body = message.get(crate::wire::HEADER_LEN..).unwrap_or_default();
-    let fields = ErrorFields::read(body);
-    if fields.fatal {
-        return message;
-    }
-    let sqlstate = fields.sqlstate.unwrap_or(SqlState::CONNECTION_EXCEPTION);
-    let text = String::from_utf8_lossy(fields.message).into_owned();
-    ErrorResponse::fatal(sqlstate, text).to_bytes()
 }

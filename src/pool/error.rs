@@ -1,7 +1,8 @@
 //! Why a client got no server, and how it is told.
 
 use crate::server::connect::Refusal;
-use crate::wire::{ErrorResponse, SqlState};
+use crate::wire::response::{Severity, with_severity};
+use crate::wire::{BackendTag, ErrorResponse, HEADER_LEN, SqlState, encode};
 use std::time::Duration;
 
 /// Why a client got no server.
@@ -39,18 +40,20 @@ pub enum BorrowError {
 }
 
 impl BorrowError {
-    /// What the client is told, as an `ErrorResponse` message.
+    /// What the client is told, as an `ErrorResponse` message: whether its connection ends, the target does not know.
     #[must_use]
-    pub fn to_message(&self) -> Vec<u8> {
-        match self {
-            Self::Refused(refusal) => {
-                let mut out = Vec::with_capacity(refusal.body.len() + 5);
-                crate::wire::encode::message(&mut out, b'E', |out| {
-                    out.extend_from_slice(&refusal.body);
+    pub fn to_message(&self, severity: Severity) -> Vec<u8> {
+        match (self, self.to_response()) {
+            (_, Some(response)) => ErrorResponse { severity, ..response }.to_bytes(),
+            (Self::Refused(refusal), None) => {
+                let body = with_severity(&refusal.body, severity);
+                let mut out = Vec::with_capacity(body.len() + HEADER_LEN);
+                encode::message(&mut out, BackendTag::ERROR_RESPONSE.0, |out| {
+                    out.extend_from_slice(&body);
                 });
                 out
             }
-            _ => self.to_response().map(|response| response.to_bytes()).unwrap_or_default(),
+            (_, None) => Vec::new(),
         }
     }
 

@@ -51,6 +51,15 @@ impl Pipeline {
         !self.copy_in && self.owes_the_client()
     }
 
+    /// True if the server has something to answer although the client sends no more. `midway`: what was sent last is
+    /// the beginning of a message.
+    #[must_use]
+    pub fn answers_by_itself(&self, midway: bool) -> bool {
+        let whole = self.due.len().saturating_sub(usize::from(midway));
+        let asked = !midway && !self.silent && !self.due.is_empty();
+        !self.copy_in && (asked || self.due.iter().take(whole).any(Due::ends_batch))
+    }
+
     /// Takes back all that was assumed: nothing of it has run, and the server is closed.
     pub fn abandon(&mut self, mut undo: impl FnMut(Undo)) {
         while let Some(due) = self.due.pop_back() {

@@ -53,6 +53,21 @@ impl Session {
         })
     }
 
+    /// True if a batch that is whole, or asks for its answers, is at the front of `input`.
+    #[must_use]
+    pub fn has_batch(&self, input: &[u8], limits: &Limits) -> bool {
+        let mut rest = input;
+        while let Ok(Some(header)) = read_header(rest, limits) {
+            let Some(behind) = rest.get(header.frame_len..) else { return false };
+            let tag = FrontendTag(header.tag);
+            if ends_batch(tag) && !is_copy(tag) {
+                return tag != FrontendTag::TERMINATE;
+            }
+            rest = behind;
+        }
+        false
+    }
+
     /// Drops the copy messages that a client without a server sends late, after its copy failed.
     ///
     /// PostgreSQL ignores them too. Returns the bytes done with.

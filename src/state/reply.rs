@@ -180,15 +180,11 @@ pub fn sort(
                 continue;
             }
             fate
-        } else if tag == BackendTag::NOTIFICATION_RESPONSE && server.may_listen {
-            let Some(body) = rest.get(HEADER_LEN..header.frame_len) else { return Ok(at) };
-            let known = backend::channel(body).is_some_and(|name| client.channels.is_heard(name));
-            // Where pgweir listens itself, this would be the second time.
-            if known { Fate::Swallow } else { to_client(server.pipeline.on_asynchronous()) }
-        } else if tag == BackendTag::NOTICE_RESPONSE {
-            server.pipeline.on_asynchronous()
-        } else if tag == BackendTag::NOTIFICATION_RESPONSE {
-            to_client(server.pipeline.on_asynchronous())
+        } else if matches!(tag, BackendTag::NOTICE_RESPONSE | BackendTag::NOTIFICATION_RESPONSE) {
+            match unasked(&header, rest, client, server) {
+                Some(fate) => fate,
+                None => return Ok(at),
+            }
         } else {
             server.pipeline.on_reply(tag)?
         };
@@ -204,9 +200,25 @@ pub fn sort(
     }
 }
 
-/// What is done with a notification: the client does not know that its server is asked.
-fn to_client(fate: Fate) -> Fate {
-    if fate == Fate::Examination { Fate::Forward } else { fate }
+/// What is done with a notice or a notification; `None` if more of it must come first.
+fn unasked(header: &Header, rest: &[u8], client: &Session, server: &ServerSide) -> Option<Fate> {
+    let notification = header.tag == BackendTag::NOTIFICATION_RESPONSE.0;
+    let heard_twice = notification && server.may_listen;
+    // Who lets go of the server between two batches must not have half a message of it.
+    let between = header.frame_len <= WHOLE_MAX && server.pipeline.owes_nothing();
+    if heard_twice || between {
+        let body = rest.get(HEADER_LEN..header.frame_len)?;
+        // Where pgweir listens itself, this would be the second time.
+        if heard_twice && backend::channel(body).is_some_and(|name| client.channels.is_heard(name))
+        {
+            return Some(Fate::Swallow);
+        }
+    }
+    Some(match server.pipeline.on_asynchronous() {
+        // The client does not know that its server is asked.
+        Fate::Examination if notification => Fate::Forward,
+        fate => fate,
+    })
 }
 
 /// Messages of which more than the type matters.

@@ -121,6 +121,25 @@ fn field(out: &mut Vec<u8>, code: u8, text: &str) {
     out.push(0);
 }
 
+/// The body of a server's `ErrorResponse` in the words of another severity, for a connection that is not the one it
+/// was meant for.
+#[must_use]
+pub fn with_severity(mut body: &[u8], severity: Severity) -> Vec<u8> {
+    let mut out = Vec::with_capacity(body.len());
+    while let Some((&code, rest)) = body.split_first() {
+        body = rest;
+        let Some(value) = take_cstr(&mut body) else { break };
+        out.push(code);
+        out.extend_from_slice(match code {
+            b'S' | b'V' => severity.as_str().as_bytes(),
+            _ => value,
+        });
+        out.push(0);
+    }
+    out.push(0);
+    out
+}
+
 /// The fields of a server's `ErrorResponse` that decide what pgweir does.
 ///
 /// A server may leave out any of them, and no field is trusted to be text.

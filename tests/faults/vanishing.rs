@@ -164,14 +164,16 @@ fn a_client_that_only_stops_sending_gets_what_it_asked_for() {
     }
 }
 
+/// What it sent whole keeps its place, see `whole_batches_keep_their_place_in_the_queue`.
 #[test]
 fn a_client_vanishing_in_the_queue_loses_its_place_and_nothing_else() {
     let pgweir = start();
     let mut holder = pgweir.client();
     holder.execute("BEGIN");
     let mut gone: Vec<_> = (0..5).map(|_| pgweir.client()).collect();
+    let half = frontend::parse("", &format!("SELECT length('{}')", "x".repeat(200_000)));
     for client in &mut gone {
-        client.send(&frontend::query("SELECT 'gone'"));
+        client.send(&half);
     }
     let mut stays = pgweir.client();
     stays.send(&frontend::query("SELECT 'stays'"));

@@ -5,6 +5,7 @@ use super::postgres::{DATABASE, PASSWORD, USER};
 use super::{absent, on_path, repository, run, tools_dir};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use tempfile::TempDir;
 
 /// PostgreSQL's JDBC driver, where Debian's package `libpostgresql-jdbc-java` puts it.
@@ -85,11 +86,21 @@ pub enum Driver {
     TypeOrm,
     Knex,
     Prisma,
+    Sqlx,
     Pdo,
     PsqlOdbc,
 }
 
 impl Driver {
+    const COUNT: usize = Self::PsqlOdbc as usize + 1;
+
+    /// Runs it while nobody else runs the same script, as these share their tables.
+    pub fn alone(self, run: fn(Self)) {
+        static TURNS: [Mutex<()>; Driver::COUNT] = [const { Mutex::new(()) }; Driver::COUNT];
+        let _turn = TURNS[self as usize].lock().unwrap_or_else(PoisonError::into_inner);
+        run(self);
+    }
+
     fn script(self) -> PathBuf {
         let name = match self {
             Self::Psycopg => "psycopg3.py",
@@ -103,6 +114,7 @@ impl Driver {
             Self::TypeOrm => "typeorm.cjs",
             Self::Knex => "knex.cjs",
             Self::Prisma => "prisma.cjs",
+            Self::Sqlx => "sqlx/src/main.rs",
             Self::Pdo => "pdo.php",
             Self::PsqlOdbc => "psqlodbc.py",
         };
@@ -119,6 +131,7 @@ impl Driver {
             "py" => python(script),
             "cjs" => node(script),
             "php" => php(script),
+            "rs" => program_of_rust("sqlx"),
             _ => java(script),
         }
     }
@@ -156,6 +169,16 @@ pub fn program_of_python(name: &str) -> Option<Command> {
         return None;
     }
     Some(Command::new(tools_dir().join("venv/bin").join(name)))
+}
+
+/// The program of a crate in `tests/drivers`, as `tests/run` built it.
+fn program_of_rust(name: &str) -> Option<Command> {
+    let program = tools_dir().join(format!("{name}/debug/{name}-driver"));
+    if !program.is_file() {
+        absent(name);
+        return None;
+    }
+    Some(Command::new(program))
 }
 
 /// A JavaScript program with the packages of `tests/run`.

@@ -12,6 +12,7 @@ use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A blocking connection. Every read fails after [`PATIENCE`].
 pub struct RawClient {
@@ -324,6 +325,12 @@ impl RawClient {
             Stream::Unix(unix) => unix.shutdown(Shutdown::Write).unwrap(),
             Stream::Tls(_) | Stream::Moved => panic!("not for TLS"),
         }
+    }
+
+    /// Goes without ceremony: the other side is told that nothing it sends arrives.
+    pub fn reset(self) {
+        let Stream::Tcp(tcp) = self.stream else { panic!("only for plain TCP") };
+        socket2::SockRef::from(&tcp).set_linger(Some(Duration::ZERO)).unwrap();
     }
 }
 

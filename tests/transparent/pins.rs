@@ -134,6 +134,7 @@ fn a_pin_is_told_to_those_who_want_to_know() {
     assert!(notice.field('H').contains("drop the temporary object"));
     // Once is enough.
     assert_eq!(client.value("SELECT count(*) FROM left_over"), "1");
+    eventually("it is logged", || pgweir.log().contains("client pinned"));
     let log = pgweir.log();
     let line = log.lines().find(|line| line.contains("client pinned")).unwrap();
     let digest = "statement=\"create temp table left_over as select $1::text as word\"";
