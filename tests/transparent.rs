@@ -13,6 +13,8 @@ mod support;
 
 #[path = "transparent/ahead.rs"]
 mod ahead;
+#[path = "transparent/catalogue.rs"]
+mod catalogue;
 #[path = "transparent/hidden.rs"]
 mod hidden;
 #[path = "transparent/pins.rs"]

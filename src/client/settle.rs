@@ -117,8 +117,13 @@ impl Client {
         }
     }
 
-    /// The server has said what the client left there.
+    /// The server has said what the client left there, or what the code in the database may leave.
     pub(super) fn conclude(&mut self) -> Result<(), End> {
+        if let Some(told) = self.session.take_told_of_code() {
+            self.pool.told_of_code(&told, clock::now());
+            self.examine();
+            return Ok(());
+        }
         let Attachment::Attached(lease) = &mut self.attachment else { return Ok(()) };
         let lose_settings = self.worker.shared.live().session_pinning_filters.variable_sets;
         let opaque = self.pool.has_opaque_code();
@@ -153,14 +158,27 @@ impl Client {
         if quiet && self.session.is_examination_due() {
             // A cancel that comes late is not for the question.
             self.entered.seat.end();
-            let mut out = take_buffer();
-            let names = self.pool.settings_in_code();
-            let names = names.iter().map(|name| &**name);
-            self.session.examine(&mut lease.server.side, &self.pool.user, names, &mut out);
-            self.to_server = Backlog::Bytes(out, 0);
+            let asks = self.session.has_run_code();
+            if let Some(question) = asks.then(|| self.pool.question_of_code(now)).flatten() {
+                let mut out = take_buffer();
+                self.session.ask_for_code(&mut lease.server.side, question, &mut out);
+                self.to_server = Backlog::Bytes(out, 0);
+            } else {
+                self.examine();
+            }
             return Ok(());
         }
         self.let_go(now)
+    }
+
+    /// Asks the server what the client has left there.
+    fn examine(&mut self) {
+        let Attachment::Attached(lease) = &mut self.attachment else { return };
+        let mut out = take_buffer();
+        let names = self.pool.settings_in_code();
+        let names = names.iter().map(|name| &**name);
+        self.session.examine(&mut lease.server.side, &self.pool.user, names, &mut out);
+        self.to_server = Backlog::Bytes(out, 0);
     }
 
     /// A cancel has struck what was sent ahead of the client's batch, which has not run: it is

@@ -6,13 +6,15 @@
 //! after whoever may have run it; where it may do what no server can be asked for, they are pinned.
 //! As long as a routine can only be run by name, that is who names it.
 //! The catalogue is asked when a pool opens its first server, again now and then, and
-//! after each DDL that passed through this pool.
+//! after each DDL that passed through this pool: by a server that is idle, or by that of a client which would be
+//! pinned for want of an answer.
 //!
 //! Source: <https://www.postgresql.org/docs/current/catalog-pg-proc.html>
 
 use super::{Pool, Pools};
-use crate::server::query::{QueryError, Rows};
+use crate::server::query::QueryError;
 use crate::server::{CloseReason, Server};
+use crate::state::code_question::ToldOfCode;
 use crate::state::suspects::Suspects;
 use crate::telemetry::clock;
 use std::sync::Arc;
@@ -25,92 +27,29 @@ const BELIEVED: Duration = Duration::from_secs(60);
 /// Longest that the question may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// First, true if something that no statement names leads to code that may leave something: a trigger, a rule, an
-/// operator and so on that depends on such a routine, or an expression in the catalogue that speaks of session state
-/// itself. The routines outside of PostgreSQL's own are those written in a language that can do anything unseen, those
+/// Asks for what in the catalogue leads to code that may leave something. The settings of whoever had the server before
+/// do not change its answer.
+///
+/// First, true if something that no statement names leads there: a trigger, a rule, an operator and so on that depends
+/// on such a routine; or an expression in the catalogue, or the function behind an operator or a cast, that is one of
+/// PostgreSQL's own which leave something. On its own functions nothing depends, so that these must be read. Not where
+/// they must be immutable: in indexes, partition keys, ranges and operator classes.
+///
+/// The routines outside of PostgreSQL's own are those written in a language that can do anything unseen, those
 /// whose source has a word that session state is made of, and those that use or speak of one of these by name (which is
-/// not looked for in more than a megabyte of sources). Routines
-/// in C that belong to an extension are trusted, but for those known to keep state.
+/// not looked for in more than a megabyte of sources). Defaults of arguments belong to the source; that of an aggregate
+/// is its functions. Routines in C that belong to an extension are trusted, but for those known to keep state.
 ///
 /// Second, true if one of them may leave what cannot be asked for: a seed, a library, a connection, or a
-/// custom setting with a name that it makes up. Third, the custom settings whose names it spells out. Fourth,
-/// true if it asks for values of sequences. Fifth, the names of these routines. Sixth, true if what leads to
+/// custom setting with a name that it makes up. Third, the custom settings whose names are spelled out. Fourth,
+/// true if values of sequences are asked for. Fifth, the names of these routines. Sixth, true if what leads to
 /// them may be run by reading: a view, a policy, an operator, a domain and so on.
 ///
 /// The recursion makes the planner expect far more than there is: compiled just in time, it would take seconds.
-const HIDDEN_CODE_QUERY: &str = r#"SET LOCAL jit = off;
-WITH RECURSIVE routine AS MATERIALIZED (
-  SELECT p.oid, pg_catalog.lower(p.proname) AS name, l.lanname AS language,
-    pg_catalog.lower(coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc, '')) AS source
-  FROM pg_catalog.pg_proc p
-  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
-), size AS (
-  SELECT coalesce(pg_catalog.sum(pg_catalog.length(source)), 0) <= 1000000 AS is_small FROM routine
-), rule AS MATERIALIZED (
-  SELECT r.oid FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
-  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
-), expression AS MATERIALIZED (
-  SELECT pg_catalog.pg_get_ruledef(oid) AS source, true AS is_read FROM rule
-  UNION ALL SELECT coalesce(pg_catalog.pg_get_expr(polqual, polrelid), '')
-    || coalesce(pg_catalog.pg_get_expr(polwithcheck, polrelid), ''), true FROM pg_catalog.pg_policy
-  UNION ALL SELECT pg_catalog.pg_get_expr(adbin, adrelid), false FROM pg_catalog.pg_attrdef
-  UNION ALL SELECT pg_catalog.pg_get_constraintdef(oid), contypid <> 0 FROM pg_catalog.pg_constraint
-    WHERE contype = 'c'
-), found AS (
-  SELECT r.oid, r.name FROM routine r
-  WHERE CASE
-    WHEN r.language IN ('sql', 'plpgsql') THEN
-      r.source ~ '\m(set_config|setseed|listen|unlisten|load|discard|prepare|deallocate|temp|temporary|pg_temp|execute|dblink\w*|role|authorization|pg_(try_)?advisory_lock\w*|pg_advisory_unlock\w*|with\s+hold)\M'
-      OR r.source ~ '(^|;|\m(begin|then|else|loop)\M)\s*(re)?set\s'
-      OR pg_catalog.strpos(r.source, 'u&"') > 0
-    WHEN r.language IN ('c', 'internal') THEN
-      r.name ~ '^(dblink|set_limit)'
-      OR NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-        AND d.objid = r.oid AND d.deptype = 'e')
-    ELSE true
-  END
-  UNION SELECT r.oid, r.name FROM found f JOIN routine r ON (SELECT is_small FROM size)
-    AND (pg_catalog.strpos(r.source, f.name) > 0
-      OR EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-        AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.refobjid = f.oid))
-), suspect AS MATERIALIZED (SELECT * FROM found LIMIT 201)
-SELECT (SELECT NOT is_small FROM size) AND EXISTS (SELECT FROM suspect)
-OR EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN suspect s ON d.refobjid = s.oid
-  WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-  AND d.classid <> 'pg_catalog.pg_proc'::pg_catalog.regclass)
-OR EXISTS (SELECT FROM expression
-  WHERE source ~* '\m(set_config|setseed|pg_(try_)?advisory_lock\w*|dblink\w*|query_to_xml\w*)\M'),
-EXISTS (SELECT FROM routine r
-  WHERE CASE
-    WHEN r.language IN ('sql', 'plpgsql') THEN
-      r.source ~ '\m(setseed|dblink\w*|set_limit|deallocate)\M'
-      OR r.source ~ '\mload\s+''|''\s*load\s'
-      OR r.source ~ 'set_config\s*\(\s*[^\s'']'
-      OR r.source ~ 'set_config\s*\(\s*''[^'']*''\s*[^,:[:space:]]'
-      OR (r.source ~ '\mexecute\M' AND r.source ~ '''\s*(re)?set\s')
-    WHEN r.language IN ('c', 'internal') THEN
-      r.name ~ '^(dblink|set_limit)'
-      OR NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-        AND d.objid = r.oid AND d.deptype = 'e')
-    ELSE true
-  END)
-OR EXISTS (SELECT FROM expression WHERE source ~* '\m(set_config|setseed|dblink\w*|query_to_xml\w*)\M'),
-(SELECT coalesce(pg_catalog.string_agg(DISTINCT m[1], ','), '')
-  FROM routine r CROSS JOIN LATERAL pg_catalog.regexp_matches(r.source,
-    '(?:set_config\s*\(\s*''|\mset\s+(?:session\s+)?)([a-z_][a-z0-9_$]*(?:\.[a-z_][a-z0-9_$]*)+)', 'g') AS m),
-EXISTS (SELECT FROM routine WHERE source ~ '\m(currval|lastval)\M')
-OR EXISTS (SELECT FROM expression WHERE source ~* '\m(currval|lastval)\M'),
-(SELECT coalesce(pg_catalog.string_agg(DISTINCT name, ','), '') FROM suspect),
-(SELECT NOT is_small FROM size) AND EXISTS (SELECT FROM suspect)
-OR EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN suspect s ON d.refobjid = s.oid
-  WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-  AND d.classid NOT IN ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_trigger'::pg_catalog.regclass,
-    'pg_catalog.pg_event_trigger'::pg_catalog.regclass, 'pg_catalog.pg_attrdef'::pg_catalog.regclass))
-OR EXISTS (SELECT FROM expression WHERE is_read
-  AND source ~* '\m(set_config|setseed|pg_(try_)?advisory_lock\w*|dblink\w*|query_to_xml\w*)\M')"#;
+///
+/// Sources: <https://www.postgresql.org/docs/current/catalogs.html>,
+/// <https://www.postgresql.org/docs/current/catalog-pg-depend.html>
+const HIDDEN_CODE_QUERY: &str = include_str!("hidden_code.sql");
 
 /// Most names of custom settings taken from code; a database whose code has more counts as opaque.
 const NAMES_MAX: usize = 100;
@@ -192,10 +131,8 @@ impl Found {
         suspects: None,
     };
 
-    fn of(rows: &Rows) -> Self {
-        let Some([reached, opaque, Some(names), reads, Some(suspects), read]) =
-            rows.first().map(Vec::as_slice)
-        else {
+    fn of(row: Option<&[Option<String>]>) -> Self {
+        let Some([reached, opaque, Some(names), reads, Some(suspects), read]) = row else {
             return Self::ANYTHING;
         };
         let names: Vec<Box<str>> =
@@ -310,11 +247,31 @@ impl Pool {
         }
         let asked = tokio::time::timeout(ASK_TIMEOUT, server.query(HIDDEN_CODE_QUERY)).await;
         let found = match asked {
-            Ok(Ok(rows)) => Found::of(&rows),
+            Ok(Ok(rows)) => Found::of(rows.first().map(Vec::as_slice)),
             Ok(Err(QueryError::Refused { .. })) => Found::ANYTHING,
             Ok(Err(QueryError::Io(_))) => return Err(CloseReason::ClosedByServer),
             Err(_) => return Err(CloseReason::NotClean),
         };
+        self.learn_of_code(found, now);
+        Ok(())
+    }
+
+    /// What a client's own server is to be asked of the code in the database, if it is time to.
+    /// [`Pool::told_of_code`] takes the answer.
+    pub fn question_of_code(&self, now: Instant) -> Option<&'static str> {
+        if !self.profile.is_due(now) {
+            return None;
+        }
+        self.profile.void.store(false, Ordering::Release);
+        Some(HIDDEN_CODE_QUERY)
+    }
+
+    /// The answer to [`Pool::question_of_code`].
+    pub fn told_of_code(&self, told: &ToldOfCode, now: Instant) {
+        self.learn_of_code(Found::of(told.row.as_deref()), now);
+    }
+
+    fn learn_of_code(&self, found: Found, now: Instant) {
         if found.opaque {
             tracing::info!(
                 database = %self.database,
@@ -325,7 +282,6 @@ impl Pool {
             self.sequences.note_code();
         }
         self.profile.note(found, now);
-        Ok(())
     }
 }
 

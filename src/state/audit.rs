@@ -5,6 +5,7 @@
 
 use super::cause::Cause;
 use super::channels::{By, Verdict};
+use super::code_question::ToldOfCode;
 use super::examination::Findings;
 use super::memo;
 use super::mentioned::Mentioned;
@@ -31,6 +32,8 @@ pub(super) struct Audit {
     pub(super) doubts: Option<Box<Doubts>>,
     /// The answer, as far as it came.
     pub(super) findings: Option<Box<Findings>>,
+    /// What it has said so far of the code in the database.
+    pub(super) code: Option<Box<ToldOfCode>>,
     /// Why it may come to be pinned.
     pub(super) cause: Option<Box<Cause>>,
     /// It is pinned for something that a server cannot be asked for.
@@ -344,8 +347,18 @@ fn speaks_of_code(text: &[u8]) -> bool {
         b"operator",
         b"execute",
     ];
-    const CALLS: [&[u8]; 6] =
-        [b"set_config", b"setseed", b"advisory_lock", b"dblink", b"query_to_xml", b"u&"];
+    const CALLS: [&[u8]; 10] = [
+        b"set_config",
+        b"setseed",
+        b"advisory_lock",
+        b"dblink",
+        b"query_to_xml",
+        b"ts_stat",
+        b"ts_rewrite",
+        b"pg_backup_",
+        b"pg_replication_origin_",
+        b"u&",
+    ];
     const DEFINES: [&[u8]; 2] = [b"create", b"alter"];
     let folded = text.to_ascii_lowercase();
     let has = |words: &[&[u8]]| words.iter().any(|word| memmem::find(&folded, word).is_some());

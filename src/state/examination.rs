@@ -111,7 +111,7 @@ impl Session {
     /// True while a server is asked: what the client says meanwhile waits.
     #[must_use]
     pub fn is_examined(&self) -> bool {
-        self.audit.findings.is_some()
+        self.audit.findings.is_some() || self.audit.code.is_some()
     }
 
     /// Asks `server`, which owes nothing, what this client has left there. `user` is who logged in,
@@ -177,7 +177,9 @@ impl Session {
 
     /// A row of the answer.
     pub(super) fn examination_row(&mut self, body: &[u8]) {
-        if let Some(findings) = &mut self.audit.findings
+        if let Some(code) = &mut self.audit.code {
+            code.row(body);
+        } else if let Some(findings) = &mut self.audit.findings
             && findings.row(body).is_none()
         {
             findings.failed = true;
@@ -186,7 +188,9 @@ impl Session {
 
     /// The question was refused.
     pub(super) fn examination_failed(&mut self) {
-        if let Some(findings) = &mut self.audit.findings {
+        if let Some(code) = &mut self.audit.code {
+            code.row = None;
+        } else if let Some(findings) = &mut self.audit.findings {
             findings.failed = true;
         }
     }

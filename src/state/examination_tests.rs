@@ -8,18 +8,24 @@ use crate::wire::BackendTag;
 
 const DONE: &str = "CommandComplete ReadyForQuery";
 
+fn data_row(columns: &[Option<&str>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode::message(&mut out, BackendTag::DATA_ROW.0, |out| {
+        out.extend_from_slice(&u16::try_from(columns.len()).expect("few").to_be_bytes());
+        for column in columns {
+            let length = column.map_or(-1, |text| i32::try_from(text.len()).expect("short"));
+            out.extend_from_slice(&length.to_be_bytes());
+            out.extend_from_slice(column.unwrap_or_default().as_bytes());
+        }
+    });
+    out
+}
+
 /// The answer with these rows.
 fn answer(rows: &[(&str, &str, Option<&str>)]) -> Vec<u8> {
     let mut out = backend("ParseComplete BindComplete");
     for (kind, name, value) in rows {
-        encode::message(&mut out, BackendTag::DATA_ROW.0, |out| {
-            out.extend_from_slice(&3_u16.to_be_bytes());
-            for column in [Some(*kind), Some(*name), *value] {
-                let length = column.map_or(-1, |text| i32::try_from(text.len()).expect("short"));
-                out.extend_from_slice(&length.to_be_bytes());
-                out.extend_from_slice(column.unwrap_or_default().as_bytes());
-            }
-        });
+        out.extend(data_row(&[Some(kind), Some(name), *value]));
     }
     out.extend(backend(DONE));
     out
@@ -205,4 +211,33 @@ fn the_statement_that_pinned_is_told_without_its_literals() {
     case.query("SELECT 'secret");
     case.examine(&answer(&[("k", "temporary_object", None)]));
     assert_eq!(case.client.take_cause_of_pin(), None);
+}
+
+#[test]
+fn the_code_in_the_database_is_asked_for_ahead_of_that() {
+    let row = data_row(&[Some("t"), Some("f"), None]);
+    let columns = vec![Some("t".to_owned()), Some("f".to_owned()), None];
+    for (reply, told) in [
+        (row.clone(), Some(columns)),
+        (Vec::new(), None),
+        (backend("ErrorResponse"), None),
+        ([row, backend("ErrorResponse")].concat(), None),
+    ] {
+        let mut case = Case::of(client(1));
+        assert!(case.query("SET work_mem = '1MB'"));
+        let mut out = Vec::new();
+        case.client.ask_for_code(&mut case.server, "SELECT 1", &mut out);
+        assert_eq!(frontend_words(&out), "Query SELECT 1");
+        assert!(case.client.is_examined() && !case.server.pipeline.is_settled());
+        let end = if told.is_some() { DONE } else { "ReadyForQuery" };
+        let reply = [&backend("CommandComplete")[..], &reply, &backend(end)].concat();
+        let forwarded = sort(&mut case.client, &mut case.server, &reply, |event| {
+            assert_eq!(event, Event::Examined);
+        });
+        assert!(forwarded.is_empty(), "the client sees nothing of it");
+        assert_eq!(case.client.take_told_of_code().map(|told| told.row), Some(told));
+        assert!(!case.client.is_examined() && case.client.keeps_server());
+        case.examine(&answer(&[]));
+        assert!(!case.client.keeps_server());
+    }
 }

@@ -109,7 +109,7 @@ effects! {
     USER_FUNCTION = 30;
     /// CREATE, ALTER, DROP and the like: plans may change, event triggers may run.
     DDL = 31;
-    /// INSERT, UPDATE, DELETE, MERGE, COPY FROM, TRUNCATE: triggers may run.
+    /// INSERT, UPDATE, DELETE, MERGE, COPY FROM, TRUNCATE: triggers may run. VACUUM, ANALYZE: expressions may.
     WRITE = 32;
     /// A transaction block begins.
     TRANSACTION_BEGIN = 33;

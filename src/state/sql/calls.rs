@@ -45,7 +45,7 @@ impl Scan<'_> {
         match effects {
             Effects::NONE => {}
             Effects::SET_CONFIG if is_local(self.lexer) => self.add(Effects::SET_LOCAL),
-            Effects::USER_FUNCTION if !self.may_call_here(bytes) => {}
+            _ if effects.intersects(Effects::USER_FUNCTION) && !self.may_call_here(bytes) => {}
             _ => self.add(effects),
         }
     }

@@ -32,6 +32,9 @@ pub(super) fn effects_of(name: &[u8], hash: usize, server_major: u16) -> Effects
     special(folded)
 }
 
+/// Of a function that runs a text.
+const TEXT: Effects = Effects::DO.and(Effects::USER_FUNCTION);
+
 /// Longest name in [`special`] that is not there by its beginning only.
 const LONGEST: usize = 63;
 
@@ -72,7 +75,9 @@ fn special(name: &[u8]) -> Effects {
         {
             Effects::SESSION_FUNCTION
         }
-        // Whoever runs SQL text given as a string (query_to_xml, ts_stat) does what that text does.
+        // SQL text given as a string does what it does, as in DO.
+        b"ts_stat" | b"ts_rewrite" => TEXT,
+        _ if name.starts_with(b"query_to_xml") => TEXT,
         _ => Effects::USER_FUNCTION,
     }
 }
@@ -122,6 +127,9 @@ mod tests {
                 Effects::SEQUENCE_READ
             } else if name == "set_config" {
                 Effects::SET_CONFIG
+            } else if name.starts_with("query_to_xml") || ["ts_stat", "ts_rewrite"].contains(&name)
+            {
+                TEXT
             } else if name.contains("_to_xml") && !name.starts_with("xml") {
                 Effects::USER_FUNCTION
             } else {

@@ -450,7 +450,7 @@ fn plain(word: &[u8]) -> (Command, Effects) {
         b"explain" => (Command::Explain, Effects::EXPLAIN),
         b"refresh" => (Command::Refresh, Effects::WRITE | Effects::DDL),
         b"cluster" | b"reindex" => (Command::Maintenance, Effects::DDL),
-        b"vacuum" | b"analyze" | b"analyse" => (Command::Maintenance, Effects::NONE),
+        b"vacuum" | b"analyze" | b"analyse" => (Command::Maintenance, Effects::WRITE),
         b"lock" => (Command::Lock, Effects::NONE),
         b"checkpoint" => (Command::Checkpoint, Effects::NONE),
         _ => (Command::Unknown, Effects::UNCERTAIN),
