@@ -15,6 +15,8 @@ mod support;
 mod ahead;
 #[path = "transparent/catalogue.rs"]
 mod catalogue;
+#[path = "transparent/defaults.rs"]
+mod defaults;
 #[path = "transparent/hidden.rs"]
 mod hidden;
 #[path = "transparent/pins.rs"]

@@ -147,6 +147,9 @@ impl Client {
             if self.session.take_changed_code() {
                 self.pool.note_code();
             }
+            if let Some(changed) = self.session.take_changed_defaults() {
+                self.pool.pools().note_changed_defaults(&changed);
+            }
         }
         if lease.server.side.pipeline.status() == TransactionStatus::Idle {
             self.in_transaction = None;
@@ -159,7 +162,7 @@ impl Client {
             // A cancel that comes late is not for the question.
             self.entered.seat.end();
             let asks = self.session.has_run_code();
-            if let Some(question) = asks.then(|| self.pool.question_of_code(now)).flatten() {
+            if let Some(question) = asks.then(|| self.pool.question_of_code()).flatten() {
                 let mut out = take_buffer();
                 self.session.ask_for_code(&mut lease.server.side, question, &mut out);
                 self.to_server = Backlog::Bytes(out, 0);

@@ -11,6 +11,7 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/catalog-pg-proc.html>
 
+use super::defaults::DIGEST;
 use super::{Pool, Pools};
 use crate::server::query::QueryError;
 use crate::server::{CloseReason, Server};
@@ -68,6 +69,8 @@ pub(super) struct Profile {
     seen: AtomicU32,
     /// DDL has made it void, and nobody asks yet.
     void: AtomicBool,
+    /// It was time to ask, and no server was idle.
+    overdue: AtomicBool,
     /// Some of it is run by reading, as far as the catalogue was asked.
     read: AtomicBool,
     /// None of it does what cannot be asked for.
@@ -81,6 +84,11 @@ pub(super) struct Profile {
 impl Profile {
     fn set_suspects(&self, suspects: Option<Arc<Suspects>>) {
         *self.suspects.write() = suspects;
+        self.note_seen();
+    }
+
+    /// What is known of this pool may have changed.
+    pub(super) fn note_seen(&self) {
         self.seen.fetch_add(1, Ordering::Release);
     }
 
@@ -95,6 +103,7 @@ impl Profile {
         self.transparent.store(!found.opaque, Ordering::Relaxed);
         *self.names.write() = found.names.into();
         *self.asked.lock() = Some(now);
+        self.overdue.store(false, Ordering::Relaxed);
         if self.void.load(Ordering::Acquire) {
             // There was more DDL while the answer was on its way.
             self.forget();
@@ -186,7 +195,7 @@ impl Pool {
         self.profile.suspects.read().clone()
     }
 
-    /// Changes when [`Pool::suspects`] may have.
+    /// Changes when [`Pool::suspects`] or [`Pool::baseline`] may have.
     #[must_use]
     pub fn code_seen(&self) -> u32 {
         self.profile.seen.load(Ordering::Acquire)
@@ -209,9 +218,11 @@ impl Pool {
         self.profile.forget();
     }
 
-    /// True, once after DDL: the next server that is free is to be asked.
+    /// True, once after DDL or when it is overdue: the next server that is free is to be asked.
     pub(super) fn is_to_ask(&self) -> bool {
-        self.profile.void.load(Ordering::Relaxed) && self.profile.void.swap(false, Ordering::AcqRel)
+        let take =
+            |flag: &AtomicBool| flag.load(Ordering::Relaxed) && flag.swap(false, Ordering::AcqRel);
+        take(&self.profile.void) || take(&self.profile.overdue)
     }
 
     /// Asks an idle server, in the background, and gives it back.
@@ -240,14 +251,20 @@ impl Pool {
     ///
     /// # Errors
     /// [`CloseReason`]: the server may still owe its answer, and must be closed.
-    pub(super) async fn examine(&self, server: &mut Server) -> Result<(), CloseReason> {
+    pub(super) async fn examine(self: &Arc<Self>, server: &mut Server) -> Result<(), CloseReason> {
         let now = clock::now();
         if !self.profile.is_due(now) {
             return Ok(());
         }
-        let asked = tokio::time::timeout(ASK_TIMEOUT, server.query(HIDDEN_CODE_QUERY)).await;
+        let question = [HIDDEN_CODE_QUERY, DIGEST].join(";");
+        let asked = tokio::time::timeout(ASK_TIMEOUT, server.query(&question)).await;
         let found = match asked {
-            Ok(Ok(rows)) => Found::of(rows.first().map(Vec::as_slice)),
+            Ok(Ok(rows)) => {
+                if let Some(digest) = rows.get(1).and_then(|row| row.first()?.as_deref()) {
+                    self.note_digest(digest);
+                }
+                Found::of(rows.first().map(Vec::as_slice))
+            }
             Ok(Err(QueryError::Refused { .. })) => Found::ANYTHING,
             Ok(Err(QueryError::Io(_))) => return Err(CloseReason::ClosedByServer),
             Err(_) => return Err(CloseReason::NotClean),
@@ -256,10 +273,10 @@ impl Pool {
         Ok(())
     }
 
-    /// What a client's own server is to be asked of the code in the database, if it is time to.
+    /// What a client's own server is to be asked of the code in the database, if nothing is known of it.
     /// [`Pool::told_of_code`] takes the answer.
-    pub fn question_of_code(&self, now: Instant) -> Option<&'static str> {
-        if !self.profile.is_due(now) {
+    pub fn question_of_code(&self) -> Option<&'static str> {
+        if self.profile.asked.lock().is_some() {
             return None;
         }
         self.profile.void.store(false, Ordering::Release);
@@ -286,7 +303,7 @@ impl Pool {
 }
 
 impl Pools {
-    /// Asks again, in the background and by an idle server, where that is due.
+    /// Asks again, in the background and by an idle server or the next that is free, where that is due.
     pub(super) fn examine_again(self: &Arc<Self>) {
         let now = clock::now();
         let pools: Vec<Arc<Pool>> = self.by_name.read().values().map(Arc::clone).collect();
@@ -295,8 +312,9 @@ impl Pools {
                 continue;
             }
             let idle = self.core.lock().borrow(pool.id, 0, 0);
-            if let Some(idle) = idle {
-                pool.ask_for_code(idle.server);
+            match idle {
+                Some(idle) => pool.ask_for_code(idle.server),
+                None => pool.profile.overdue.store(true, Ordering::Relaxed),
             }
         }
     }

@@ -6,6 +6,7 @@ mod batch;
 mod cause;
 pub mod channels;
 pub mod code_question;
+pub mod defaults;
 pub mod due;
 pub mod examination;
 mod function_call;
