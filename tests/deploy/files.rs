@@ -101,7 +101,9 @@ fn the_module_has_the_words_of_aws_db_proxy_and_explains_all() {
 fn the_module_is_formatted() {
     if on_path("terraform") {
         let mut format = Command::new("terraform");
-        format.args(["fmt", "-check", "-diff", "deploy/terraform"]).current_dir(repository());
+        format
+            .args(["fmt", "-check", "-diff", "-recursive", "deploy/terraform"])
+            .current_dir(repository());
         assert_eq!(run(&mut format), "");
     }
 }
