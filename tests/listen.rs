@@ -8,7 +8,7 @@
 
 mod support;
 
-use support::eventually;
+use support::{eventually, signal};
 use support::messages::frontend;
 use support::pgweir::{Pgweir, Setup};
 use support::postgres::{DATABASE, PASSWORD, PgVersion, Postgres, PostgresOptions, USER, shared};
@@ -108,6 +108,34 @@ fn listen_of_a_transaction_that_rolls_back_is_not_in_force() {
         .execute("NOTIFY rolled_back; NOTIFY lost; NOTIFY failed; NOTIFY kept, 'this one'");
     assert_eq!(unasked(&mut client), [notified("kept", "this one")]);
     assert_eq!(pinned(&pgweir), 0.0);
+}
+
+#[test]
+fn who_begins_to_listen_hears_nothing_of_what_was_before() {
+    let postgres = Postgres::start(PgVersion::Installed);
+    let pgweir = Setup::before(&postgres).start();
+    let (mut first, mut late, mut notifier) = (pgweir.client(), pgweir.client(), pgweir.client());
+    listen(&mut first, "long_known");
+    let listening = "pg_stat_activity WHERE query LIKE 'LISTEN%' AND usename = 'app'";
+    let mut superuser = postgres.superuser();
+    eventually("one connection listens for all", || {
+        superuser.value(&format!("SELECT count(*) FROM {listening}")) == "1"
+    });
+    let line = superuser.value(&format!("SELECT pid FROM {listening}")).parse().unwrap();
+    signal(line, "STOP");
+    notifier.execute("NOTIFY long_known, 'before'");
+    late.send(&frontend::query("LISTEN long_known"));
+    // Time enough for a LISTEN that does not care for what is on its way.
+    for _ in 0..50 {
+        notifier.execute("SELECT 1");
+    }
+    signal(line, "CONT");
+    assert_eq!(next(&mut late), "CommandComplete LISTEN");
+    assert_eq!(next(&mut late), "ReadyForQuery I");
+    notifier.execute("NOTIFY long_known, 'after'");
+    assert_eq!(next(&mut late), notified("long_known", "after"));
+    assert_eq!(next(&mut first), notified("long_known", "before"));
+    assert_eq!(next(&mut first), notified("long_known", "after"));
 }
 
 #[test]

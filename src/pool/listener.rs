@@ -1,6 +1,9 @@
 //! One connection per database that listens for all its clients, and hands out what it hears.
 //!
-//! It is opened when the first client listens, counts as one server of the budget, and is closed
+//! A client that begins to listen waits until the connection has answered a question once more: what was notified of
+//! before has come by then, and is not for it.
+//!
+//! The connection is opened when the first client listens, counts as one server of the budget, and is closed
 //! when nobody has listened for a while. When it is lost, it is opened again, listens on all that
 //! is wanted, and every client is told that notifications may have been missed.
 //!
@@ -61,6 +64,12 @@ struct Listener {
 struct Inner {
     line: Line,
     channels: HashMap<Name, Channel>,
+    /// Number of the last client that began to listen.
+    begun: u64,
+    /// All up to this one were there when the connection was asked something that it has answered.
+    settled: u64,
+    /// Those who wait for that.
+    beginners: Vec<Arc<Mailbox>>,
 }
 
 /// How the connection does.
@@ -106,6 +115,8 @@ pub struct Subscription {
     pool: Arc<Pool>,
     mailbox: Arc<Mailbox>,
     channels: HashSet<Name>,
+    /// Its number when it last began to listen on something.
+    number: u64,
     _gauge: GaugeGuard,
 }
 
@@ -119,6 +130,7 @@ impl Subscription {
             pool: Arc::clone(pool),
             mailbox: Mailbox::new(seat, queued_max),
             channels: HashSet::new(),
+            number: 0,
             _gauge: pools.metrics.shard(worker).enter(GaugeKind::ClientConnectionsListening),
         }
     }
@@ -143,8 +155,10 @@ impl Subscription {
         let confirmed = |inner: &Inner, name: &Name| {
             inner.channels.get(name).is_some_and(|channel| channel.confirmed)
         };
+        let mut begins = false;
         for name in names {
             if self.channels.insert(name.clone()) {
+                begins = true;
                 let channel = inner.channels.entry(name.clone()).or_default();
                 channel.members.push(Member {
                     mailbox: Arc::clone(&self.mailbox),
@@ -152,7 +166,12 @@ impl Subscription {
                 });
             }
         }
-        if names.iter().all(|name| confirmed(&inner, name)) {
+        if begins {
+            inner.begun += 1;
+            self.number = inner.begun;
+            inner.beginners.push(Arc::clone(&self.mailbox));
+        }
+        if self.number <= inner.settled && names.iter().all(|name| confirmed(&inner, name)) {
             return Heard::Yes;
         }
         match inner.line {
@@ -218,9 +237,19 @@ impl Listener {
         members.into_iter().flatten().map(|member| member.mailbox.push(&notification)).sum()
     }
 
-    /// The server listens on `names`. Those who wait for that look up.
-    fn confirm<'a>(&self, names: impl Iterator<Item = &'a Name>) {
+    /// Number of the last client that began to listen, if it waits for an answer of the connection.
+    fn unsettled(&self) -> Option<u64> {
+        let inner = self.inner.lock();
+        (inner.begun > inner.settled).then_some(inner.begun)
+    }
+
+    /// The server listens on `names`, and has answered since client `number` began. Those who wait for that look up.
+    fn confirm<'a>(&self, names: impl Iterator<Item = &'a Name>, number: Option<u64>) {
         let mut inner = self.inner.lock();
+        if let Some(number) = number {
+            inner.settled = number;
+            inner.beginners.drain(..).for_each(|mailbox| mailbox.wake());
+        }
         for name in names {
             let Some(channel) = inner.channels.get_mut(name) else { continue };
             if !std::mem::replace(&mut channel.confirmed, true) {
@@ -268,6 +297,7 @@ impl Listener {
         let unused = inner.channels.is_empty();
         if unused {
             inner.line = Line::Closed;
+            inner.beginners.clear();
         }
         unused
     }

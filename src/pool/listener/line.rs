@@ -180,13 +180,18 @@ impl Keeper {
         answered(server.query("SET client_encoding TO 'UTF8'")).await??;
         let mut heard = HashSet::new();
         loop {
+            let number = self.listener.unsettled();
             let (mut more, mut less) = self.listener.difference(&heard);
-            if !more.is_empty() || !less.is_empty() {
+            if number.is_some() || !more.is_empty() || !less.is_empty() {
                 more.truncate(AT_ONCE);
                 less.truncate(AT_ONCE);
+                if more.is_empty() && less.is_empty() {
+                    // Nothing changes by what is asked.
+                    more.extend(heard.iter().next().cloned());
+                }
                 answered(self.change(server, &more, &less)).await??;
                 heard.retain(|name| !less.contains(name));
-                self.listener.confirm(more.iter());
+                self.listener.confirm(more.iter(), number);
                 heard.extend(more);
                 continue;
             }
@@ -244,6 +249,8 @@ impl Keeper {
     }
 
     /// Has the server listen on `more`, and no longer on `less`.
+    ///
+    /// Even if both are empty: it answers behind the notifications that it was told of before.
     async fn change(
         &self,
         server: &mut Server,
@@ -255,7 +262,7 @@ impl Keeper {
             let (tag, body) = Server::read_message(&mut server.stream, &mut server.held).await?;
             match tag {
                 BackendTag::READY_FOR_QUERY => return Ok(()),
-                BackendTag::COMMAND_COMPLETE => {}
+                BackendTag::COMMAND_COMPLETE | BackendTag::EMPTY_QUERY_RESPONSE => {}
                 BackendTag::ERROR_RESPONSE => {
                     let sqlstate = crate::wire::response::ErrorFields::read(&body).sqlstate;
                     return Err(QueryError::Refused { sqlstate }.into());
