@@ -153,6 +153,30 @@ fn whole_batches_keep_their_place_in_the_queue() {
     next_client_finds_a_clean_server(&pgweir);
 }
 
+#[test]
+fn the_queue_is_no_longer_for_those_who_send_no_more() {
+    let pgweir = Setup::before(shared())
+        .target("max_connections = 1")
+        .target("connection_borrow_timeout = \"1s\"")
+        .start();
+    table("ends_late");
+    let mut holder = pgweir.client();
+    holder.execute("BEGIN");
+    let batches = [
+        insert("ends_late", 8),
+        [extended("INSERT INTO ends_late VALUES (8)"), frontend::sync()].concat(),
+        extended("INSERT INTO ends_late VALUES (8)"),
+    ];
+    let mut stops = pgweir.client();
+    let said = outcome(&mut stops, &batches.concat());
+    let refused = ["ErrorResponse ERROR 08000", "ReadyForQuery I"];
+    assert_eq!(said, [refused, refused].concat());
+    assert_eq!(pgweir.metric("pgweir_waiting_clients", ""), 0.0);
+    holder.execute("COMMIT");
+    next_client_finds_a_clean_server(&pgweir);
+    assert_eq!(ids("ends_late"), "");
+}
+
 /// Who sends and is gone at once: PostgreSQL has the first answer taken from it, and runs one more.
 #[test]
 fn a_client_that_is_gone_has_its_batches_run_until_it_can_be_told_nothing() {
