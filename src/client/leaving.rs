@@ -49,7 +49,7 @@ impl Client {
 
     /// The time of a client that has vanished, or seems so, is up when nothing comes for it any more.
     pub(super) fn turn_to_leaving(&self, moved: bool) {
-        if !self.to_client.is_empty() {
+        if !moved && !self.to_client.is_empty() {
             self.turn_to(Activity::DoesNotRead);
         } else if self.leaving == Some(End::Terminated) {
             self.turn_to(Activity::Busy);

@@ -266,14 +266,12 @@ impl Client {
                 return Poll::Ready(Ok(()));
             }
         }
-        if self.leaving.is_some() && self.waits_for_listener() {
-            return Poll::Pending;
-        }
         if !self.inbound.is_empty() && self.begin()? {
             return Poll::Ready(Ok(()));
         }
         if let Some(end) = self.leaving {
-            return Poll::Ready(Err(end));
+            let waits = !self.session.channels.wanted().is_empty();
+            return if waits { Poll::Pending } else { Poll::Ready(Err(end)) };
         }
         if self.inbound.len() > STATEMENT_MAX + PIECE_MAX {
             if self.waits_for_listener() {

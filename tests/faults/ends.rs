@@ -5,8 +5,9 @@ use super::vanishing::next_client_finds_a_clean_server;
 use crate::support::eventually;
 use crate::support::messages::frontend;
 use crate::support::pgweir::{Pgweir, Setup};
-use crate::support::postgres::shared;
+use crate::support::postgres::{DATABASE, PASSWORD, USER, shared};
 use crate::support::raw::RawClient;
+use std::time::{Duration, Instant};
 
 fn start() -> Pgweir {
     Setup::before(shared()).target("max_connections = 1").start()
@@ -152,6 +153,30 @@ fn whole_batches_keep_their_place_in_the_queue() {
     next_client_finds_a_clean_server(&pgweir);
 }
 
+#[test]
+fn the_queue_is_no_longer_for_those_who_send_no_more() {
+    let pgweir = Setup::before(shared())
+        .target("max_connections = 1")
+        .target("connection_borrow_timeout = \"1s\"")
+        .start();
+    table("ends_late");
+    let mut holder = pgweir.client();
+    holder.execute("BEGIN");
+    let batches = [
+        insert("ends_late", 8),
+        [extended("INSERT INTO ends_late VALUES (8)"), frontend::sync()].concat(),
+        extended("INSERT INTO ends_late VALUES (8)"),
+    ];
+    let mut stops = pgweir.client();
+    let said = outcome(&mut stops, &batches.concat());
+    let refused = ["ErrorResponse ERROR 08000", "ReadyForQuery I"];
+    assert_eq!(said, [refused, refused].concat());
+    assert_eq!(pgweir.metric("pgweir_waiting_clients", ""), 0.0);
+    holder.execute("COMMIT");
+    next_client_finds_a_clean_server(&pgweir);
+    assert_eq!(ids("ends_late"), "");
+}
+
 /// Who sends and is gone at once: PostgreSQL has the first answer taken from it, and runs one more.
 #[test]
 fn a_client_that_is_gone_has_its_batches_run_until_it_can_be_told_nothing() {
@@ -182,8 +207,106 @@ fn a_client_that_is_gone_has_its_batches_run_until_it_can_be_told_nothing() {
     next_client_finds_a_clean_server(&pgweir);
 }
 
+/// Its time to read begins anew whenever it reads.
+#[test]
+fn a_client_that_stops_sending_and_reads_slowly_reads_it_all() {
+    const ROWS: usize = 20_000;
+    let stall_timeout = Duration::from_secs(1);
+    let pgweir = Setup::before(shared())
+        .target("max_connections = 1")
+        .proxy(&format!("client_stall_timeout = \"{}s\"", stall_timeout.as_secs()))
+        .start();
+    let mut client = RawClient::connect_with_small_buffer(pgweir.port());
+    client.log_in(USER, PASSWORD, DATABASE);
+    let sql = format!("SELECT repeat('x', 1000) FROM generate_series(1, {ROWS})");
+    client.send(&frontend::query(&sql));
+    client.shut_down_writing();
+    let begun = Instant::now();
+    let mut rows = 0;
+    while let Ok(Some(message)) = client.try_read_message() {
+        rows += usize::from(message.tag == b'D');
+        // It takes several times the limit for all of them.
+        let due = stall_timeout * 4 * u32::try_from(rows).unwrap() / u32::try_from(ROWS).unwrap();
+        std::thread::sleep(due.saturating_sub(begun.elapsed()));
+    }
+    assert_eq!(rows, ROWS);
+    next_client_finds_a_clean_server(&pgweir);
+}
+
+/// What clients send ahead, each of it in one piece.
+fn pieces() -> Vec<Vec<u8>> {
+    let queries = [
+        "",
+        "SELECT 1",
+        "SELECT 1; SELECT 2",
+        "SELECT 1/0",
+        "SELECT pg_sleep(0.01)",
+        "INSERT INTO ends_random VALUES (1)",
+        "BEGIN",
+        "SAVEPOINT here",
+        "ROLLBACK TO here",
+        "COMMIT",
+        "ROLLBACK",
+        "SET work_mem = '5MB'",
+        "SHOW work_mem",
+        "PREPARE one AS SELECT 1",
+        "EXECUTE one",
+        "DEALLOCATE one",
+        "DEALLOCATE ALL",
+        "DISCARD ALL",
+        "LISTEN ends",
+        "UNLISTEN ends",
+        "CREATE TEMP TABLE mine (id int)",
+        "DROP TABLE mine",
+    ];
+    let execute = [frontend::bind("", "two", &[]), frontend::execute("", 0)].concat();
+    let copy = [frontend::query("COPY ends_random FROM STDIN"), frontend::copy_data(b"2\n")];
+    let mut pieces: Vec<Vec<u8>> = queries.map(frontend::query).into();
+    pieces.extend([
+        frontend::sync(),
+        extended("INSERT INTO ends_random VALUES (3)"),
+        [extended("SELECT 1/0"), frontend::sync()].concat(),
+        [extended("SELECT 1"), frontend::flush()].concat(),
+        [frontend::parse("two", "SELECT 2"), frontend::sync()].concat(),
+        [&execute[..], &frontend::sync()].concat(),
+        execute,
+        [frontend::close(b'S', "two"), frontend::sync()].concat(),
+        [&copy.concat()[..], &frontend::copy_done()].concat(),
+        [&copy.concat()[..], &frontend::copy_fail("no")].concat(),
+    ]);
+    pieces
+}
+
+#[test]
+fn whatever_is_sent_ahead_of_an_end_comes_to_the_same() {
+    let pgweir = Setup::before(shared()).start();
+    table("ends_random");
+    let taken_out = "WITH gone AS (DELETE FROM ends_random RETURNING id) SELECT count(*) FROM gone";
+    let counter = std::cell::RefCell::new(shared().client());
+    let scripts = proptest::collection::vec(proptest::sample::select(pieces()), 1..12);
+    let config = proptest::test_runner::Config {
+        cases: 150,
+        failure_persistence: None,
+        ..Default::default()
+    };
+    let rng = proptest::test_runner::TestRng::deterministic_rng(config.rng_algorithm);
+    let mut runner = proptest::test_runner::TestRunner::new_with_rng(config, rng);
+    let outcome = runner.run(&scripts, |script| {
+        let told = [shared().port(), pgweir.port()].map(|port| {
+            // What has no Sync, PostgreSQL begins to answer if it fails.
+            let bytes = [&script.concat()[..], &frontend::sync()].concat();
+            let said = outcome(&mut log_in(port), &bytes);
+            (said, counter.borrow_mut().value(taken_out))
+        });
+        let script: Vec<_> = script.iter().map(|piece| piece.escape_ascii().to_string()).collect();
+        proptest::prop_assert_eq!(&told[0], &told[1], "{:#?}", script);
+        Ok(())
+    });
+    outcome.unwrap();
+    next_client_finds_a_clean_server(&pgweir);
+}
+
 fn log_in(port: u16) -> RawClient {
-    use crate::support::postgres::{DATABASE, PASSWORD, USER};
     let mut client = RawClient::connect(port);
     client.log_in(USER, PASSWORD, DATABASE);
     client
