@@ -129,7 +129,7 @@ impl Client {
         let lost = matches!(end, End::ServerLost | End::ServerFatal);
         match self.session.pin {
             _ if lost => lease.close(CloseReason::ClosedByServer),
-            Some(reason) if reason.survives_discard_all() => lease.close(CloseReason::NotClean),
+            Some(reason) if reason.leaves_traces() => lease.close(CloseReason::NotClean),
             _ if !answered => lease.close(CloseReason::ClientGone),
             Some(_) => lease.clean(Cleaning::DiscardAll),
             None if self.session.keeps_server() => lease.clean(Cleaning::DiscardAll),

@@ -232,7 +232,7 @@ impl Client {
     }
 
     /// Adds only what is not zero: most is.
-    fn count(&self, requests: &Requests, reparsed: u32) {
+    pub(super) fn count(&self, requests: &Requests, reparsed: u32) {
         let shard = &self.worker.shard;
         let tls = self.stream.is_tls();
         for (counter, number) in [

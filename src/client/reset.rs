@@ -5,7 +5,6 @@ use super::registry::Activity;
 use super::serve::Client;
 use super::welcome::reported_at_login;
 use crate::telemetry::clock;
-use crate::telemetry::metrics::QueryProtocol;
 
 impl Client {
     /// Answers the reset query that `bytes` begins with, if that can be done here. Yields its length.
@@ -17,7 +16,7 @@ impl Client {
         let mut out = take_buffer();
         let pool = &self.pool;
         let reported = |startup: &_| reported_at_login(pool, startup);
-        let Some(used) = self.session.answer_reset(bytes, reported, &mut out) else {
+        let Some(done) = self.session.answer_reset(bytes, reported, &mut out) else {
             give_buffer(out);
             return None;
         };
@@ -25,10 +24,9 @@ impl Client {
             Backlog::Empty => self.to_client = Backlog::Bytes(out, 0),
             _ => self.to_client.push(out),
         }
-        let shard = &self.worker.shard;
-        shard.queries(QueryProtocol::Simple, self.stream.is_tls()).one();
-        shard.count.transactions.one();
+        self.count(&done.requests, 0);
+        self.worker.shard.count.transactions.one();
         self.mark(Activity::Idle, clock::now());
-        Some(used)
+        Some(done.consumed)
     }
 }

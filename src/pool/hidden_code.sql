@@ -25,7 +25,7 @@ WITH RECURSIVE pattern AS (
 ), rule AS MATERIALIZED (
   SELECT r.oid FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
   JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND c.relpersistence <> 't'
 ), expression AS MATERIALIZED (
   SELECT lower(source) AS source, is_read FROM (
     SELECT pg_get_ruledef(oid) AS source, true AS is_read FROM rule

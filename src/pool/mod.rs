@@ -438,6 +438,9 @@ impl Pool {
         if server.expires_at.is_some_and(|at| at <= now) {
             return Some(CloseReason::Lifetime);
         }
+        if server.side.stained {
+            return Some(CloseReason::NotClean);
+        }
         if server.side.altered && !self.pools.endpoint().init_query.is_empty() {
             // What the query had set may be gone.
             return Some(CloseReason::NotClean);

@@ -28,6 +28,9 @@ const BELIEVED: Duration = Duration::from_secs(60);
 /// Longest that the question may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How often a question that is refused is asked.
+const TRIES: u32 = 3;
+
 /// Asks for what in the catalogue leads to code that may leave something. The settings of whoever had the server before
 /// do not change its answer.
 ///
@@ -257,18 +260,23 @@ impl Pool {
             return Ok(());
         }
         let question = [HIDDEN_CODE_QUERY, DIGEST].join(";");
-        let asked = tokio::time::timeout(ASK_TIMEOUT, server.query(&question)).await;
-        let found = match asked {
-            Ok(Ok(rows)) => {
-                if let Some(digest) = rows.get(1).and_then(|row| row.first()?.as_deref()) {
-                    self.note_digest(digest);
+        let mut found = Found::ANYTHING;
+        for _ in 0..TRIES {
+            let asked = tokio::time::timeout(ASK_TIMEOUT, server.query(&question)).await;
+            match asked {
+                Ok(Ok(rows)) => {
+                    if let Some(digest) = rows.get(1).and_then(|row| row.first()?.as_deref()) {
+                        self.note_digest(digest);
+                    }
+                    found = Found::of(rows.first().map(Vec::as_slice));
+                    break;
                 }
-                Found::of(rows.first().map(Vec::as_slice))
+                // Perhaps because of what was dropped meanwhile.
+                Ok(Err(QueryError::Refused { .. })) => {}
+                Ok(Err(QueryError::Io(_))) => return Err(CloseReason::ClosedByServer),
+                Err(_) => return Err(CloseReason::NotClean),
             }
-            Ok(Err(QueryError::Refused { .. })) => Found::ANYTHING,
-            Ok(Err(QueryError::Io(_))) => return Err(CloseReason::ClosedByServer),
-            Err(_) => return Err(CloseReason::NotClean),
-        };
+        }
         self.learn_of_code(found, now);
         Ok(())
     }
@@ -286,6 +294,10 @@ impl Pool {
     /// The answer to [`Pool::question_of_code`].
     pub fn told_of_code(&self, told: &ToldOfCode, now: Instant) {
         self.learn_of_code(Found::of(told.row.as_deref()), now);
+        if told.row.is_none() {
+            // The next who needs it asks again.
+            *self.profile.asked.lock() = None;
+        }
     }
 
     fn learn_of_code(&self, found: Found, now: Instant) {

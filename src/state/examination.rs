@@ -229,8 +229,9 @@ impl Session {
         let listens = (findings.listens && for_itself).then_some(PinReason::Listen);
         let unseen = foreign || doubts.mentioned.is_blind();
         let taken = (doubts.value == Value::Certainly).then_some(PinReason::Sequence);
+        let feared = doubts.ran_code && opaque;
+        server.stained |= feared;
         let keeps = findings.keeps.or(listens).or(taken).or_else(|| {
-            let feared = doubts.ran_code && opaque;
             self.keeps_by_itself()
                 .or((unseen && !lose_settings).then_some(PinReason::Setting))
                 .or(feared.then_some(PinReason::Hidden))

@@ -22,6 +22,7 @@ pub mod prelude;
 pub mod prepared;
 mod preparing;
 pub mod reply;
+mod reset_batch;
 pub mod reset_query;
 mod retold;
 mod sequences;

@@ -120,10 +120,17 @@ impl PinReason {
         }
     }
 
-    /// True if `DISCARD ALL` cannot take the state back, so that the server must be closed.
+    /// True if `DISCARD ALL` cannot take the state back, so that the client stays where it is.
     #[must_use]
     pub fn survives_discard_all(self) -> bool {
         matches!(self, Self::Load)
+    }
+
+    /// True if `DISCARD ALL` perhaps leaves some of it, such as a seed or a connection of `dblink`: the client may go,
+    /// but nobody else gets its server.
+    #[must_use]
+    pub fn leaves_traces(self) -> bool {
+        matches!(self, Self::Load | Self::Hidden)
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Large messages are passed on in pieces; only those whose content matters are waited for.
 
+use super::pin::PinReason;
 use super::pipeline::{Fate, Surprise};
 use super::session::{ServerSide, Session};
 use super::transaction::TransactionStatus;
@@ -292,6 +293,7 @@ fn look_at(
                 server.own = None;
                 server.unnamed = super::session::ServerUnnamed::Unknown;
                 if discarded == Discarded::All {
+                    server.stained |= client.pin.is_some_and(PinReason::leaves_traces);
                     server.sequences = super::server_side::Sequences::default();
                     server.applied = std::sync::Arc::default();
                 }

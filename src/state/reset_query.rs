@@ -7,7 +7,10 @@
 //! Sources: <https://www.postgresql.org/docs/current/sql-discard.html>,
 //! <https://www.postgresql.org/docs/current/sql-reset.html>
 
-use super::session::Session;
+use super::memo;
+use super::prepared::{Token, Unnamed};
+use super::reset_batch::Batch;
+use super::session::{Requests, Session, Translated};
 use super::settings::Settings;
 use crate::wire::{BackendTag, FrontendTag, encode};
 use std::sync::Arc;
@@ -15,10 +18,12 @@ use std::sync::Arc;
 /// Where the last byte of a frame's length stands: the others are zero, as the text is short.
 const LENGTH_AT: usize = 4;
 
-/// Description and row of `SELECT pg_advisory_unlock_all()`, which is of type void.
-const VOID_ROW: &[u8] =
-    b"T\0\0\0\x2f\0\x01pg_advisory_unlock_all\0\0\0\0\0\0\0\0\0\x08\xe6\0\x04\xff\xff\xff\xff\0\0\
-D\0\0\0\x0a\0\x01\0\0\0\0";
+/// Description of the row of `SELECT pg_advisory_unlock_all()`, which is of type void.
+const VOID_COLUMN: &[u8] =
+    b"T\0\0\0\x2f\0\x01pg_advisory_unlock_all\0\0\0\0\0\0\0\0\0\x08\xe6\0\x04\xff\xff\xff\xff\0\0";
+
+/// The row, which is the same in both formats.
+const VOID_ROW: &[u8] = b"D\0\0\0\x0a\0\x01\0\0\0\0";
 
 /// A statement that takes back state of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +67,12 @@ impl Part {
         Self::KNOWN.iter().find(|(known, _)| is(known)).map(|(_, part)| *part)
     }
 
+    /// Describes the rows, if there are any.
+    fn columns(self) -> Option<&'static [u8]> {
+        (self == Self::UnlockAll).then_some(VOID_COLUMN)
+    }
+
+    /// Answers its execution.
     fn answer(self, out: &mut Vec<u8>) {
         let tag: &[u8] = match self {
             Self::DiscardAll => b"DISCARD ALL",
@@ -83,25 +94,47 @@ impl Part {
 #[inline]
 #[must_use]
 pub fn may_be_first(input: &[u8]) -> bool {
-    let [tag, 0, 0, 0, _, first, rest @ ..] = input else { return false };
-    if *tag != FrontendTag::QUERY.0 {
+    let [tag, 0, 0, 0, _, text @ ..] = input else { return false };
+    let ((FrontendTag::QUERY, [first, rest @ ..]) | (FrontendTag::PARSE, [0, first, rest @ ..])) =
+        (FrontendTag(*tag), text)
+    else {
         return false;
-    }
+    };
+    let begins = |with: &[u8]| rest.get(..with.len()).is_some_and(|r| r.eq_ignore_ascii_case(with));
     match first | 0x20 {
-        b'd' | b'r' | b'u' | b'c' => true,
-        b's' => {
-            let begins =
-                |with: &[u8]| rest.get(..with.len()).is_some_and(|r| r.eq_ignore_ascii_case(with));
-            begins(b"elect pg_") || begins(b"et session auth")
-        }
+        b'd' => begins(b"iscard") || begins(b"eallocate"),
+        b'r' => begins(b"eset"),
+        b'u' => begins(b"nlisten"),
+        b'c' => begins(b"lose"),
+        b's' => begins(b"elect pg_") || begins(b"et session auth"),
         _ => false,
     }
 }
 
-/// The statements of a `Query` that are known without exception, and the length of its frame.
-fn read(input: &[u8]) -> Option<(Vec<Part>, usize)> {
-    let frame_len = 1 + usize::from(*input.get(LENGTH_AT)?);
-    let text = input.get(LENGTH_AT + 1..frame_len)?.strip_suffix(b"\0")?;
+/// A reset query, and how many bytes it is long.
+struct Reset<'a> {
+    parts: Vec<Part>,
+    len: usize,
+    /// Its messages, if it is of the extended protocol.
+    batch: Option<Batch<'a>>,
+}
+
+/// Reads the reset query that `input` begins with, if all of its statements are known without exception.
+fn read(input: &[u8]) -> Option<Reset<'_>> {
+    if input.first() == Some(&FrontendTag::PARSE.0) {
+        let batch = Batch::read(input)?;
+        let parts = parts_of(batch.parse.query)?;
+        // Several are refused.
+        let [part] = parts[..] else { return None };
+        let ends = part.columns().is_none() || batch.ends_after_a_row();
+        return ends.then_some(Reset { parts, len: batch.len, batch: Some(batch) });
+    }
+    let len = 1 + usize::from(*input.get(LENGTH_AT)?);
+    let text = input.get(LENGTH_AT + 1..len)?.strip_suffix(b"\0")?;
+    Some(Reset { parts: parts_of(text)?, len, batch: None })
+}
+
+fn parts_of(text: &[u8]) -> Option<Vec<Part>> {
     let statements = text.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     let parts: Vec<Part> = statements
         .filter(|statement| !statement.is_empty())
@@ -109,7 +142,7 @@ fn read(input: &[u8]) -> Option<(Vec<Part>, usize)> {
         .collect::<Option<_>>()?;
     // It cannot run with others.
     let alone = parts.len() == 1 || !parts.contains(&Part::DiscardAll);
-    (alone && !parts.is_empty()).then_some((parts, frame_len))
+    (alone && !parts.is_empty()).then_some(parts)
 }
 
 /// Name and value of a setting, as it is reported.
@@ -119,8 +152,8 @@ type Told = (Box<str>, Box<str>);
 struct Unclear;
 
 impl Session {
-    /// Answers the reset query that `input` begins with, in the place of a server. Yields the length of
-    /// its frame; `None` if it is none, or if its answer is not known for certain: nothing was done then.
+    /// Answers the reset query that `input` begins with, in the place of a server. `None` if it is none, or if its
+    /// answer is not known for certain: nothing was done then.
     ///
     /// The client holds no server. `reported` is what the settings of its startup are reported as.
     pub fn answer_reset<R: AsRef<[(Box<str>, Box<str>)]>>(
@@ -128,8 +161,8 @@ impl Session {
         input: &[u8],
         reported: impl FnOnce(&Settings) -> Option<R>,
         out: &mut Vec<u8>,
-    ) -> Option<usize> {
-        let (parts, frame_len) = read(input)?;
+    ) -> Option<Translated> {
+        let Reset { parts, len, batch } = read(input)?;
         // Which of these takes back a role, and to what, is left to PostgreSQL.
         let role = self.settings.get("role").is_some();
         if self.keeps_server() || self.is_streaming() || self.channels.is_in_use() || role {
@@ -139,6 +172,10 @@ impl Session {
             && self.settings != self.startup;
         let told = if resets { self.told_after_reset(reported).ok()? } else { None };
         for part in parts {
+            match &batch {
+                Some(batch) => batch.answer(part.columns(), out),
+                None => out.extend_from_slice(part.columns().unwrap_or_default()),
+            }
             part.answer(out);
             match part {
                 Part::DiscardAll => self.deallocated_all(true),
@@ -154,9 +191,21 @@ impl Session {
         }
         // The client was told nothing that is not so.
         self.retell = false;
-        self.unnamed = None;
         out.extend_from_slice(&encode::READY_IDLE);
-        Some(frame_len)
+        let extended = u32::from(batch.is_some());
+        self.unnamed = batch.map(|batch| Box::new(self.unnamed_of(&batch)));
+        let requests = Requests { simple: 1 - extended, extended, prepared: extended };
+        Some(Translated { consumed: len, terminate: false, requests })
+    }
+
+    /// The unnamed statement that is left of a batch. No server has it.
+    fn unnamed_of(&mut self, batch: &Batch<'_>) -> Unnamed {
+        self.unnamed_count += 1;
+        Unnamed {
+            token: Token { client: self.id, count: self.unnamed_count },
+            tail: Some(batch.parse.tail.into()),
+            effects: memo::effects(batch.parse.query, self.options),
+        }
     }
 
     /// The one setting that is reported when all are reset. The order of several is PostgreSQL's own affair.
@@ -197,9 +246,9 @@ mod tests {
     fn parts(text: &str) -> Option<Vec<Part>> {
         let mut query = Vec::new();
         encode::query(&mut query, text);
-        may_be_first(&query).then(|| read(&query)).flatten().map(|(parts, length)| {
-            assert_eq!(length, query.len());
-            parts
+        may_be_first(&query).then(|| read(&query)).flatten().map(|reset| {
+            assert_eq!(reset.len, query.len());
+            reset.parts
         })
     }
 
@@ -238,10 +287,17 @@ mod tests {
         let mut query = Vec::new();
         encode::query(&mut query, "DISCARD ALL");
         for end in 0..query.len() {
-            assert_eq!(read(&query[..end]), None);
+            assert!(read(&query[..end]).is_none());
         }
-        let mut parse = Vec::new();
-        encode::parse(&mut parse, b"discard all", b"SELECT 1\0\0\0");
-        assert!(!may_be_first(&parse));
+        for (name, tail) in [
+            (&b"discard all"[..], &b"SELECT 1\0\0\0"[..]),
+            (b"", b"SELECT 1\0\0\0"),
+            (b"", b"UPDATE t SET id = 1\0\0\0"),
+            (b"s", b"DISCARD ALL\0\0\0"),
+        ] {
+            let mut parse = Vec::new();
+            encode::parse(&mut parse, name, tail);
+            assert!(!may_be_first(&parse));
+        }
     }
 }

@@ -19,6 +19,7 @@ pub enum ServerUnnamed {
 }
 
 /// What is known of a server's session.
+#[expect(clippy::struct_excessive_bools, reason = "facts that are true or not, each by itself")]
 pub struct ServerSide {
     /// The replies it owes.
     pub pipeline: Pipeline,
@@ -36,6 +37,8 @@ pub struct ServerSide {
     pub sequences: Sequences,
     /// Its settings are perhaps no longer those that a query at its opening had made.
     pub altered: bool,
+    /// It has, perhaps, what nothing takes back: nobody else gets it.
+    pub stained: bool,
     /// It was told to LISTEN, and must be told to stop before another client has it.
     pub may_listen: bool,
     /// [`super::session::Limits::ddl_seen`] as of its last transaction's begin.
@@ -57,6 +60,7 @@ impl Default for ServerSide {
             wipe: false,
             sequences: Sequences::default(),
             altered: false,
+            stained: false,
             may_listen: false,
             ddl_seen: 0,
             guards: 0,

@@ -438,7 +438,8 @@ impl Session {
 
     pub(super) fn pin(&mut self, reason: PinReason) {
         // A server that must be closed in the end stays so, whatever else comes.
-        if self.pin.is_none_or(|current| reason.survives_discard_all() && current != reason) {
+        let rank = |reason: PinReason| (reason.survives_discard_all(), reason.leaves_traces());
+        if self.pin.is_none_or(|current| rank(reason) > rank(current)) {
             self.pin = Some(reason);
         }
     }

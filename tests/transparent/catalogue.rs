@@ -252,3 +252,31 @@ fn an_aggregate_of_harmless_functions_pins_nobody() {
     finds_nothing(&mut other);
     assert_eq!(pgweir.metric("pgweir_session_pins_total", ""), 0.0);
 }
+
+#[test]
+fn what_discard_all_does_not_take_back_reaches_nobody_else() {
+    let seeds = "CREATE FUNCTION public.seeds() RETURNS void LANGUAGE sql AS 'SELECT setseed(0.5)'";
+    let (postgres, pgweir) = with(&[seeds]);
+    let mut direct = postgres.client();
+    direct.execute("SELECT setseed(0.5)");
+    let seeded = direct.value("SELECT random()");
+    for leaves in [
+        &["SELECT setseed(0.5)"][..],
+        &["SELECT public.seeds()"],
+        &["CREATE TEMP TABLE left_over (id int)", "SELECT public.seeds()"],
+        &["CREATE TEMP TABLE left_over (id int)", "SELECT setseed(0.5)"],
+    ] {
+        for discards in [true, false] {
+            let mut client = pgweir.client();
+            define(&mut client, leaves);
+            eventually("it is pinned", || pinned(&pgweir) == 1.0);
+            if discards {
+                client.execute("DISCARD ALL");
+            } else {
+                drop(client);
+            }
+            let mut other = pgweir.client();
+            assert_ne!(other.value("SELECT random()"), seeded, "{leaves:?} {discards}");
+        }
+    }
+}

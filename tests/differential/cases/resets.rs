@@ -38,3 +38,41 @@ fn reset_queries_of_drivers_leave_a_session_as_new() {
         b: DISCARD TEMP",
     ]);
 }
+
+#[test]
+fn reset_queries_of_the_extended_protocol_are_answered_alike() {
+    same(&[
+        r"
+        a: \parse s SELECT 's' \sync
+        a: SET timezone = 'Asia/Tokyo'
+        a: \parse - RESET ALL \bind - - \describe P - \execute - 1 \sync
+        b: SELECT 1
+        a: SHOW timezone
+        a: \bind - s \execute - 0 \sync
+        a: \parse - DISCARD ALL \describe S - \bind - - \execute - 0 \sync
+        a: \bind - - \execute - 0 \sync
+        b: DISCARD ALL
+        a: \bind - s \execute - 0 \sync
+        a: \bind - - \describe P - \execute - 0 \sync",
+        r"
+        a: SET work_mem = '5MB'
+        a: \parse - SELECT pg_advisory_unlock_all() \describe S - \bind - - \describe P - \execute - 0 \sync
+        a: \parse - SELECT pg_advisory_unlock_all() \bind - - \describe P - \execute - 1 \sync
+        a: \parse - CLOSE ALL \bind - - \execute - 0 \sync
+        a: \parse - UNLISTEN * \bind - - \execute - 0 \close P - \sync
+        a: \parse - UNLISTEN * \bind - - \execute - 0 \sync
+        a: SHOW work_mem
+        a: \bind - - \execute - 0 \sync
+        b: SELECT 1",
+        r"
+        a: CREATE TEMP TABLE scratch (x int); SELECT pg_try_advisory_lock(1)
+        a: \parse - DISCARD ALL \bind - - \describe P - \execute - 0 \sync
+        b: SELECT pg_try_advisory_lock(1)
+        b: \parse - SELECT pg_advisory_unlock_all() \bind - - \describe P - \execute - 0 \sync
+        a: SELECT * FROM scratch
+        a: BEGIN
+        a: \parse - RESET ALL \bind - - \execute - 0 \sync
+        a: \parse - DISCARD ALL \bind - - \execute - 0 \sync
+        a: ROLLBACK",
+    ]);
+}
