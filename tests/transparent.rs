@@ -13,6 +13,8 @@ mod support;
 
 #[path = "transparent/ahead.rs"]
 mod ahead;
+#[path = "transparent/defaults.rs"]
+mod defaults;
 #[path = "transparent/hidden.rs"]
 mod hidden;
 #[path = "transparent/pins.rs"]

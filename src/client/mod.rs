@@ -15,6 +15,7 @@ pub mod serve;
 pub mod welcome;
 
 mod backlog;
+mod defaults;
 pub mod end;
 mod notify;
 mod refuse;

@@ -194,7 +194,7 @@ impl Client {
     pub(super) fn send_batch(&mut self, bytes: &[u8], limits: Limits) -> Result<usize, End> {
         let code_seen = self.pool.code_seen();
         if self.session.code_seen != code_seen {
-            self.session.learn_of_code(code_seen, self.pool.suspects());
+            self.learn_of_pool(code_seen);
         }
         let limits = Limits {
             hidden_code: self.pool.has_hidden_code(),

@@ -10,6 +10,10 @@ use crate::telemetry::metrics::QueryProtocol;
 impl Client {
     /// Answers the reset query that `bytes` begins with, if that can be done here. Yields its length.
     pub(super) fn answer_reset(&mut self, bytes: &[u8]) -> Option<usize> {
+        let seen = self.pool.code_seen();
+        if self.session.code_seen != seen {
+            self.learn_of_pool(seen);
+        }
         let mut out = take_buffer();
         let pool = &self.pool;
         let reported = |startup: &_| reported_at_login(pool, startup);

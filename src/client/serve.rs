@@ -13,6 +13,7 @@ use crate::net::stream::Stream;
 use crate::pool::listener::Subscription;
 use crate::pool::seat::Kick;
 use crate::pool::{BorrowError, Lease, Patience, Pool};
+use crate::server::Reported;
 use crate::state::reset_query;
 use crate::state::session::{ClientFault, Extent, Limits, STATEMENT_MAX, Session};
 use crate::telemetry::clock;
@@ -66,6 +67,8 @@ pub struct Client {
     pub(super) leaving: bool,
     /// It has got the beginning of a message: nothing can be said to it any more.
     pub(super) cut_short: bool,
+    /// What fresh servers report, as of the last look.
+    pub(super) baseline: Arc<Reported>,
     process_id: u32,
     limits: Limits,
     /// The revision of the configuration that `limits` is of.
@@ -86,6 +89,7 @@ impl Client {
     pub(super) fn new(
         greeted: Greeted,
         pool: Arc<Pool>,
+        baseline: Arc<Reported>,
         worker: Arc<Worker>,
         process_id: u32,
         entered: Arc<Entered>,
@@ -110,6 +114,7 @@ impl Client {
             skipping: false,
             leaving: false,
             cut_short: false,
+            baseline,
             process_id,
             limits: worker.shared.live().limits,
             limits_of: None,

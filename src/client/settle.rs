@@ -142,6 +142,9 @@ impl Client {
             if self.session.take_changed_code() {
                 self.pool.note_code();
             }
+            if let Some(changed) = self.session.take_changed_defaults() {
+                self.pool.pools().note_changed_defaults(&changed);
+            }
         }
         if lease.server.side.pipeline.status() == TransactionStatus::Idle {
             self.in_transaction = None;

@@ -37,7 +37,7 @@ pub async fn welcome(
             cause: "client_login_timeout was over",
         })
     });
-    let (pool, reported) = match prepared {
+    let (pool, baseline, reported) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             owed.extend_from_slice(&fatal(&error));
@@ -61,7 +61,8 @@ pub async fn welcome(
     }
     encode::backend_key_data(&mut owed, process_id, entered.secret());
     owed.extend_from_slice(&encode::READY_IDLE);
-    let client = Client::new(greeted, pool, Arc::clone(worker), process_id, entered, gauge);
+    let worker = Arc::clone(worker);
+    let client = Client::new(greeted, pool, baseline, worker, process_id, entered, gauge);
     let mut client = Box::new(client);
     let values = reported.iter().map(|(name, value)| (&**name, &**value));
     client.learn_of_server(values);
@@ -73,22 +74,21 @@ pub async fn welcome(
 async fn prepare(
     greeted: &Greeted,
     worker: &Arc<Worker>,
-) -> Result<(Arc<Pool>, Reported), BorrowError> {
+) -> Result<(Arc<Pool>, Arc<Reported>, Reported), BorrowError> {
     let pool = worker.shared.pools.pool(&greeted.database, &greeted.user)?;
-    let baseline = match pool.baseline() {
-        Some(baseline) => baseline,
-        None => {
-            // The first client of a pool: opening a server tells what its sessions look like.
-            let lease = borrow(&pool, worker, &Settings::default()).await?;
-            lease.give_back(clock::now());
-            pool.baseline().ok_or(BorrowError::Shutdown)?
+    let baseline = loop {
+        if let Some(baseline) = pool.baseline() {
+            break baseline;
         }
+        // The first client of a pool: opening a server tells what its sessions look like.
+        let lease = borrow(&pool, worker, &Settings::default()).await?;
+        lease.give_back(clock::now());
     };
     if let Some(reported) = reported_at_login(&pool, &greeted.settings) {
-        return Ok((pool, reported));
+        return Ok((pool, baseline, reported));
     }
     let reported = learn(&pool, worker, &baseline, &greeted.settings).await?;
-    Ok((pool, reported))
+    Ok((pool, baseline, reported))
 }
 
 /// What a client with these startup settings is told of them, as far as that is known.

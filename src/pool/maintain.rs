@@ -58,6 +58,8 @@ impl Pools {
                     Some(CloseReason::Lifetime)
                 } else if pools.get(&id).is_some_and(|pool| pool.outdates(server, now)) {
                     Some(CloseReason::SecretChanged)
+                } else if pools.get(&id).is_some_and(|pool| pool.has_old_defaults(server)) {
+                    Some(CloseReason::DefaultsChanged)
                 } else if idle_for >= settings.idle_connection_timeout && surplus > 0 {
                     surplus -= 1;
                     Some(CloseReason::Idle)

@@ -6,6 +6,7 @@
 
 mod close;
 pub mod core;
+mod defaults;
 mod error;
 pub mod lease;
 pub mod listener;
@@ -83,6 +84,7 @@ pub struct Pool {
     learned: Mutex<HashMap<Settings, Learned>>,
     failure: Mutex<Option<Failure>>,
     profile: profile::Profile,
+    defaults: defaults::Defaults,
     pinned: AtomicU32,
     secret: secret::SecretInUse,
     sequences: sequences::SequenceUse,
@@ -140,6 +142,7 @@ impl Pools {
             learned: Mutex::default(),
             failure: Mutex::default(),
             profile: profile::Profile::default(),
+            defaults: defaults::Defaults::default(),
             pinned: AtomicU32::new(0),
             secret: secret::SecretInUse::default(),
             sequences: sequences::SequenceUse::default(),
@@ -247,7 +250,8 @@ impl Pools {
 }
 
 impl Pool {
-    /// The settings that a fresh server of this pool reports; `None` before the first one.
+    /// The settings that a fresh server of this pool reports; `None` before the first one, and when its defaults have
+    /// changed.
     #[must_use]
     pub fn baseline(&self) -> Option<Arc<Reported>> {
         self.baseline.read().clone()
@@ -441,7 +445,7 @@ impl Pool {
         if self.outdates(server, now) {
             return Some(CloseReason::SecretChanged);
         }
-        None
+        self.has_old_defaults(server).then_some(CloseReason::DefaultsChanged)
     }
 
     /// Cleans a server in the background and gives it back, or closes it.

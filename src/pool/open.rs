@@ -174,14 +174,7 @@ impl Pool {
         let now = clock::now();
         self.pools.target_health(|health| health.reached(now));
         *self.failure.lock() = None;
-        {
-            let mut baseline = self.baseline.write();
-            if baseline.as_deref() != Some(&reported) {
-                // Defaults have changed: what was learned on top of the old ones is void.
-                self.learned.lock().clear();
-                *baseline = Some(Arc::new(reported));
-            }
-        }
+        self.note_baseline(&server, reported);
         self.note_opened_with(server.generation, now);
         server.worker = worker;
         server.expires_at = self.pools.expiry(now);
@@ -322,11 +315,13 @@ impl Opening {
         }
         let begun = clock::now();
         let (endpoint, credentials) = (pool.pools.endpoint(), &pool.pools.credentials);
+        let defaults = pool.defaults_changes();
         let mut opened = log_in(&endpoint, &pool.database, credentials, &pool.user).await;
-        if let Ok((server, _)) = &mut opened
-            && pool.examine(server).await.is_err()
-        {
-            opened = Err(ConnectError::Protocol);
+        if let Ok((server, _)) = &mut opened {
+            server.defaults = defaults;
+            if pool.examine(server).await.is_err() {
+                opened = Err(ConnectError::Protocol);
+            }
         }
         shard.time.database_connection_setup.observe(clock::now().saturating_duration_since(begun));
         opened

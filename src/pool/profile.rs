@@ -10,6 +10,7 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/catalog-pg-proc.html>
 
+use super::defaults::DIGEST;
 use super::{Pool, Pools};
 use crate::server::query::{QueryError, Rows};
 use crate::server::{CloseReason, Server};
@@ -129,6 +130,8 @@ pub(super) struct Profile {
     seen: AtomicU32,
     /// DDL has made it void, and nobody asks yet.
     void: AtomicBool,
+    /// It was time to ask, and no server was idle.
+    overdue: AtomicBool,
     /// Some of it is run by reading, as far as the catalogue was asked.
     read: AtomicBool,
     /// None of it does what cannot be asked for.
@@ -142,6 +145,11 @@ pub(super) struct Profile {
 impl Profile {
     fn set_suspects(&self, suspects: Option<Arc<Suspects>>) {
         *self.suspects.write() = suspects;
+        self.note_seen();
+    }
+
+    /// What is known of this pool may have changed.
+    pub(super) fn note_seen(&self) {
         self.seen.fetch_add(1, Ordering::Release);
     }
 
@@ -156,6 +164,7 @@ impl Profile {
         self.transparent.store(!found.opaque, Ordering::Relaxed);
         *self.names.write() = found.names.into();
         *self.asked.lock() = Some(now);
+        self.overdue.store(false, Ordering::Relaxed);
         if self.void.load(Ordering::Acquire) {
             // There was more DDL while the answer was on its way.
             self.forget();
@@ -179,6 +188,8 @@ struct Found {
     names: Vec<Box<str>>,
     reads_sequences: bool,
     suspects: Option<Suspects>,
+    /// Of the defaults of sessions, if it was told.
+    defaults: Option<String>,
 }
 
 impl Found {
@@ -190,6 +201,7 @@ impl Found {
         names: Vec::new(),
         reads_sequences: true,
         suspects: None,
+        defaults: None,
     };
 
     fn of(rows: &Rows) -> Self {
@@ -198,10 +210,11 @@ impl Found {
         else {
             return Self::ANYTHING;
         };
+        let defaults = rows.get(1).and_then(|row| row.first().cloned().flatten());
         let names: Vec<Box<str>> =
             names.split(',').filter(|name| !name.is_empty()).map(Into::into).collect();
         if names.len() > NAMES_MAX {
-            return Self::ANYTHING;
+            return Self { defaults, ..Self::ANYTHING };
         }
         let says_no = |answer: &Option<String>| answer.as_deref() == Some("f");
         let reached = !says_no(reached);
@@ -214,6 +227,7 @@ impl Found {
             opaque: !says_no(opaque),
             names,
             reads_sequences: !says_no(reads),
+            defaults,
         }
     }
 }
@@ -249,7 +263,7 @@ impl Pool {
         self.profile.suspects.read().clone()
     }
 
-    /// Changes when [`Pool::suspects`] may have.
+    /// Changes when [`Pool::suspects`] or [`Pool::baseline`] may have.
     #[must_use]
     pub fn code_seen(&self) -> u32 {
         self.profile.seen.load(Ordering::Acquire)
@@ -272,9 +286,11 @@ impl Pool {
         self.profile.forget();
     }
 
-    /// True, once after DDL: the next server that is free is to be asked.
+    /// True, once after DDL or when it is overdue: the next server that is free is to be asked.
     pub(super) fn is_to_ask(&self) -> bool {
-        self.profile.void.load(Ordering::Relaxed) && self.profile.void.swap(false, Ordering::AcqRel)
+        let take =
+            |flag: &AtomicBool| flag.load(Ordering::Relaxed) && flag.swap(false, Ordering::AcqRel);
+        take(&self.profile.void) || take(&self.profile.overdue)
     }
 
     /// Asks an idle server, in the background, and gives it back.
@@ -303,12 +319,13 @@ impl Pool {
     ///
     /// # Errors
     /// [`CloseReason`]: the server may still owe its answer, and must be closed.
-    pub(super) async fn examine(&self, server: &mut Server) -> Result<(), CloseReason> {
+    pub(super) async fn examine(self: &Arc<Self>, server: &mut Server) -> Result<(), CloseReason> {
         let now = clock::now();
         if !self.profile.is_due(now) {
             return Ok(());
         }
-        let asked = tokio::time::timeout(ASK_TIMEOUT, server.query(HIDDEN_CODE_QUERY)).await;
+        let question = [HIDDEN_CODE_QUERY, DIGEST].join(";");
+        let asked = tokio::time::timeout(ASK_TIMEOUT, server.query(&question)).await;
         let found = match asked {
             Ok(Ok(rows)) => Found::of(&rows),
             Ok(Err(QueryError::Refused { .. })) => Found::ANYTHING,
@@ -324,13 +341,17 @@ impl Pool {
         if found.reads_sequences {
             self.sequences.note_code();
         }
+        let defaults = found.defaults.clone();
         self.profile.note(found, now);
+        if let Some(digest) = defaults {
+            self.note_digest(&digest);
+        }
         Ok(())
     }
 }
 
 impl Pools {
-    /// Asks again, in the background and by an idle server, where that is due.
+    /// Asks again, in the background and by an idle server or the next that is free, where that is due.
     pub(super) fn examine_again(self: &Arc<Self>) {
         let now = clock::now();
         let pools: Vec<Arc<Pool>> = self.by_name.read().values().map(Arc::clone).collect();
@@ -339,8 +360,9 @@ impl Pools {
                 continue;
             }
             let idle = self.core.lock().borrow(pool.id, 0, 0);
-            if let Some(idle) = idle {
-                pool.ask_for_code(idle.server);
+            match idle {
+                Some(idle) => pool.ask_for_code(idle.server),
+                None => pool.profile.overdue.store(true, Ordering::Relaxed),
             }
         }
     }

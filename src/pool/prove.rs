@@ -88,7 +88,9 @@ impl Pool {
             token: Arc::new(zeroize::Zeroizing::new(token.to_owned())),
             generation: known.generation,
         };
+        let defaults = self.defaults_changes();
         let mut opened = connect(&self.pools.endpoint(), &self.database, &proof).await?;
+        opened.0.defaults = defaults;
         self.examine(&mut opened.0).await.map_err(|_| ConnectError::Protocol)?;
         Ok(opened)
     }

@@ -388,6 +388,7 @@ impl Login {
             cancel: cancel.unwrap_or_else(|| CancelTarget::new(0, &[])),
             worker: 0,
             generation,
+            defaults: 0,
             expires_at: None,
             tls_gauge: None,
         };

@@ -39,6 +39,9 @@ pub enum CloseReason {
     /// The password it was opened with has changed.
     #[error("its secret has changed")]
     SecretChanged,
+    /// A fresh one begins with other settings.
+    #[error("its defaults have changed")]
+    DefaultsChanged,
     /// Not provably clean when it was given back.
     #[error("not clean")]
     NotClean,
@@ -62,6 +65,7 @@ impl crate::telemetry::metrics::Label for CloseReason {
         Self::Lifetime,
         Self::MakeRoom,
         Self::SecretChanged,
+        Self::DefaultsChanged,
         Self::NotClean,
         Self::ClientGone,
         Self::ClosedByServer,
@@ -75,6 +79,7 @@ impl crate::telemetry::metrics::Label for CloseReason {
             Self::Lifetime => "lifetime",
             Self::MakeRoom => "make_room",
             Self::SecretChanged => "secret_changed",
+            Self::DefaultsChanged => "defaults_changed",
             Self::NotClean => "not_clean",
             Self::ClientGone => "client_gone",
             Self::ClosedByServer => "closed_by_server",
@@ -109,6 +114,8 @@ pub struct Server {
     pub worker: usize,
     /// The secret it was opened with.
     pub generation: u64,
+    /// How often its pool had seen defaults change before its login.
+    pub defaults: u64,
     /// When it should be replaced.
     pub expires_at: Option<Instant>,
     pub(crate) tls_gauge: Option<GaugeGuard>,

@@ -176,8 +176,10 @@ impl Session {
         text: &[u8],
         values: Option<&[u8]>,
     ) {
-        self.changes_code |=
-            effects.intersects(Effects::DDL.and(Effects::DO)) && speaks_of_code(text);
+        if effects.intersects(Effects::DDL.and(Effects::DO)) {
+            self.changes_code |= speaks_of_code(text);
+            self.note_defaults(text);
+        }
         if effects.intersects(UNANSWERABLE)
             && let Some(reason) = PinReason::of(effects & UNANSWERABLE)
         {
@@ -321,6 +323,7 @@ impl Session {
     /// What the texts of the client are read by, as of a report that it got.
     pub(super) fn reread(&mut self, name: &str, value: &str) {
         self.options = read_by(self.options, name, value);
+        self.note_told(name, value);
     }
 }
 

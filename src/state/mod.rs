@@ -5,6 +5,7 @@ mod audit;
 mod batch;
 mod cause;
 pub mod channels;
+pub mod defaults;
 pub mod due;
 pub mod examination;
 mod function_call;

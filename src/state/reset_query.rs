@@ -150,6 +150,7 @@ impl Session {
         }
         if let Some((name, value)) = told {
             encode::parameter_status(out, &name, &value);
+            self.note_told(&name, &value);
         }
         // The client was told nothing that is not so.
         self.retell = false;

@@ -8,6 +8,7 @@
 use super::audit::{Audit, read_by};
 use super::batch::check_frontend_tag;
 use super::channels::Channels;
+use super::defaults::{ChangedDefaults, Told};
 use super::naming::{Destination, nudge};
 use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Undo};
@@ -77,6 +78,9 @@ pub struct Session {
     pub(super) audit: Audit,
     pub(super) changes_code: bool,
     pub(super) changed_code: bool,
+    pub(super) changed_defaults: Option<Box<ChangedDefaults>>,
+    /// What it was told of its settings since its login.
+    pub(super) told: Option<Box<Told>>,
     /// The routines to look out for, where they are known; and as of when.
     pub(super) suspects: Option<Arc<Suspects>>,
     /// What counts the changes of the code in the database, as of the last look.
@@ -185,6 +189,8 @@ impl Session {
             audit: Audit::default(),
             changes_code: false,
             changed_code: false,
+            changed_defaults: None,
+            told: None,
             suspects: None,
             code_seen: 0,
             pin: None,

@@ -1,0 +1,18 @@
+//! A client beside servers that have changed: it follows what is known of the code in its database, and keeps the
+//! defaults that it was told of.
+
+use super::serve::Client;
+
+impl Client {
+    /// Takes over what its pool has learned up to `seen`.
+    pub(super) fn learn_of_pool(&mut self, seen: u32) {
+        let suspects = self.pool.suspects();
+        let Some(now) = self.pool.baseline() else {
+            // It becomes known with the next server that is opened.
+            return self.session.learn_of_code(self.session.code_seen, suspects);
+        };
+        self.session.learn_of_code(seen, suspects);
+        self.session.keep_told(&self.baseline, &now);
+        self.baseline = now;
+    }
+}
