@@ -22,6 +22,7 @@ pub mod prepared;
 mod preparing;
 pub mod reply;
 pub mod reset_query;
+mod restore;
 mod retold;
 mod sequences;
 pub mod server_side;

@@ -19,6 +19,7 @@ pub enum ServerUnnamed {
 }
 
 /// What is known of a server's session.
+#[expect(clippy::struct_excessive_bools, reason = "facts that are true or not, each by itself")]
 pub struct ServerSide {
     /// The replies it owes.
     pub pipeline: Pipeline,
@@ -34,6 +35,8 @@ pub struct ServerSide {
     pub wipe: bool,
     /// Whose sequence values it may know.
     pub sequences: Sequences,
+    /// It was told `applied` behind a `DISCARD ALL`, in a batch that is not over.
+    pub restored: bool,
     /// Its settings are perhaps no longer those that a query at its opening had made.
     pub altered: bool,
     /// It was told to LISTEN, and must be told to stop before another client has it.
@@ -56,6 +59,7 @@ impl Default for ServerSide {
             applied: Arc::default(),
             wipe: false,
             sequences: Sequences::default(),
+            restored: false,
             altered: false,
             may_listen: false,
             ddl_seen: 0,
