@@ -29,6 +29,8 @@ mod resets;
 mod sequences;
 #[path = "transparent/settings.rs"]
 mod settings;
+#[path = "transparent/startup.rs"]
+mod startup;
 
 use support::pgweir::{Pgweir, Setup};
 use support::postgres::{DATABASE, PASSWORD, USER, shared};

@@ -45,6 +45,18 @@ impl Pipeline {
         })
     }
 
+    /// True if the server reads what a copy is made of.
+    #[must_use]
+    pub fn is_copy_in(&self) -> bool {
+        self.copy_in
+    }
+
+    /// True if what is answered next tells the server the settings of its client.
+    #[must_use]
+    pub fn restores_settings(&self) -> bool {
+        matches!(self.due.front(), Some(Due::Reply { undo: Undo::Settings, .. }))
+    }
+
     /// True if the outcome of a batch of the client's is not known, and will be without its help.
     #[must_use]
     pub fn awaits_outcome(&self) -> bool {

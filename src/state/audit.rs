@@ -251,6 +251,10 @@ impl Session {
         to: &mut Destination<'_>,
     ) -> Result<Send, ClientFault> {
         let effects = may_read(memo::effects(text, self.options), to.limits);
+        let in_parts = self.is_sent_in_parts(effects, text, to.server);
+        if in_parts && self.parts_wait(to.server, to.out) {
+            return Ok(Send::NotYet);
+        }
         let Verdict::Send(effects) = self.listen_first(effects, text, By::Query, to.server) else {
             return Ok(Send::NotYet);
         };
@@ -264,7 +268,7 @@ impl Session {
         if discards(effects) {
             self.discarding = Discarding::Waits;
         }
-        Ok(Send::Alone)
+        Ok(if in_parts { Send::InParts } else { Send::Alone })
     }
 
     /// The same for a statement that is bound, and has these effects.
@@ -277,6 +281,7 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Result<(), ClientFault> {
         let effects = may_read(effects, limits);
+        self.forget_restore(bind.portal);
         let effects = if effects.intersects(ABOUT_NAMES) {
             self.bind_names(bind, effects, server, limits, out)?
         } else {
@@ -287,6 +292,7 @@ impl Session {
         if !effects.is_empty() {
             let text = self.text_of(bind.statement);
             self.doubt(effects, limits, &text, Some(bind.rest));
+            self.bind_restore(bind.portal, effects, &text);
         }
         Ok(())
     }

@@ -92,6 +92,8 @@ pub enum Undo {
     },
     /// Nobody knows which unnamed statement the server has.
     ServerUnnamed,
+    /// A server that was reset has not all of the settings that it was told then.
+    Settings,
 }
 
 impl Undo {

@@ -150,11 +150,11 @@ fn an_answer_that_is_not_understood_pins() {
 fn a_reset_brings_back_the_settings_of_the_startup() {
     let startup = settings(&[("timezone", "Asia/Tokyo"), ("my.tenant", "7")]);
     let mut case = Case::of(Session::new(1, startup.clone()));
-    assert!(case.query("RESET ALL"));
+    assert!(case.query("RESET ALL; SELECT 1"));
     case.examine(&answer(&[("s", "my.tenant", Some(""))]));
     assert_eq!(case.client.settings, startup);
     assert!(case.client.take_retell() && !case.client.take_retell());
-    assert!(case.query("RESET timezone"));
+    assert!(case.query("RESET timezone; SELECT 1"));
     case.examine(&answer(&[("s", "my.tenant", Some("8"))])[backend("ParseComplete").len()..]);
     assert_eq!(case.client.settings.get("timezone"), Some("Asia/Tokyo"));
     assert_eq!(case.client.settings.get("my.tenant"), Some("8"));

@@ -24,6 +24,7 @@ mod preparing;
 pub mod reply;
 mod reset_batch;
 pub mod reset_query;
+mod restore;
 mod retold;
 mod sequences;
 pub mod server_side;

@@ -36,6 +36,8 @@ pub(super) enum Send {
     NotYet,
     /// Nothing.
     Alone,
+    /// Each of its statements by itself: something is put between them.
+    InParts,
     /// A `Sync` behind it: what stands before it may fail, and PostgreSQL would skip it then.
     WithSync,
 }

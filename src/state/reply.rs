@@ -246,6 +246,7 @@ fn look_at(
             let &[status] = body else { return Err(malformed) };
             let status = TransactionStatus::from_byte(status).ok_or(malformed)?;
             let fate = server.pipeline.on_ready(status)?;
+            server.restored = false;
             match fate {
                 Fate::Forward | Fate::Instead => {
                     if !server.pipeline.owes_a_batch() {
@@ -298,6 +299,11 @@ fn look_at(
                     server.applied = std::sync::Arc::default();
                 }
                 client.deallocated_all(discarded == Discarded::All);
+                if server.pipeline.restores_settings() {
+                    server.applied = std::sync::Arc::clone(&client.startup);
+                    server.restored = true;
+                    client.retell = false;
+                }
                 seen(Event::Discarded(discarded));
             }
             Ok(fate)
@@ -326,6 +332,12 @@ fn on_error(
     if fate == Fate::Examination && !fields.fatal {
         client.examination_failed();
         return Ok(fate);
+    }
+    if std::mem::take(&mut server.restored) {
+        // Unlike the DISCARD ALL, what stood behind it in the batch is undone.
+        server.applied = std::sync::Arc::default();
+        client.retell = true;
+        seen(Event::Discarded(Discarded::All));
     }
     client.channels.failed();
     seen(Event::Error { sqlstate: fields.sqlstate, fatal: fields.fatal });

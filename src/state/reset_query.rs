@@ -111,6 +111,16 @@ pub fn may_be_first(input: &[u8]) -> bool {
     }
 }
 
+fn split(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let statements = text.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    statements.filter(|statement| !statement.is_empty())
+}
+
+/// The statements of the reset query `text`, if all of them are known.
+pub(super) fn statements_of(text: &[u8]) -> Option<Vec<&[u8]>> {
+    split(text).map(|statement| Part::of(statement).map(|_| statement)).collect()
+}
+
 /// A reset query, and how many bytes it is long.
 struct Reset<'a> {
     parts: Vec<Part>,
@@ -135,11 +145,7 @@ fn read(input: &[u8]) -> Option<Reset<'_>> {
 }
 
 fn parts_of(text: &[u8]) -> Option<Vec<Part>> {
-    let statements = text.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-    let parts: Vec<Part> = statements
-        .filter(|statement| !statement.is_empty())
-        .map(Part::of)
-        .collect::<Option<_>>()?;
+    let parts: Vec<Part> = split(text).map(Part::of).collect::<Option<_>>()?;
     // It cannot run with others.
     let alone = parts.len() == 1 || !parts.contains(&Part::DiscardAll);
     (alone && !parts.is_empty()).then_some(parts)

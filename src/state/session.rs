@@ -14,6 +14,7 @@ use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Undo};
 use super::prepared::{ClientStatements, Prepared, Unnamed};
 use super::preparing::Send;
+use super::restore::Restores;
 pub use super::sequences::SequenceCare;
 use super::sequences::{OwnSequences, READS, TAKES};
 pub use super::server_side::{Sequences, ServerSide, ServerUnnamed};
@@ -97,6 +98,8 @@ pub struct Session {
     pub(super) unnamed_count: u64,
     pub(super) seen: Effects,
     pub(super) sequences: OwnSequences,
+    /// Portals that reset settings of its startup.
+    pub(super) restores: Restores,
     /// It has changed settings since it got its server: what it parses is for itself alone.
     pub(super) settings_touched: bool,
     pub(super) options: Options,
@@ -201,6 +204,7 @@ impl Session {
             unnamed_count: 0,
             seen: Effects::NONE,
             sequences: OwnSequences::default(),
+            restores: Restores::new(),
             settings_touched: false,
             options: Options::default(),
             streaming: Streaming::No,
@@ -224,6 +228,7 @@ impl Session {
     /// The client has given its server back.
     pub fn released(&mut self) {
         self.settings_touched = false;
+        self.restores = Restores::new();
         self.sequences.released();
         self.audit.forget();
         if let Streaming::Forward(left) = self.streaming {
@@ -338,6 +343,11 @@ impl Session {
                 if send == Send::NotYet {
                     return Ok(());
                 }
+                if send == Send::InParts {
+                    requests.simple += 1;
+                    self.send_in_parts(text, to);
+                    return Ok(());
+                }
                 let previous = self.unnamed.take();
                 to.server.unnamed = ServerUnnamed::Nothing;
                 requests.simple += 1;
@@ -396,6 +406,9 @@ impl Session {
             to.server.pipeline.note_row_limit();
         }
         to.forward(frame, Expected::Execution, Undo::Nothing);
+        if !self.restores.is_empty() {
+            self.restore_behind(portal_of(frame.body()), to);
+        }
         if self.sql.is_bound() && self.sql.executed(portal_of(frame.body())) {
             self.discarding = Discarding::Bound;
         }

@@ -164,7 +164,7 @@ impl Change<'_> {
 }
 
 /// A name as SQL wants it. A name holds no quotes: [`is_name`] has seen to that.
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     let parts: Vec<String> = name.split('.').map(|part| format!("\"{part}\"")).collect();
     parts.join(".")
 }

@@ -18,6 +18,7 @@ impl Session {
                 self.statements.remove(&name);
             }
             Undo::Injected(id) => server.statements.remove(id),
+            Undo::Settings => server.wipe |= how == Miscarriage::Failed,
             Undo::Sequences => server.sequences.not_forgotten(),
             Undo::Evicted(id) => server.statements.insert(id),
             Undo::Closed { name, statement } => self.statements.insert(name, statement),

@@ -17,7 +17,8 @@ use std::time::Instant;
 /// What holds already.
 const GROUPS: &str = "queries,blocks,savepoints,local,statements,portals,copy,cursors,settings,prepare,\
                       temporary,locks,hold,discard,leaving/\
-                      queries,blocks,savepoints,local,statements,portals,copy,cursors,startup,leaving/\
+                      queries,blocks,savepoints,local,statements,portals,copy,cursors,startup,settings,discard,\
+                      leaving/\
                       queries,blocks,savepoints,statements,settings,sequences,custom,role,discard,leaving/\
                       queries,blocks,savepoints,local,statements,copy,settings,leaving,listen,ddl";
 

@@ -1,0 +1,305 @@
+//! `RESET`, `SET ... TO DEFAULT` and `DISCARD ALL` of a client that gave settings at its connect, which are its
+//! defaults: a server does not know them as such, and so it is told them again behind the reset, in the same batch.
+//!
+//! The server reports settings when the batch is over, so that the client hears of its own defaults only. A simple
+//! query is sent for this in parts, as messages of the extended protocol: one that is a reset alone, and the reset
+//! queries of drivers. What else resets (a text of several statements, a function) is put right behind its transaction.
+//!
+//! Sources: <https://www.postgresql.org/docs/current/sql-reset.html>,
+//! <https://www.postgresql.org/docs/current/sql-set.html>
+
+use super::naming::{Destination, nudge};
+use super::pipeline::{Expected, Fate, Undo};
+use super::reset_query;
+use super::server_side::{ServerSide, ServerUnnamed};
+use super::session::Session;
+use super::settings::quoted;
+use super::statement::{self, Command, Effects, Statement};
+use crate::wire::{FrontendTag, encode};
+use std::fmt::Write as _;
+
+/// What may put settings back to their defaults.
+pub(super) const RESETS: Effects = Effects::SET_SESSION
+    .and(Effects::SET_LOCAL)
+    .and(Effects::SET_ROLE)
+    .and(Effects::RESET_ALL)
+    .and(Effects::DISCARD_ALL);
+
+/// Settings that SET reads as lists of identifiers, unlike `set_config`.
+///
+/// Source: `GUC_LIST_QUOTE` in `src/backend/utils/misc/guc_tables.c`
+const LISTS: [&str; 4] =
+    ["local_preload_libraries", "search_path", "session_preload_libraries", "temp_tablespaces"];
+
+/// Most portals that are bound to a reset and may be executed later.
+const BOUND_MAX: usize = 16;
+
+/// What a server is told behind a reset.
+pub(super) struct Restore {
+    settings: Vec<(Box<str>, Box<str>)>,
+    /// For the transaction only.
+    local: bool,
+    /// It follows a `DISCARD ALL`.
+    discards: bool,
+}
+
+/// Portals that are bound to resets.
+pub(super) type Restores = Vec<(Box<[u8]>, Restore)>;
+
+impl Session {
+    /// What follows the reset `text`, which is one statement.
+    fn restore_of(&self, text: &[u8]) -> Option<Restore> {
+        let mut statements = statement::statements(text, self.options);
+        let statement = statements.next()?;
+        if statements.next().is_some() || statement.effects().intersects(Effects::UNCERTAIN) {
+            return None;
+        }
+        let discards = statement.effects().intersects(Effects::DISCARD_ALL);
+        let only = match statement.command() {
+            Command::ResetAll => None,
+            Command::Discard if discards => None,
+            Command::Reset => Some(statement.name()?),
+            Command::Set if is_to_default(&statement) => Some(statement.name()?),
+            _ => return None,
+        };
+        let is_meant = |name: &str| match &only {
+            Some(only) => only.eq_ignore_ascii_case(name.as_bytes()),
+            None => discards || name != "role",
+        };
+        let mut settings: Vec<(Box<str>, Box<str>)> = self
+            .startup
+            .iter()
+            .filter(|(name, _)| is_meant(name))
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+        // Under another role, the others may not be allowed.
+        settings.sort_by_key(|(name, _)| &**name == "role");
+        let local = statement.effects().intersects(Effects::SET_LOCAL);
+        (!settings.is_empty()).then_some(Restore { settings, local, discards })
+    }
+
+    /// The statements of the simple query `text` if it must be sent in parts, with what follows each.
+    fn parts_of<'a>(&self, text: &'a [u8]) -> Option<Vec<(&'a [u8], Option<Restore>)>> {
+        if let Some(restore) = self.restore_of(text) {
+            return Some(vec![(text, Some(restore))]);
+        }
+        let parts = reset_query::statements_of(text)?;
+        let parts: Vec<_> = parts.into_iter().map(|part| (part, self.restore_of(part))).collect();
+        let is_fit = |(_, restore): &(_, Option<Restore>)| {
+            restore.as_ref().is_none_or(|restore| !restore.discards)
+        };
+        let resets = parts.iter().any(|(_, restore)| restore.is_some());
+        (resets && parts.iter().all(is_fit)).then_some(parts)
+    }
+
+    /// True if the simple query `text` must be sent by [`Session::send_in_parts`].
+    pub(super) fn is_sent_in_parts(
+        &self,
+        effects: Effects,
+        text: &[u8],
+        server: &ServerSide,
+    ) -> bool {
+        !self.startup.is_empty()
+            && effects.intersects(RESETS)
+            && !server.pipeline.is_copy_in()
+            && self.parts_of(text).is_some()
+    }
+
+    /// True if a query that is sent in parts must wait: its batch is one of its own, and what was sent before it is
+    /// not answered.
+    pub(super) fn parts_wait(&mut self, server: &mut ServerSide, out: &mut Vec<u8>) -> bool {
+        let begun = server.pipeline.is_mid_batch() && !server.pipeline.owes_nothing();
+        if begun && server.pipeline.waits_for_client() {
+            nudge(server, out);
+            server.pipeline.note_flush();
+            encode::flush(out);
+        }
+        let waits = begun || server.pipeline.awaits_outcome();
+        if waits {
+            self.channels.wait();
+        }
+        waits
+    }
+
+    /// Sends a simple query so that each reset in it is followed by what it is to.
+    pub(super) fn send_in_parts(&mut self, text: &[u8], to: &mut Destination<'_>) {
+        let mut undo = Undo::Unnamed(self.unnamed.take());
+        for (part, restore) in self.parts_of(text).unwrap_or_default() {
+            let undo = std::mem::replace(&mut undo, Undo::Nothing);
+            parse_and_bind(part, &[], undo, || Undo::Nothing, to.server, to.out);
+            if is_select(part) {
+                encode::message(to.out, FrontendTag::DESCRIBE.0, |out| out.extend(b"P\0"));
+                to.server.pipeline.push(Expected::Description, Fate::Forward, Undo::Nothing);
+            }
+            encode::execute(to.out);
+            to.server.pipeline.push(Expected::Execution, Fate::Forward, Undo::Nothing);
+            if let Some(restore) = restore {
+                restore.write(to.server, to.out);
+            }
+        }
+        to.server.unnamed = ServerUnnamed::Unknown;
+        to.out.extend_from_slice(&encode::SYNC);
+        to.server.pipeline.push(Expected::ReadyForQuery, Fate::Forward, Undo::Nothing);
+    }
+
+    /// `portal` is about to be bound anew.
+    pub(super) fn forget_restore(&mut self, portal: &[u8]) {
+        if !self.restores.is_empty() {
+            self.restores.retain(|(bound, _)| **bound != *portal);
+        }
+    }
+
+    /// `portal` is bound to a statement with these effects.
+    pub(super) fn bind_restore(&mut self, portal: &[u8], effects: Effects, text: &[u8]) {
+        if self.startup.is_empty() || !effects.intersects(RESETS) {
+            return;
+        }
+        if self.restores.len() < BOUND_MAX
+            && let Some(restore) = self.restore_of(text)
+        {
+            self.restores.push((portal.into(), restore));
+        }
+    }
+
+    /// `portal` was executed: tells the server what follows, if it was a reset.
+    pub(super) fn restore_behind(&mut self, portal: &[u8], to: &mut Destination<'_>) {
+        let at = self.restores.iter().position(|(bound, _)| **bound == *portal);
+        let Some((_, restore)) = at.map(|at| self.restores.swap_remove(at)) else { return };
+        if self.unnamed.as_ref().is_some_and(|unnamed| unnamed.tail.is_none()) {
+            // It could not be prepared again.
+            return;
+        }
+        restore.write(to.server, to.out);
+        to.server.unnamed = ServerUnnamed::Unknown;
+    }
+}
+
+impl Restore {
+    /// Tells `server` of it. Uses its unnamed statement and portal.
+    fn write(&self, server: &mut ServerSide, out: &mut Vec<u8>) {
+        let undo = || if self.discards { Undo::Settings } else { Undo::Nothing };
+        for (name, value) in &self.settings {
+            let plain = value.is_ascii() && !LISTS.contains(&&**name);
+            if plain {
+                // Unlike a SELECT it takes no snapshot, behind which SET TRANSACTION would be refused.
+                let scope = if self.local { "LOCAL" } else { "SESSION" };
+                let text = format!("SET {scope} {} TO {}", quoted(name), literal(value));
+                parse_and_bind(text.as_bytes(), &[], undo(), undo, server, out);
+            } else {
+                let text = "SELECT pg_catalog.set_config($1,$2,$3::pg_catalog.bool)";
+                let values = [&**name, &**value, if self.local { "t" } else { "f" }];
+                parse_and_bind(text.as_bytes(), &values, undo(), undo, server, out);
+            }
+            encode::execute(out);
+            server.pipeline.push(Expected::Execution, Fate::Swallow, undo());
+        }
+    }
+}
+
+fn parse_and_bind(
+    text: &[u8],
+    values: &[&str],
+    parsed: Undo,
+    bound: impl Fn() -> Undo,
+    server: &mut ServerSide,
+    out: &mut Vec<u8>,
+) {
+    let mut tail = Vec::with_capacity(text.len() + 3);
+    encode::cstr(&mut tail, text);
+    tail.extend_from_slice(&0_u16.to_be_bytes());
+    encode::parse(out, b"", &tail);
+    encode::bind_text(out, b"", values);
+    server.pipeline.push(Expected::ParseComplete, Fate::Swallow, parsed);
+    server.pipeline.push(Expected::BindComplete, Fate::Swallow, bound());
+}
+
+/// A value of ASCII as a string that is read the same under all settings: nothing in it but letters and digits stands
+/// for itself.
+fn literal(value: &str) -> String {
+    let mut text = String::from("E'");
+    for byte in value.bytes() {
+        // Writing to a string cannot fail.
+        let _ = if byte.is_ascii_alphanumeric() {
+            write!(text, "{}", char::from(byte))
+        } else {
+            write!(text, "\\x{byte:02x}")
+        };
+    }
+    text.push('\'');
+    text
+}
+
+/// True for SET ... TO DEFAULT, however it is spelled.
+fn is_to_default(statement: &Statement<'_>) -> bool {
+    let text = statement.text();
+    let in_word =
+        |byte: &u8| byte.is_ascii_alphanumeric() || b"_$'\"".contains(byte) || *byte >= 0x80;
+    let begins = text.iter().rposition(|byte| !in_word(byte)).map_or(0, |at| at + 1);
+    let (before, last) = text.split_at_checked(begins).unwrap_or_default();
+    let ends_with = |before: &[u8], word: &[u8]| {
+        let before = before.trim_ascii_end();
+        let at = before.len().saturating_sub(word.len());
+        before.get(at..).is_some_and(|end| end.eq_ignore_ascii_case(word))
+    };
+    // Of this one, DEFAULT is a value too.
+    let of_style = || {
+        last.eq_ignore_ascii_case(b"'default'")
+            && statement.name().is_some_and(|name| name.eq_ignore_ascii_case(b"datestyle"))
+            && (ends_with(before, b"=") || ends_with(before, b"to"))
+    };
+    last.eq_ignore_ascii_case(b"default")
+        || of_style()
+        || (last.eq_ignore_ascii_case(b"local") && ends_with(before, b"zone"))
+        || (last.eq_ignore_ascii_case(b"names") && ends_with(before, b"set"))
+}
+
+fn is_select(part: &[u8]) -> bool {
+    part.get(..6).is_some_and(|word| word.eq_ignore_ascii_case(b"select"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::statement::Options;
+    use crate::state::test_support::settings;
+
+    fn behind(text: &str) -> Vec<String> {
+        let startup = settings(&[("timezone", "Asia/Tokyo"), ("role", "r"), ("work_mem", "5MB")]);
+        let restore = Session::new(1, startup).restore_of(text.as_bytes());
+        let names = |restore: Restore| restore.settings.into_iter().map(|(name, _)| name.into());
+        restore.map_or_else(Vec::new, |restore| names(restore).collect())
+    }
+
+    #[test]
+    fn what_is_reset_is_told_again() {
+        assert_eq!(behind("RESET ALL"), ["timezone", "work_mem"]);
+        assert_eq!(behind("DISCARD ALL"), ["timezone", "work_mem", "role"]);
+        assert_eq!(behind("RESET ROLE"), ["role"]);
+        for text in [
+            "RESET TimeZone",
+            "set time zone default ;",
+            "SET LOCAL timezone TO DEFAULT",
+            "SET TIME ZONE LOCAL -- time",
+        ] {
+            assert_eq!(behind(text), ["timezone"], "{text}");
+        }
+        for text in [
+            "RESET lock_timeout",
+            "SET timezone = 'default'",
+            "SET timezone = 'Asia/Tokyo'",
+            "SET work_mem = 5 -- default",
+            "RESET ALL; SELECT 1",
+            "DISCARD TEMP",
+        ] {
+            assert!(behind(text).is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_a_string_in_which_nothing_ends_it() {
+        assert_eq!(literal("it's \\ 1"), r"E'it\x27s\x20\x5c\x201'");
+        let effects =
+            statement::effects(literal("'; DISCARD ALL; --").as_bytes(), Options::default());
+        assert!(!effects.intersects(Effects::DISCARD_ALL));
+    }
+}
