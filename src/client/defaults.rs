@@ -2,6 +2,7 @@
 //! defaults that it was told of.
 
 use super::serve::Client;
+use std::sync::Arc;
 
 impl Client {
     /// Takes over what its pool has learned up to `seen`.
@@ -11,8 +12,14 @@ impl Client {
             // It becomes known with the next server that is opened.
             return self.session.learn_of_code(self.session.code_seen, suspects);
         };
+        if !Arc::ptr_eq(&self.baseline, &now) {
+            if self.session.keeps_server() {
+                // That one has the defaults that it had. What the client has set there is not known.
+                return self.session.learn_of_code(self.session.code_seen, suspects);
+            }
+            self.session.keep_told(&self.baseline, &now);
+            self.baseline = now;
+        }
         self.session.learn_of_code(seen, suspects);
-        self.session.keep_told(&self.baseline, &now);
-        self.baseline = now;
     }
 }

@@ -96,8 +96,8 @@ impl Session {
         }
     }
 
-    /// Servers that are fresh `now` report other defaults than those `then`, which the client began with: it keeps
-    /// what it knows.
+    /// Servers that are fresh `now` may report other defaults than those `then`, which the client began with: it keeps
+    /// the latter. Its settings must be known: it keeps no server.
     pub fn keep_told<N: AsRef<str>, V: AsRef<str>>(&mut self, then: &[(N, V)], now: &[(N, V)]) {
         let mut kept: Vec<(&str, &str)> = Vec::new();
         for (name, began_with) in then {
@@ -106,13 +106,14 @@ impl Session {
             if self.startup.get(known).is_some() {
                 continue;
             }
-            // What it has set itself is not its default.
-            let is_set = self.settings.get(known).is_some();
-            let told = self.told.as_ref().filter(|_| !is_set).and_then(|told| told.get(known));
-            let told = told.map_or(began_with.as_ref(), |told| told);
             let is_now = now.iter().find(|(name, _)| is_it(&name.as_ref()));
-            if is_now.is_some_and(|(_, value)| value.as_ref() != told) {
-                kept.push((known, told));
+            let Some(is_now) = is_now.map(|(_, value)| value.as_ref()) else { continue };
+            // A server that has read its configuration again may have told it of the new one.
+            let told = self.told.as_ref().and_then(|told| told.get(known));
+            let knows =
+                self.settings.get(known).is_none() && told.is_some_and(|told| **told == *is_now);
+            if is_now != began_with.as_ref() && !knows {
+                kept.push((known, began_with.as_ref()));
             }
         }
         if kept.is_empty() {

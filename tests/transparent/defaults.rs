@@ -146,6 +146,7 @@ fn a_pinned_client_keeps_its_server_and_its_defaults() {
     let world = World::new(name);
     let (mut admin, mut pinned) = (world.client(), world.client());
     pinned.execute("CREATE TEMP TABLE left_over (id int)");
+    pinned.execute("SET datestyle = 'SQL'; SET timezone = 'Europe/Paris'");
     let before = pinned.execute(SHOW);
     admin.execute(&format!("ALTER ROLE {name} SET work_mem = '7MB'"));
     admin.execute(&format!("ALTER ROLE {name} SET timezone = 'Asia/Tokyo'"));
@@ -153,7 +154,14 @@ fn a_pinned_client_keeps_its_server_and_its_defaults() {
         assert_eq!(pinned.execute(SHOW), before);
         assert_eq!(pinned.value("SELECT count(*) FROM left_over"), "0");
     }
+    has_the_catalogue_asked(&world);
+    assert_eq!(pinned.execute(SHOW), before);
+    let began_with = pinned.parameters.clone();
     pinned.execute("DISCARD ALL");
+    for name in ["TimeZone", "DateStyle"] {
+        let now = format!("{name}={}", pinned.value(&format!("SHOW {name}")));
+        assert!(began_with.contains(&now), "{now} is none of {began_with:?}");
+    }
     world.welcomes_as_postgresql("a pinned client was let go");
 }
 
