@@ -126,6 +126,9 @@ fn report(reported: &mut Reported, name: &str, value: &str) {
     }
 }
 
+/// Servers that are asked what they make of a client's settings, while each of them ends instead.
+const SERVERS_ASKED: usize = 3;
+
 /// Asks a server what it makes of `settings`, once for all clients that want the same.
 async fn learn(
     pool: &Arc<Pool>,
@@ -133,26 +136,27 @@ async fn learn(
     baseline: &Reported,
     settings: &Arc<Settings>,
 ) -> Result<Reported, BorrowError> {
-    let mut lease = borrow(pool, worker, settings).await?;
-    match lease.server.reapply(settings).await {
-        Ok(changed) => {
-            lease.give_back(clock::now());
-            let mut reported = baseline.clone();
-            for (name, value) in &changed {
-                report(&mut reported, name, value);
+    for _ in 0..SERVERS_ASKED {
+        let mut lease = borrow(pool, worker, settings).await?;
+        match lease.server.reapply(settings).await {
+            Ok(changed) => {
+                lease.give_back(clock::now());
+                let mut reported = baseline.clone();
+                for (name, value) in &changed {
+                    report(&mut reported, name, value);
+                }
+                pool.learn(settings, Arc::new(reported.clone()));
+                return Ok(reported);
             }
-            pool.learn(settings, Arc::new(reported.clone()));
-            Ok(reported)
-        }
-        Err(ApplyError::Refused(refusal)) => {
-            lease.close(CloseReason::NotClean);
-            Err(BorrowError::Refused(refusal))
-        }
-        Err(ApplyError::Io(_)) => {
-            lease.close(CloseReason::ClosedByServer);
-            Err(BorrowError::Away { cause: "the server closed the connection" })
+            Err(ApplyError::Refused(refusal)) => {
+                lease.close(CloseReason::NotClean);
+                return Err(BorrowError::Refused(refusal));
+            }
+            // It had ended, or was told to, before it was asked: another one knows as well.
+            Err(ApplyError::Io(_)) => lease.close(CloseReason::ClosedByServer),
         }
     }
+    Err(BorrowError::Away { cause: "the server closed the connection" })
 }
 
 /// Borrows a server while the client logs in.

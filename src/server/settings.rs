@@ -68,7 +68,10 @@ impl Server {
                     );
                 }
                 BackendTag::ERROR_RESPONSE => {
-                    let sqlstate = ErrorFields::read(&body).sqlstate;
+                    let ErrorFields { sqlstate, fatal, .. } = ErrorFields::read(&body);
+                    if fatal {
+                        return Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
+                    }
                     return Err(ApplyError::Refused(Refusal { sqlstate, body: body.into() }));
                 }
                 _ => {}

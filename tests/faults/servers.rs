@@ -5,7 +5,7 @@ use crate::support::pgweir::{Pgweir, Setup};
 use crate::support::postgres::{DATABASE, PASSWORD, PgVersion, Postgres, USER, shared};
 use crate::support::raw::RawClient;
 use crate::support::scripted::{Scripted, ScriptedServer, mentions};
-use crate::support::{eventually, free_port};
+use crate::support::{eventually, free_port, signal};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -406,4 +406,20 @@ fn a_server_terminated_by_its_administrator_is_replaced() {
         // Between transactions nobody notices.
         assert_ne!(client.value("SELECT pg_backend_pid()"), pid);
     }
+}
+
+#[test]
+fn a_server_that_dies_while_it_tells_a_login_of_its_settings_is_replaced() {
+    let pgweir = Setup::before(shared()).target("max_connections = 1").start();
+    let pid = pgweir.client().value("SELECT pg_backend_pid()").parse().unwrap();
+    signal(pid, "STOP");
+    shared().superuser().execute(&format!("SELECT pg_terminate_backend({pid})"));
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| pgweir.client_with(&[("work_mem", "5MB")]));
+        eventually("the login has the server", || {
+            pgweir.metric("pgweir_database_connections", "state=\"borrowed\"") == 1.0
+        });
+        signal(pid, "CONT");
+        assert_eq!(client.join().unwrap().value("SHOW work_mem"), "5MB");
+    });
 }
