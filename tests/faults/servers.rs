@@ -25,7 +25,7 @@ fn faulty(
     let server = ScriptedServer::start(move |connection| {
         connection.accept_login()?;
         loop {
-            connection.behave_until(|message| mentions(message, "fault"))?;
+            connection.behave_until(|message| mentions(message, "'fault'"))?;
             fault(connection)?;
         }
     });
