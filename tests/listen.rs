@@ -8,11 +8,11 @@
 
 mod support;
 
-use support::{eventually, signal};
 use support::messages::frontend;
 use support::pgweir::{Pgweir, Setup};
 use support::postgres::{DATABASE, PASSWORD, PgVersion, Postgres, PostgresOptions, USER, shared};
 use support::raw::RawClient;
+use support::{eventually, signal};
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -15,6 +15,7 @@ use super::preparing::{ABOUT_NAMES, Send};
 use super::sequences::TAKES;
 use super::server_side::ServerSide;
 use super::session::{ClientFault, Discarding, Limits, Moment, SequenceCare, Session, discards};
+use super::sql::functions::may_leave_traces;
 use super::statement::{Effects, Options};
 use super::suspects::Suspects;
 use crate::wire::frame;
@@ -183,6 +184,8 @@ impl Session {
             self.changes_code |= speaks_of_code(text);
             self.note_defaults(text);
         }
+        let traces = effects.intersects(Effects::DO) && may_leave_traces(text);
+        let effects = if traces { effects.and(Effects::SESSION_FUNCTION) } else { effects };
         if effects.intersects(UNANSWERABLE)
             && let Some(reason) = PinReason::of(effects & UNANSWERABLE)
         {

@@ -265,6 +265,8 @@ fn what_discard_all_does_not_take_back_reaches_nobody_else() {
         &["SELECT public.seeds()"],
         &["CREATE TEMP TABLE left_over (id int)", "SELECT public.seeds()"],
         &["CREATE TEMP TABLE left_over (id int)", "SELECT setseed(0.5)"],
+        &["DO $$ BEGIN PERFORM pg_catalog.SetSeed(0.5); END $$"],
+        &["DO LANGUAGE 'plpgsql' $$ BEGIN EXECUTE 'SELECT setseed(0.5)'; END $$"],
     ] {
         for discards in [true, false] {
             let mut client = pgweir.client();

@@ -4,6 +4,7 @@
 //! `SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace`, less the functions that
 //! take or return `internal`, triggers and handlers. A test compares them with the catalogue.
 
+use super::bytes::is_in_word;
 use super::names::NameSet;
 use crate::state::statement::Effects;
 
@@ -82,10 +83,46 @@ fn special(name: &[u8]) -> Effects {
     }
 }
 
+/// True if the code in `text`, of a `DO`, speaks of what leaves traces that no answer of a server tells of, or is in
+/// a language that is not PostgreSQL's own.
+pub(in crate::state) fn may_leave_traces(text: &[u8]) -> bool {
+    let mut language = false;
+    let words = text.split(|&byte| byte == b'$' || !is_in_word(byte));
+    words.filter(|word| !word.is_empty()).map(<[u8]>::to_ascii_lowercase).any(|word| {
+        let of_a_language = std::mem::replace(&mut language, word == b"language");
+        (of_a_language && !matches!(&word[..], b"plpgsql" | b"sql"))
+            || word == b"load"
+            || word.starts_with(b"dblink")
+            || special(&word) == Effects::SESSION_FUNCTION
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::state::sql::names::hash;
+
+    #[test]
+    fn a_block_that_may_leave_traces_is_told_from_others() {
+        for text in [
+            "DO $$ BEGIN PERFORM pg_catalog.SetSeed(0.5); END $$",
+            "do $x$ begin execute 'select setseed(0)'; end $x$",
+            "DO LANGUAGE plpython3u $$ pass $$",
+            "DO $$return$$ LANGUAGE 'plperl'",
+            "DO $$BEGIN PERFORM (setseed(0));END$$",
+            "DO $$ BEGIN LOAD 'auto_explain'; END $$",
+            "DO $$ BEGIN PERFORM dblink_connect('x'); END $$",
+        ] {
+            assert!(may_leave_traces(text.as_bytes()), "{text}");
+        }
+        for text in [
+            "DO $$ BEGIN PERFORM set_config('a.b', 'seed', false); END $$ LANGUAGE plpgsql",
+            "DO LANGUAGE 'plpgsql' $$ BEGIN CREATE TABLE upload (id int); END $$",
+            "DO $$ BEGIN NULL; END $$",
+        ] {
+            assert!(!may_leave_traces(text.as_bytes()), "{text}");
+        }
+    }
 
     fn of(name: &[u8], server_major: u16) -> Effects {
         effects_of(name, hash(name), server_major)

@@ -10,7 +10,7 @@ mod calls;
 pub(super) mod classify;
 mod cursor;
 pub(super) mod digest;
-mod functions;
+pub(super) mod functions;
 mod header;
 mod lexer;
 pub(super) mod name;
