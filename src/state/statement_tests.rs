@@ -341,6 +341,14 @@ fn gaps() -> impl Strategy<Value = Vec<&'static str>> {
     proptest::collection::vec(proptest::sample::select(&GAPS[..]), 25)
 }
 
+#[test]
+fn what_stands_in_place_of_a_name_is_none() {
+    for text in ["RESET . WITH", "; RESET . WITH", "SELECT 1; SHOW . a", ";SET . a = 1"] {
+        let last = statements(text.as_bytes(), Options::default()).last().unwrap();
+        assert_eq!(last.name(), None, "{text}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_makes_the_lexer_fail_and_statements_do_not_overlap(

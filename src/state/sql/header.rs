@@ -160,7 +160,7 @@ impl Scan<'_> {
 
     fn named_setting(&mut self) -> Effects {
         self.take_name();
-        while self.peek().kind == Kind::Dot {
+        while !self.found.name.is_empty() && self.peek().kind == Kind::Dot {
             self.consume();
             if !self.peek().is_name() {
                 break;
