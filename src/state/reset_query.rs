@@ -7,6 +7,7 @@
 //! Sources: <https://www.postgresql.org/docs/current/sql-discard.html>,
 //! <https://www.postgresql.org/docs/current/sql-reset.html>
 
+use super::defaults::Reports;
 use super::session::Session;
 use super::settings::Settings;
 use crate::wire::{BackendTag, FrontendTag, encode};
@@ -123,10 +124,10 @@ impl Session {
     /// its frame; `None` if it is none, or if its answer is not known for certain: nothing was done then.
     ///
     /// The client holds no server. `reported` is what the settings of its startup are reported as.
-    pub fn answer_reset<R: AsRef<[(Box<str>, Box<str>)]>>(
+    pub fn answer_reset(
         &mut self,
         input: &[u8],
-        reported: impl FnOnce(&Settings) -> Option<R>,
+        reported: impl FnOnce(&Settings) -> Option<Reports>,
         out: &mut Vec<u8>,
     ) -> Option<usize> {
         let (parts, frame_len) = read(input)?;
@@ -160,11 +161,11 @@ impl Session {
     }
 
     /// The one setting that is reported when all are reset. The order of several is PostgreSQL's own affair.
-    fn told_after_reset<R: AsRef<[(Box<str>, Box<str>)]>>(
+    fn told_after_reset(
         &self,
-        reported: impl FnOnce(&Settings) -> Option<R>,
+        reported: impl FnOnce(&Settings) -> Option<Reports>,
     ) -> Result<Option<Told>, Unclear> {
-        let reported = reported(&self.startup).ok_or(Unclear)?;
+        let reported = self.reported_at_login(reported).ok_or(Unclear)?;
         let mut told: Option<Told> = None;
         for (name, value) in self.settings.iter() {
             let own_default = self.startup.get(name);
@@ -177,8 +178,7 @@ impl Session {
             if unclear || matches!(name, "client_encoding" | "standard_conforming_strings") {
                 return Err(Unclear);
             }
-            let known =
-                reported.as_ref().iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+            let known = reported.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
             match known {
                 Some((_, reset)) if **reset == *value => {}
                 Some(_) if told.is_some() => return Err(Unclear),

@@ -223,3 +223,62 @@ fn a_configuration_that_was_read_again_is_told_to_who_comes_next() {
         world.welcomes_as_postgresql(sql);
     }
 }
+
+/// What the client was told last of a setting.
+fn told<'a>(client: &'a RawClient, lines: &'a [String], name: &str) -> Option<&'a str> {
+    let reports = lines.iter().filter_map(|line| line.strip_prefix("ParameterStatus "));
+    let at_login = client.parameters.iter().map(String::as_str);
+    at_login.chain(reports).filter_map(|report| report.strip_prefix(name)?.strip_prefix('=')).last()
+}
+
+/// What it has set itself is not taken for a default, whether its transaction comes to nothing or is long over.
+#[test]
+fn what_a_client_has_set_does_not_become_its_default() {
+    let name = "defaults_not_set";
+    let world = World::new(name);
+    let mut admin = world.client();
+    for (first, then) in [
+        (&["BEGIN", "SET timezone = 'Europe/Paris'"][..], &["ROLLBACK"][..]),
+        (&["BEGIN", "SET timezone = 'Europe/Paris'"], &["COMMIT", "DISCARD ALL"]),
+        (&["BEGIN", "SET LOCAL timezone = 'Europe/Paris'"], &["COMMIT"]),
+        (&["CREATE TEMP TABLE mine ()", "SET timezone = 'Europe/Paris'"], &["DISCARD ALL"]),
+        (
+            &["CREATE TEMP TABLE mine ()", "SET timezone = 'Europe/Paris'"],
+            &["RESET ALL", "DROP TABLE mine"],
+        ),
+    ] {
+        let (mut pooled, mut direct) = (world.client(), world.direct());
+        for client in [&mut pooled, &mut direct] {
+            first.iter().for_each(|sql| drop(client.execute(sql)));
+        }
+        admin.execute(&format!("ALTER ROLE {name} SET timezone = 'Asia/Tokyo'"));
+        world.welcomes_as_postgresql("ALTER ROLE");
+        for client in [&mut pooled, &mut direct] {
+            client.execute("SELECT 1");
+            then.iter().for_each(|sql| drop(client.execute(sql)));
+        }
+        for _ in 0..2 {
+            assert_eq!(pooled.execute(SHOW), direct.execute(SHOW), "{first:?} {then:?}");
+        }
+        admin.execute(&format!("ALTER ROLE {name} RESET timezone"));
+    }
+}
+
+#[test]
+fn a_client_is_told_of_its_own_defaults_when_it_resets() {
+    let name = "defaults_retold";
+    let world = World::new(name);
+    let mut admin = world.client();
+    for reset in ["DISCARD ALL", "RESET ALL", "RESET timezone", "SELECT 1; RESET ALL"] {
+        let mut client = world.client();
+        let expected = client.value("SHOW timezone");
+        client.execute("SET work_mem = '9MB'");
+        admin.execute(&format!("ALTER ROLE {name} SET timezone = 'Asia/Tokyo'"));
+        world.welcomes_as_postgresql("ALTER ROLE");
+        let mut lines = client.query(reset);
+        lines.extend(client.query("SHOW timezone"));
+        assert_eq!(told(&client, &lines, "TimeZone"), Some(&*expected), "{reset}");
+        assert_eq!(client.value("SHOW timezone"), expected, "{reset}");
+        admin.execute(&format!("ALTER ROLE {name} RESET timezone"));
+    }
+}
