@@ -282,3 +282,53 @@ fn a_client_is_told_of_its_own_defaults_when_it_resets() {
         admin.execute(&format!("ALTER ROLE {name} RESET timezone"));
     }
 }
+
+/// What a server makes of a client's own settings is kept for those who come with the same; not beyond a change.
+#[test]
+fn what_was_learned_of_startup_settings_is_void_after_a_change_at_the_same_time() {
+    let name = "defaults_learned";
+    let world = World::new(name);
+    let pgweir =
+        Setup::before(world.postgres).user(name, PASSWORD).target("max_connections = 1").start();
+    let startup = [("database", name), ("timezone", "Europe/Paris")];
+    let mut admin = pgweir.client_as(name, name);
+    admin.execute("BEGIN");
+    admin.execute(&format!("ALTER ROLE {name} SET datestyle = 'German'"));
+    let log_in = move |port| {
+        let mut client = RawClient::connect(port);
+        client.try_log_in(name, PASSWORD, &startup).unwrap();
+        client
+    };
+    let port = pgweir.port();
+    let waits = std::thread::spawn(move || log_in(port));
+    eventually("it waits", || pgweir.metric("pgweir_waiting_clients", "") == 1.0);
+    admin.execute("COMMIT");
+    let mut first = waits.join().unwrap();
+    let mut direct = log_in(world.postgres.port());
+    for client in [&mut first, &mut log_in(port)] {
+        assert_eq!(client.parameters, direct.parameters);
+        assert_eq!(client.execute(SHOW), direct.execute(SHOW));
+    }
+}
+
+/// A client may change what concerns itself as often as it likes, and try to change what does not.
+#[test]
+fn a_storm_of_changes_leaves_others_their_servers() {
+    let name = "defaults_storm";
+    let world = World::new(name);
+    let pgweir =
+        Setup::before(world.postgres).user(name, PASSWORD).target("max_connections = 6").start();
+    let mut storms = pgweir.client_as(name, name);
+    let mut other = pgweir.client();
+    for number in 0..200 {
+        storms.query("ALTER ROLE ALL SET work_mem = '7MB'");
+        storms
+            .execute(&format!("ALTER ROLE {name} SET application_name = 'CURRENT_USER {number}'"));
+        other.execute("SELECT 1");
+    }
+    let closed = pgweir.metric("pgweir_database_connections_closed_total", "defaults_changed");
+    assert!(closed < 100.0, "{closed}");
+    eventually("new clients have the last of them", || {
+        pgweir.client_as(name, name).value("SHOW application_name") == "CURRENT_USER 199"
+    });
+}
