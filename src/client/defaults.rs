@@ -1,7 +1,7 @@
 //! A client beside servers that have changed: it follows what is known of the code in its database, and keeps the
 //! defaults that it was told of.
 
-use super::serve::Client;
+use super::serve::{Attachment, Client};
 use std::sync::Arc;
 
 impl Client {
@@ -13,8 +13,15 @@ impl Client {
             return self.session.learn_of_code(self.session.code_seen, suspects);
         };
         if !Arc::ptr_eq(&self.baseline, &now) {
-            if self.session.keeps_server() {
-                // That one has the defaults that it had. What the client has set there is not known.
+            // In the middle of a transaction, what it was told is not yet what it has set, nor its default. On a server
+            // that it keeps, what it has set is not known.
+            let between = match &self.attachment {
+                Attachment::Attached(lease) => {
+                    lease.server.side.pipeline.is_settled() && !self.session.keeps_server()
+                }
+                Attachment::Detached | Attachment::Waiting { .. } => true,
+            };
+            if !between {
                 return self.session.learn_of_code(self.session.code_seen, suspects);
             }
             self.session.keep_told(&self.baseline, &now);

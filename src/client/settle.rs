@@ -103,7 +103,8 @@ impl Client {
             return;
         }
         let startup = &self.session.startup;
-        let reported = super::welcome::reported_at_login(&self.pool, startup);
+        let of = |own: &_| super::welcome::reported_at_login(&self.pool, own);
+        let reported = self.session.reported_at_login(of);
         let mut out = take_buffer();
         for (name, value) in reported.iter().flatten() {
             if startup.get(&name.to_ascii_lowercase()).is_some() {

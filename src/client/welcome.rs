@@ -76,25 +76,31 @@ async fn prepare(
     worker: &Arc<Worker>,
 ) -> Result<(Arc<Pool>, Arc<Reported>, Reported), BorrowError> {
     let pool = worker.shared.pools.pool(&greeted.database, &greeted.user)?;
-    let baseline = loop {
-        if let Some(baseline) = pool.baseline() {
-            break baseline;
+    loop {
+        let Some(baseline) = pool.baseline() else {
+            // The first client of a pool: opening a server tells what its sessions look like.
+            let lease = borrow(&pool, worker, &Settings::default()).await?;
+            lease.give_back(clock::now());
+            continue;
+        };
+        if let Some(reported) = reported_on(&pool, &baseline, &greeted.settings) {
+            return Ok((pool, baseline, reported));
         }
-        // The first client of a pool: opening a server tells what its sessions look like.
-        let lease = borrow(&pool, worker, &Settings::default()).await?;
-        lease.give_back(clock::now());
-    };
-    if let Some(reported) = reported_at_login(&pool, &greeted.settings) {
-        return Ok((pool, baseline, reported));
+        // Where the defaults have changed meanwhile, it is asked once more.
+        if let Some(reported) = learn(&pool, worker, &baseline, &greeted.settings).await? {
+            return Ok((pool, baseline, reported));
+        }
     }
-    let reported = learn(&pool, worker, &baseline, &greeted.settings).await?;
-    Ok((pool, baseline, reported))
 }
 
 /// What a client with these startup settings is told of them, as far as that is known.
 pub(super) fn reported_at_login(pool: &Pool, settings: &Settings) -> Option<Reported> {
-    let baseline = pool.baseline()?;
-    foreseen(&baseline, settings).or_else(|| Some((*pool.learned(settings)?).clone()))
+    reported_on(pool, &pool.baseline()?, settings)
+}
+
+/// The same where fresh servers report `baseline`.
+fn reported_on(pool: &Pool, baseline: &Arc<Reported>, settings: &Settings) -> Option<Reported> {
+    foreseen(baseline, settings).or_else(|| Some((*pool.learned(baseline, settings)?).clone()))
 }
 
 /// What a server would report with `settings`, where that is plain without asking one.
@@ -129,24 +135,25 @@ fn report(reported: &mut Reported, name: &str, value: &str) {
 /// Servers that are asked what they make of a client's settings, while each of them ends instead.
 const SERVERS_ASKED: usize = 3;
 
-/// Asks a server what it makes of `settings`, once for all clients that want the same.
+/// Asks a server what it makes of `settings`, once for all clients that want the same. `None` if it may be of other
+/// defaults than `baseline`.
 async fn learn(
     pool: &Arc<Pool>,
     worker: &Arc<Worker>,
-    baseline: &Reported,
+    baseline: &Arc<Reported>,
     settings: &Arc<Settings>,
-) -> Result<Reported, BorrowError> {
+) -> Result<Option<Reported>, BorrowError> {
     for _ in 0..SERVERS_ASKED {
         let mut lease = borrow(pool, worker, settings).await?;
         match lease.server.reapply(settings).await {
             Ok(changed) => {
                 lease.give_back(clock::now());
-                let mut reported = baseline.clone();
+                let mut reported = Reported::clone(baseline);
                 for (name, value) in &changed {
                     report(&mut reported, name, value);
                 }
-                pool.learn(settings, Arc::new(reported.clone()));
-                return Ok(reported);
+                let known = pool.learn(baseline, settings, Arc::new(reported.clone()));
+                return Ok(known.then_some(reported));
             }
             Err(ApplyError::Refused(refusal)) => {
                 lease.close(CloseReason::NotClean);

@@ -9,9 +9,12 @@
 use super::{Pool, Pools};
 use crate::server::{CloseReason, Reported, Server};
 use crate::state::defaults::ChangedDefaults;
+use crate::state::settings::Settings;
+use crate::telemetry::clock;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// A number for the defaults of the session that asks: what the catalogue has for it, and what it would report after
 /// a `RESET ALL`, which is the configuration file's where the catalogue has nothing.
@@ -27,6 +30,15 @@ SELECT pg_catalog.hashtextextended(pg_catalog.concat(
   FROM pg_catalog.pg_settings p WHERE p.name IN ('DateStyle', 'IntervalStyle', 'TimeZone', 'application_name',
     'client_encoding', 'default_transaction_read_only', 'search_path', 'standard_conforming_strings'))), 0)";
 
+/// Most sets of startup settings whose outcome is remembered per pool.
+const LEARNED_MAX: usize = 1000;
+
+/// How long apart changes are followed. Each costs the pool its servers.
+const PACE: Duration = Duration::from_secs(1);
+
+/// By how much that may be exceeded for a while: so many changes are followed at once.
+const BURST: Duration = Duration::from_secs(20);
+
 /// What is known of a pool's defaults.
 #[derive(Default)]
 pub(super) struct Defaults {
@@ -34,6 +46,23 @@ pub(super) struct Defaults {
     changes: AtomicU64,
     /// The answer to [`DIGEST`], since the last change.
     digest: Mutex<Option<String>>,
+    /// They have changed, and it is not yet time to follow.
+    overdue: AtomicBool,
+    /// When changes could have been followed at their pace.
+    paced: Mutex<Option<Instant>>,
+}
+
+impl Defaults {
+    /// True if one more change can be followed now.
+    fn may_follow(&self, now: Instant) -> bool {
+        let mut paced = self.paced.lock();
+        let due = paced.map_or(now, |due| due.max(now));
+        let soon = due.saturating_duration_since(now) < BURST;
+        if soon {
+            *paced = Some(due + PACE);
+        }
+        soon
+    }
 }
 
 impl Pool {
@@ -60,6 +89,34 @@ impl Pool {
         self.profile.note_seen();
     }
 
+    /// What a server that is fresh as of `baseline` reported when it was told these settings, if that is known.
+    #[must_use]
+    pub fn learned(&self, baseline: &Arc<Reported>, settings: &Settings) -> Option<Arc<Reported>> {
+        let now = self.baseline.read();
+        let learned = self.learned.lock().get(settings).map(Arc::clone);
+        learned.filter(|_| is_same(now.as_ref(), baseline))
+    }
+
+    /// Remembers what a server reported. False if fresh ones are other than `baseline` by now: so might be its answer.
+    #[must_use]
+    pub fn learn(
+        &self,
+        baseline: &Arc<Reported>,
+        settings: &Settings,
+        reported: Arc<Reported>,
+    ) -> bool {
+        let now = self.baseline.read();
+        if !is_same(now.as_ref(), baseline) {
+            return false;
+        }
+        let mut learned = self.learned.lock();
+        if learned.len() >= LEARNED_MAX {
+            learned.clear();
+        }
+        learned.insert(settings.clone(), reported);
+        true
+    }
+
     /// The catalogue's answer to [`DIGEST`].
     pub(super) fn note_digest(self: &Arc<Self>, digest: &str) {
         let changed = {
@@ -79,7 +136,18 @@ impl Pool {
         self.replace_servers();
     }
 
+    /// Follows a change for which it was not time yet.
+    pub(super) fn follow_overdue_defaults(self: &Arc<Self>) {
+        if self.defaults.overdue.swap(false, Ordering::AcqRel) {
+            self.void_defaults();
+        }
+    }
+
+    /// At once, unless a storm of changes would leave the pool no time for anything else.
     fn replace_servers(self: &Arc<Self>) {
+        if !self.defaults.may_follow(clock::now()) {
+            return self.defaults.overdue.store(true, Ordering::Release);
+        }
         {
             let mut baseline = self.baseline.write();
             self.defaults.changes.fetch_add(1, Ordering::AcqRel);
@@ -99,6 +167,10 @@ impl Pool {
             self.close(server, CloseReason::DefaultsChanged);
         }
     }
+}
+
+fn is_same(now: Option<&Arc<Reported>>, baseline: &Arc<Reported>) -> bool {
+    now.is_some_and(|now| Arc::ptr_eq(now, baseline))
 }
 
 impl Pools {

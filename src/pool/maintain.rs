@@ -35,7 +35,10 @@ impl Pools {
         let mut reasons = Vec::new();
         let pools: HashMap<PoolId, Arc<Pool>> =
             self.by_name.read().values().map(|pool| (pool.id, Arc::clone(pool))).collect();
-        pools.values().for_each(|pool| pool.note_secret());
+        for pool in pools.values() {
+            pool.note_secret();
+            pool.follow_overdue_defaults();
+        }
         let taken = {
             let mut core = self.core.lock();
             let kept_max =

@@ -46,12 +46,6 @@ use tokio::runtime::Handle;
 /// Most (database, user) pools.
 const POOLS_MAX: usize = 1000;
 
-/// Most sets of startup settings whose outcome is remembered per pool.
-const LEARNED_MAX: usize = 1000;
-
-/// Settings as a server reports them after it was told a client's startup settings.
-pub type Learned = Arc<Reported>;
-
 /// Names of a database and of a user.
 type PoolName = (Box<str>, Box<str>);
 
@@ -81,7 +75,7 @@ pub struct Pool {
     pub user: Box<str>,
     pools: Arc<Pools>,
     baseline: RwLock<Option<Arc<Reported>>>,
-    learned: Mutex<HashMap<Settings, Learned>>,
+    learned: Mutex<HashMap<Settings, Arc<Reported>>>,
     failure: Mutex<Option<Failure>>,
     profile: profile::Profile,
     defaults: defaults::Defaults,
@@ -255,21 +249,6 @@ impl Pool {
     #[must_use]
     pub fn baseline(&self) -> Option<Arc<Reported>> {
         self.baseline.read().clone()
-    }
-
-    /// What a server reported when it was told these settings, if that is known.
-    #[must_use]
-    pub fn learned(&self, settings: &Settings) -> Option<Learned> {
-        self.learned.lock().get(settings).map(Arc::clone)
-    }
-
-    /// Remembers what a server reported.
-    pub fn learn(&self, settings: &Settings, reported: Learned) {
-        let mut learned = self.learned.lock();
-        if learned.len() >= LEARNED_MAX {
-            learned.clear();
-        }
-        learned.insert(settings.clone(), reported);
     }
 
     /// Clients that are pinned to one of its servers now.

@@ -15,7 +15,7 @@ use super::defaults::DIGEST;
 use super::{Pool, Pools};
 use crate::server::query::QueryError;
 use crate::server::{CloseReason, Server};
-use crate::state::code_question::ToldOfCode;
+use crate::state::code_question::{CodeQuestion, ToldOfCode};
 use crate::state::suspects::Suspects;
 use crate::telemetry::clock;
 use std::sync::Arc;
@@ -81,7 +81,16 @@ pub(super) struct Profile {
     /// Custom settings that it may set.
     names: parking_lot::RwLock<Arc<[Box<str>]>>,
     ddl_seen: AtomicU64,
-    asked: parking_lot::Mutex<Option<Instant>>,
+    asked: parking_lot::Mutex<Asked>,
+}
+
+/// How much is known of the code, and as of when.
+#[derive(Default)]
+struct Asked {
+    /// When the last answer came, if it is still of use.
+    at: Option<Instant>,
+    /// How often the code was seen to change.
+    changes: u64,
 }
 
 impl Profile {
@@ -96,28 +105,38 @@ impl Profile {
     }
 
     fn is_due(&self, now: Instant) -> bool {
-        self.asked.lock().is_none_or(|at| now.saturating_duration_since(at) >= BELIEVED)
+        self.asked.lock().at.is_none_or(|at| now.saturating_duration_since(at) >= BELIEVED)
     }
 
-    fn note(&self, found: Found, now: Instant) {
+    /// The number to be given to [`Profile::note`], taken before the question is sent.
+    fn changes(&self) -> u64 {
+        self.asked.lock().changes
+    }
+
+    /// Takes the answer to a question, unless there was more DDL while it was on its way.
+    fn note(&self, found: Found, as_of: u64, now: Instant) {
+        let mut asked = self.asked.lock();
+        if asked.changes != as_of {
+            return;
+        }
         self.set_suspects(found.suspects.map(Arc::new));
         self.clear.store(!found.hidden, Ordering::Relaxed);
         self.read.store(found.read, Ordering::Relaxed);
         self.transparent.store(!found.opaque, Ordering::Relaxed);
         *self.names.write() = found.names.into();
-        *self.asked.lock() = Some(now);
+        asked.at = Some(now);
         self.overdue.store(false, Ordering::Relaxed);
-        if self.void.load(Ordering::Acquire) {
-            // There was more DDL while the answer was on its way.
-            self.forget();
-        }
     }
 
+    /// DDL has changed the code.
     fn forget(&self) {
+        let mut asked = self.asked.lock();
+        asked.changes += 1;
+        asked.at = None;
         self.set_suspects(None);
         self.clear.store(false, Ordering::Relaxed);
         self.transparent.store(false, Ordering::Relaxed);
-        *self.asked.lock() = None;
+        self.void.store(true, Ordering::Release);
     }
 }
 
@@ -217,7 +236,6 @@ impl Pool {
 
     /// A client's DDL may have changed code: what is known of the database's code is void.
     pub fn note_code(&self) {
-        self.profile.void.store(true, Ordering::Release);
         self.profile.forget();
     }
 
@@ -259,6 +277,7 @@ impl Pool {
         if !self.profile.is_due(now) {
             return Ok(());
         }
+        let as_of = self.profile.changes();
         let question = [HIDDEN_CODE_QUERY, DIGEST].join(";");
         let mut found = Found::ANYTHING;
         for _ in 0..TRIES {
@@ -277,30 +296,31 @@ impl Pool {
                 Err(_) => return Err(CloseReason::NotClean),
             }
         }
-        self.learn_of_code(found, now);
+        self.learn_of_code(found, as_of, now);
         Ok(())
     }
 
     /// What a client's own server is to be asked of the code in the database, if nothing is known of it.
     /// [`Pool::told_of_code`] takes the answer.
-    pub fn question_of_code(&self) -> Option<&'static str> {
-        if self.profile.asked.lock().is_some() {
+    pub fn question_of_code(&self) -> Option<CodeQuestion> {
+        let asked = self.profile.asked.lock();
+        if asked.at.is_some() {
             return None;
         }
         self.profile.void.store(false, Ordering::Release);
-        Some(HIDDEN_CODE_QUERY)
+        Some(CodeQuestion { text: HIDDEN_CODE_QUERY, as_of: asked.changes })
     }
 
     /// The answer to [`Pool::question_of_code`].
     pub fn told_of_code(&self, told: &ToldOfCode, now: Instant) {
-        self.learn_of_code(Found::of(told.row.as_deref()), now);
-        if told.row.is_none() {
-            // The next who needs it asks again.
-            *self.profile.asked.lock() = None;
+        match &told.row {
+            Some(row) => self.learn_of_code(Found::of(Some(row)), told.as_of, now),
+            // That may be due to the client: others do not suffer for it, and another server is asked.
+            None => self.profile.void.store(true, Ordering::Release),
         }
     }
 
-    fn learn_of_code(&self, found: Found, now: Instant) {
+    fn learn_of_code(&self, found: Found, as_of: u64, now: Instant) {
         if found.opaque {
             tracing::info!(
                 database = %self.database,
@@ -310,7 +330,7 @@ impl Pool {
         if found.reads_sequences {
             self.sequences.note_code();
         }
-        self.profile.note(found, now);
+        self.profile.note(found, as_of, now);
     }
 }
 
@@ -329,5 +349,32 @@ impl Pools {
                 None => pool.profile.overdue.store(true, Ordering::Relaxed),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTHING: [&str; 6] = ["f", "f", "", "f", "", "f"];
+
+    fn nothing() -> Found {
+        Found::of(Some(&NOTHING.map(|column| Some(column.to_owned()))))
+    }
+
+    #[test]
+    fn an_answer_from_before_a_change_is_worth_nothing_whoever_has_asked_since() {
+        let (profile, now) = (Profile::default(), clock::now());
+        let first = profile.changes();
+        profile.forget();
+        let second = profile.changes();
+        // A second one asks.
+        profile.void.store(false, Ordering::Release);
+        profile.note(nothing(), first, now);
+        assert!(!profile.clear.load(Ordering::Relaxed) && profile.is_due(now));
+        profile.note(nothing(), second, now);
+        assert!(profile.clear.load(Ordering::Relaxed) && !profile.is_due(now));
+        profile.forget();
+        assert!(!profile.clear.load(Ordering::Relaxed) && profile.is_due(now));
     }
 }

@@ -8,11 +8,22 @@ use super::server_side::{ServerSide, ServerUnnamed};
 use super::session::Session;
 use crate::wire::{backend, encode};
 
+/// A question about the code in a database.
+#[derive(Clone, Copy, Debug)]
+pub struct CodeQuestion {
+    /// pgweir's own SQL.
+    pub text: &'static str,
+    /// How often the code was seen to change before.
+    pub as_of: u64,
+}
+
 /// What a server has said of the code in its database.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ToldOfCode {
     /// The columns of the one row; `None` if the question was refused, or the answer not understood.
     pub row: Option<Vec<Option<String>>>,
+    /// That of the question.
+    pub as_of: u64,
 }
 
 impl ToldOfCode {
@@ -34,12 +45,17 @@ impl Session {
         self.audit.doubts.as_ref().is_some_and(|doubts| doubts.ran_code)
     }
 
-    /// Asks `server`, which owes nothing. `question` is pgweir's own, and [`Session::examine`] comes behind its answer.
-    pub fn ask_for_code(&mut self, server: &mut ServerSide, question: &str, out: &mut Vec<u8>) {
-        encode::query(out, question);
+    /// Asks `server`, which owes nothing. [`Session::examine`] comes behind the answer.
+    pub fn ask_for_code(
+        &mut self,
+        server: &mut ServerSide,
+        question: CodeQuestion,
+        out: &mut Vec<u8>,
+    ) {
+        encode::query(out, question.text);
         server.unnamed = ServerUnnamed::Nothing;
         server.pipeline.push(Expected::Query, Fate::Examination, Undo::Nothing);
-        self.audit.code = Some(Box::default());
+        self.audit.code = Some(Box::new(ToldOfCode { row: None, as_of: question.as_of }));
     }
 
     /// The answer, once.

@@ -44,11 +44,12 @@ impl ChangedDefaults {
         }
         let none = || Box::new(Self { texts: Some(Vec::new()) });
         let changed = changed.get_or_insert_with(none);
-        let names_nobody: [&[u8]; 6] =
-            [b" all", b"current_user", b"current_role", b"session_user", b"u&\"", b"execute"];
+        let names_nobody: [&[u8]; 5] =
+            [b"current_user", b"current_role", b"session_user", b"u&\"", b"execute"];
         let fits =
             changed.texts.as_ref().is_some_and(|texts| texts.len() + folded.len() < TEXTS_MAX);
-        if !fits || names_nobody.iter().any(|word| memmem::find(&folded, word).is_some()) {
+        let all = folded.split(|byte| !byte.is_ascii_alphabetic()).any(|word| word == b"all");
+        if !fits || all || names_nobody.iter().any(|word| memmem::find(&folded, word).is_some()) {
             changed.texts = None;
         }
         if let Some(texts) = &mut changed.texts {
@@ -78,6 +79,9 @@ fn speaks_of_defaults(folded: &[u8]) -> bool {
             next.len() < behind.len() && OF.iter().any(|word| next.starts_with(word))
         })
 }
+
+/// Settings as a server reports them.
+pub(super) type Reports = Vec<(Box<str>, Box<str>)>;
 
 /// What a client was told of its settings after its login, by their names in lower case.
 pub(super) type Told = BTreeMap<&'static str, Box<str>>;
@@ -123,9 +127,28 @@ impl Session {
             let all = kept.iter().copied().chain(settings.iter());
             Arc::new(Settings::new(all).unwrap_or_default())
         };
+        let before = self.kept.iter().flat_map(|kept| kept.iter());
+        let all = kept.iter().copied().chain(before);
+        self.kept = Settings::new(all).ok().map(Box::new);
         let (startup, settings) = (with(&self.startup), with(&self.settings));
         self.settings = if settings == startup { Arc::clone(&startup) } else { settings };
         self.startup = startup;
+    }
+
+    /// What the client is told of its settings at its login. `of` tells it of those that it has asked for.
+    pub fn reported_at_login(
+        &self,
+        of: impl FnOnce(&Settings) -> Option<Reports>,
+    ) -> Option<Reports> {
+        let Some(kept) = &self.kept else { return of(&self.startup) };
+        let own = self.startup.iter().filter(|(name, _)| kept.get(name).is_none());
+        let mut reported = of(&Settings::new(own).ok()?)?;
+        for (name, value) in &mut reported {
+            if let Some(told) = kept.get(&name.to_ascii_lowercase()) {
+                *value = told.into();
+            }
+        }
+        Some(reported)
     }
 
     /// The statements of a transaction that is over which may have changed defaults, once.
@@ -176,6 +199,7 @@ mod tests {
         assert!(two.concerns("d", "a1") && two.concerns("d", "a2") && !two.concerns("d", "a3"));
         for everybody in [
             "ALTER ROLE ALL SET work_mem = '8MB'",
+            "ALTER ROLE\n  ALL SET work_mem = '8MB'",
             "ALTER ROLE CURRENT_USER SET work_mem = '8MB'",
             r#"ALTER ROLE U&"\0061pp" SET work_mem = '8MB'"#,
             "DO $$ BEGIN EXECUTE 'ALTER ROLE ' || r || ' SET a.b = 1'; END $$",

@@ -1,6 +1,7 @@
 //! What is asked, when, and what is concluded from the answers of a server.
 
 use super::*;
+use crate::state::code_question::CodeQuestion;
 use crate::state::prelude;
 use crate::state::reply::Event;
 use crate::state::test_support::{LIMITS, World, backend, client, frontend_words, settings, sort};
@@ -226,7 +227,8 @@ fn the_code_in_the_database_is_asked_for_ahead_of_that() {
         let mut case = Case::of(client(1));
         assert!(case.query("SET work_mem = '1MB'"));
         let mut out = Vec::new();
-        case.client.ask_for_code(&mut case.server, "SELECT 1", &mut out);
+        let question = CodeQuestion { text: "SELECT 1", as_of: 0 };
+        case.client.ask_for_code(&mut case.server, question, &mut out);
         assert_eq!(frontend_words(&out), "Query SELECT 1");
         assert!(case.client.is_examined() && !case.server.pipeline.is_settled());
         let end = if told.is_some() { DONE } else { "ReadyForQuery" };

@@ -7,6 +7,7 @@
 //! Sources: <https://www.postgresql.org/docs/current/sql-discard.html>,
 //! <https://www.postgresql.org/docs/current/sql-reset.html>
 
+use super::defaults::Reports;
 use super::memo;
 use super::prepared::{Token, Unnamed};
 use super::reset_batch::Batch;
@@ -162,10 +163,10 @@ impl Session {
     /// answer is not known for certain: nothing was done then.
     ///
     /// The client holds no server. `reported` is what the settings of its startup are reported as.
-    pub fn answer_reset<R: AsRef<[(Box<str>, Box<str>)]>>(
+    pub fn answer_reset(
         &mut self,
         input: &[u8],
-        reported: impl FnOnce(&Settings) -> Option<R>,
+        reported: impl FnOnce(&Settings) -> Option<Reports>,
         out: &mut Vec<u8>,
     ) -> Option<Translated> {
         let Reset { parts, len, batch } = read(input)?;
@@ -215,11 +216,11 @@ impl Session {
     }
 
     /// The one setting that is reported when all are reset. The order of several is PostgreSQL's own affair.
-    fn told_after_reset<R: AsRef<[(Box<str>, Box<str>)]>>(
+    fn told_after_reset(
         &self,
-        reported: impl FnOnce(&Settings) -> Option<R>,
+        reported: impl FnOnce(&Settings) -> Option<Reports>,
     ) -> Result<Option<Told>, Unclear> {
-        let reported = reported(&self.startup).ok_or(Unclear)?;
+        let reported = self.reported_at_login(reported).ok_or(Unclear)?;
         let mut told: Option<Told> = None;
         for (name, value) in self.settings.iter() {
             let own_default = self.startup.get(name);
@@ -232,8 +233,7 @@ impl Session {
             if unclear || matches!(name, "client_encoding" | "standard_conforming_strings") {
                 return Err(Unclear);
             }
-            let known =
-                reported.as_ref().iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+            let known = reported.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
             match known {
                 Some((_, reset)) if **reset == *value => {}
                 Some(_) if told.is_some() => return Err(Unclear),

@@ -82,6 +82,8 @@ pub struct Session {
     pub(super) changed_defaults: Option<Box<ChangedDefaults>>,
     /// What it was told of its settings since its login.
     pub(super) told: Option<Box<Told>>,
+    /// The part of its startup settings that were its defaults at its login.
+    pub(super) kept: Option<Box<Settings>>,
     /// The routines to look out for, where they are known; and as of when.
     pub(super) suspects: Option<Arc<Suspects>>,
     /// What counts the changes of the code in the database, as of the last look.
@@ -194,6 +196,7 @@ impl Session {
             changed_code: false,
             changed_defaults: None,
             told: None,
+            kept: None,
             suspects: None,
             code_seen: 0,
             pin: None,

@@ -231,3 +231,112 @@ fn a_configuration_that_was_read_again_is_told_to_who_comes_next() {
         world.welcomes_as_postgresql(sql);
     }
 }
+
+/// What the client was told last of a setting.
+fn told<'a>(client: &'a RawClient, lines: &'a [String], name: &str) -> Option<&'a str> {
+    let reports = lines.iter().filter_map(|line| line.strip_prefix("ParameterStatus "));
+    let at_login = client.parameters.iter().map(String::as_str);
+    at_login.chain(reports).filter_map(|report| report.strip_prefix(name)?.strip_prefix('=')).last()
+}
+
+/// What it has set itself is not taken for a default, whether its transaction comes to nothing or is long over.
+#[test]
+fn what_a_client_has_set_does_not_become_its_default() {
+    let name = "defaults_not_set";
+    let world = World::new(name);
+    let mut admin = world.client();
+    for (first, then) in [
+        (&["BEGIN", "SET timezone = 'Europe/Paris'"][..], &["ROLLBACK"][..]),
+        (&["BEGIN", "SET timezone = 'Europe/Paris'"], &["COMMIT", "DISCARD ALL"]),
+        (&["BEGIN", "SET LOCAL timezone = 'Europe/Paris'"], &["COMMIT"]),
+        (&["CREATE TEMP TABLE mine ()", "SET timezone = 'Europe/Paris'"], &["DISCARD ALL"]),
+        (
+            &["CREATE TEMP TABLE mine ()", "SET timezone = 'Europe/Paris'"],
+            &["RESET ALL", "DROP TABLE mine"],
+        ),
+    ] {
+        let (mut pooled, mut direct) = (world.client(), world.direct());
+        for client in [&mut pooled, &mut direct] {
+            first.iter().for_each(|sql| drop(client.execute(sql)));
+        }
+        admin.execute(&format!("ALTER ROLE {name} SET timezone = 'Asia/Tokyo'"));
+        world.welcomes_as_postgresql("ALTER ROLE");
+        for client in [&mut pooled, &mut direct] {
+            client.execute("SELECT 1");
+            then.iter().for_each(|sql| drop(client.execute(sql)));
+        }
+        for _ in 0..2 {
+            assert_eq!(pooled.execute(SHOW), direct.execute(SHOW), "{first:?} {then:?}");
+        }
+        admin.execute(&format!("ALTER ROLE {name} RESET timezone"));
+    }
+}
+
+#[test]
+fn a_client_is_told_of_its_own_defaults_when_it_resets() {
+    let name = "defaults_retold";
+    let world = World::new(name);
+    let mut admin = world.client();
+    for reset in ["DISCARD ALL", "RESET ALL", "RESET timezone", "SELECT 1; RESET ALL"] {
+        let mut client = world.client();
+        let expected = client.value("SHOW timezone");
+        client.execute("SET work_mem = '9MB'");
+        admin.execute(&format!("ALTER ROLE {name} SET timezone = 'Asia/Tokyo'"));
+        world.welcomes_as_postgresql("ALTER ROLE");
+        let mut lines = client.query(reset);
+        lines.extend(client.query("SHOW timezone"));
+        assert_eq!(told(&client, &lines, "TimeZone"), Some(&*expected), "{reset}");
+        assert_eq!(client.value("SHOW timezone"), expected, "{reset}");
+        admin.execute(&format!("ALTER ROLE {name} RESET timezone"));
+    }
+}
+
+/// What a server makes of a client's own settings is kept for those who come with the same; not beyond a change.
+#[test]
+fn what_was_learned_of_startup_settings_is_void_after_a_change_at_the_same_time() {
+    let name = "defaults_learned";
+    let world = World::new(name);
+    let pgweir =
+        Setup::before(world.postgres).user(name, PASSWORD).target("max_connections = 1").start();
+    let startup = [("database", name), ("timezone", "Europe/Paris")];
+    let mut admin = pgweir.client_as(name, name);
+    admin.execute("BEGIN");
+    admin.execute(&format!("ALTER ROLE {name} SET datestyle = 'German'"));
+    let log_in = move |port| {
+        let mut client = RawClient::connect(port);
+        client.try_log_in(name, PASSWORD, &startup).unwrap();
+        client
+    };
+    let port = pgweir.port();
+    let waits = std::thread::spawn(move || log_in(port));
+    eventually("it waits", || pgweir.metric("pgweir_waiting_clients", "") == 1.0);
+    admin.execute("COMMIT");
+    let mut first = waits.join().unwrap();
+    let mut direct = log_in(world.postgres.port());
+    for client in [&mut first, &mut log_in(port)] {
+        assert_eq!(client.parameters, direct.parameters);
+        assert_eq!(client.execute(SHOW), direct.execute(SHOW));
+    }
+}
+
+/// A client may change what concerns itself as often as it likes, and try to change what does not.
+#[test]
+fn a_storm_of_changes_leaves_others_their_servers() {
+    let name = "defaults_storm";
+    let world = World::new(name);
+    let pgweir =
+        Setup::before(world.postgres).user(name, PASSWORD).target("max_connections = 6").start();
+    let mut storms = pgweir.client_as(name, name);
+    let mut other = pgweir.client();
+    for number in 0..200 {
+        storms.query("ALTER ROLE ALL SET work_mem = '7MB'");
+        storms
+            .execute(&format!("ALTER ROLE {name} SET application_name = 'CURRENT_USER {number}'"));
+        other.execute("SELECT 1");
+    }
+    let closed = pgweir.metric("pgweir_database_connections_closed_total", "defaults_changed");
+    assert!(closed < 100.0, "{closed}");
+    eventually("new clients have the last of them", || {
+        pgweir.client_as(name, name).value("SHOW application_name") == "CURRENT_USER 199"
+    });
+}
