@@ -18,14 +18,14 @@ fn before(server: &ScriptedServer) -> Setup {
         .target("max_connections = 1")
 }
 
-/// A server that behaves until a statement has `fault` in it, and then does what is told.
+/// A server that behaves until a statement has `'fault'` in it, and then does what is told.
 fn faulty(
     fault: impl Fn(&mut Scripted) -> io::Result<()> + Send + Sync + 'static,
 ) -> (ScriptedServer, Pgweir) {
     let server = ScriptedServer::start(move |connection| {
         connection.accept_login()?;
         loop {
-            connection.behave_until(|message| mentions(message, "fault"))?;
+            connection.behave_until(|message| mentions(message, "'fault'"))?;
             fault(connection)?;
         }
     });
