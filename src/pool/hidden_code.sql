@@ -1,5 +1,5 @@
 SET LOCAL statement_timeout = 0;
-SET LOCAL statement_timeout = '5s';
+SET LOCAL statement_timeout = '4s';
 SET LOCAL search_path = pg_catalog;
 SET LOCAL quote_all_identifiers = off;
 SET LOCAL jit = off;

@@ -252,3 +252,16 @@ fn an_aggregate_of_harmless_functions_pins_nobody() {
     finds_nothing(&mut other);
     assert_eq!(pgweir.metric("pgweir_session_pins_total", ""), 0.0);
 }
+
+#[test]
+fn a_catalogue_that_does_not_answer_in_time_keeps_nobody_out() {
+    let (postgres, pgweir) = with(&[NOTHING]);
+    drop(pgweir);
+    let mut holder = postgres.superuser_in(DATABASE);
+    define(&mut holder, &["BEGIN", "LOCK TABLE pg_policy IN ACCESS EXCLUSIVE MODE"]);
+    let pgweir = Setup::before(&postgres).target("max_connections = 2").start();
+    let mut client = pgweir.client();
+    define(&mut client, &["SELECT public.nothing()"]);
+    eventually("it is pinned, as nobody knows what it has run", || pinned(&pgweir) == 1.0);
+    assert_eq!(pgweir.metric("pgweir_database_connections_setup_failed_total", ""), 0.0);
+}
