@@ -253,6 +253,26 @@ fn an_aggregate_of_harmless_functions_pins_nobody() {
     assert_eq!(pgweir.metric("pgweir_session_pins_total", ""), 0.0);
 }
 
+/// Names of functions that the client's encoding does not have.
+#[test]
+fn a_clients_encoding_is_no_matter_for_the_catalogue() {
+    let (postgres, pgweir) = with(&[NOTHING, &ENTER.replace("enter", "войти")]);
+    drop(pgweir);
+    let pgweir = Setup::before(&postgres).target("max_connections = 2").start();
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    client.execute("SET client_encoding = 'LATIN1'");
+    let again = NOTHING.replace("nothing", "mine");
+    for _ in 0..2 {
+        other.execute("BEGIN");
+        define(&mut client, &["BEGIN", &again, "SELECT public.mine()", "COMMIT"]);
+        define(&mut client, &["DROP FUNCTION public.mine()", "SELECT public.nothing()"]);
+        define(&mut other, &["SELECT public.nothing()", "COMMIT"]);
+    }
+    assert_eq!(client.value("SHOW client_encoding"), "LATIN1");
+    assert_eq!(other.value("SHOW client_encoding"), "UTF8");
+    assert_eq!(pgweir.metric("pgweir_session_pins_total", ""), 0.0);
+}
+
 #[test]
 fn a_catalogue_that_does_not_answer_in_time_keeps_nobody_out() {
     let (postgres, pgweir) = with(&[NOTHING]);
