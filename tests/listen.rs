@@ -380,6 +380,20 @@ fn a_client_with_another_encoding_is_pinned() {
 }
 
 #[test]
+fn a_connection_that_nobody_listens_by_makes_room_for_who_waits() {
+    let pgweir = Setup::before(shared())
+        .target("max_connections = 2")
+        .target("connection_borrow_timeout = \"5s\"")
+        .start();
+    let mut listener = pgweir.client();
+    listen(&mut listener, "makes_room");
+    listener.execute("UNLISTEN *");
+    let (mut holder, mut other) = (pgweir.client(), pgweir.client());
+    holder.execute("BEGIN");
+    assert_eq!(other.value("SELECT 'in time'"), "in time");
+}
+
+#[test]
 fn while_all_servers_are_taken_a_listener_gets_the_next_one() {
     let pgweir = Setup::before(shared()).start();
     let mut busy: Vec<RawClient> = (0..3).map(|_| pgweir.client()).collect();

@@ -1,6 +1,7 @@
 SET LOCAL statement_timeout = 0;
-SET LOCAL statement_timeout = '5s';
+SET LOCAL statement_timeout = '4s';
 SET LOCAL search_path = pg_catalog;
+SET LOCAL client_encoding = 'UTF8';
 SET LOCAL quote_all_identifiers = off;
 SET LOCAL jit = off;
 WITH RECURSIVE pattern AS (

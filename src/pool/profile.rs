@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 /// How long what was found is believed.
 const BELIEVED: Duration = Duration::from_secs(60);
 
-/// Longest that the question may take.
+/// Longest that the question may take: more than the server takes for it, so that it says so and is of use.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often a question that is refused is asked.

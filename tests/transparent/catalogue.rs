@@ -282,3 +282,36 @@ fn what_discard_all_does_not_take_back_reaches_nobody_else() {
         }
     }
 }
+
+/// Names of functions that the client's encoding does not have.
+#[test]
+fn a_clients_encoding_is_no_matter_for_the_catalogue() {
+    let (postgres, pgweir) = with(&[NOTHING, &ENTER.replace("enter", "войти")]);
+    drop(pgweir);
+    let pgweir = Setup::before(&postgres).target("max_connections = 2").start();
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    client.execute("SET client_encoding = 'LATIN1'");
+    let again = NOTHING.replace("nothing", "mine");
+    for _ in 0..2 {
+        other.execute("BEGIN");
+        define(&mut client, &["BEGIN", &again, "SELECT public.mine()", "COMMIT"]);
+        define(&mut client, &["DROP FUNCTION public.mine()", "SELECT public.nothing()"]);
+        define(&mut other, &["SELECT public.nothing()", "COMMIT"]);
+    }
+    assert_eq!(client.value("SHOW client_encoding"), "LATIN1");
+    assert_eq!(other.value("SHOW client_encoding"), "UTF8");
+    assert_eq!(pgweir.metric("pgweir_session_pins_total", ""), 0.0);
+}
+
+#[test]
+fn a_catalogue_that_does_not_answer_in_time_keeps_nobody_out() {
+    let (postgres, pgweir) = with(&[NOTHING]);
+    drop(pgweir);
+    let mut holder = postgres.superuser_in(DATABASE);
+    define(&mut holder, &["BEGIN", "LOCK TABLE pg_policy IN ACCESS EXCLUSIVE MODE"]);
+    let pgweir = Setup::before(&postgres).target("max_connections = 2").start();
+    let mut client = pgweir.client();
+    define(&mut client, &["SELECT public.nothing()"]);
+    eventually("it is pinned, as nobody knows what it has run", || pinned(&pgweir) == 1.0);
+    assert_eq!(pgweir.metric("pgweir_database_connections_setup_failed_total", ""), 0.0);
+}

@@ -236,7 +236,11 @@ fn a_configuration_that_was_read_again_is_told_to_who_comes_next() {
 fn told<'a>(client: &'a RawClient, lines: &'a [String], name: &str) -> Option<&'a str> {
     let reports = lines.iter().filter_map(|line| line.strip_prefix("ParameterStatus "));
     let at_login = client.parameters.iter().map(String::as_str);
-    at_login.chain(reports).filter_map(|report| report.strip_prefix(name)?.strip_prefix('=')).last()
+    let mut of_it = at_login
+        .chain(reports)
+        .rev()
+        .filter_map(|report| report.strip_prefix(name)?.strip_prefix('='));
+    of_it.next()
 }
 
 /// What it has set itself is not taken for a default, whether its transaction comes to nothing or is long over.
@@ -257,13 +261,17 @@ fn what_a_client_has_set_does_not_become_its_default() {
     ] {
         let (mut pooled, mut direct) = (world.client(), world.direct());
         for client in [&mut pooled, &mut direct] {
-            first.iter().for_each(|sql| drop(client.execute(sql)));
+            for sql in first {
+                client.execute(sql);
+            }
         }
         admin.execute(&format!("ALTER ROLE {name} SET timezone = 'Asia/Tokyo'"));
         world.welcomes_as_postgresql("ALTER ROLE");
         for client in [&mut pooled, &mut direct] {
             client.execute("SELECT 1");
-            then.iter().for_each(|sql| drop(client.execute(sql)));
+            for sql in then {
+                client.execute(sql);
+            }
         }
         for _ in 0..2 {
             assert_eq!(pooled.execute(SHOW), direct.execute(SHOW), "{first:?} {then:?}");

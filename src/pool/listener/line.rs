@@ -28,8 +28,11 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// Longest pause between two tries.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// How long the connection is kept when nobody listens any more.
+/// How long the connection is kept when nobody listens any more, unless somebody waits for a server.
 const LINGER: Duration = Duration::from_secs(10);
+
+/// How often is looked whether somebody does.
+const LINGER_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Longest that the server may take to listen on something.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -206,10 +209,26 @@ impl Keeper {
             let news = self.news(server);
             if !heard.is_empty() {
                 news.await?;
-            } else if let Ok(news) = tokio::time::timeout(LINGER, news).await {
-                news?;
-            } else if self.listener.is_unused() {
-                return Ok(());
+                continue;
+            }
+            tokio::select! {
+                news = news => news?,
+                () = self.linger() => {
+                    if self.listener.is_unused() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for as long as a connection of use to nobody is kept.
+    async fn linger(&self) {
+        let begun = clock::now();
+        while clock::now().saturating_duration_since(begun) < LINGER {
+            tokio::time::sleep(LINGER_INTERVAL).await;
+            if self.pools.core.lock().waiting() > 0 {
+                return;
             }
         }
     }
