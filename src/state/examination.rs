@@ -160,7 +160,9 @@ impl Session {
         let own = server.own.iter();
         let names = own.flat_map(|own| own.names().map(move |name| (own, name)));
         for (own, name) in names {
-            let follows = !own.is_unsure(name) || self.sql.get(name).is_some();
+            // Where nothing came of what would have changed it, the client still has what it had.
+            let has = self.sql.get(name).is_some() || self.statements.get(name).is_some();
+            let follows = has || !own.is_unsure(name);
             let Some(name) = std::str::from_utf8(name).ok().filter(|_| follows) else { continue };
             array.push_str(if array.len() > 1 { ",\"" } else { "\"" });
             for letter in name.chars() {

@@ -173,3 +173,15 @@ fn a_statement_that_is_prepared_in_two_steps_behind_settings_is_remembered() {
     }
     assert_eq!(pinned(&pgweir), 0.0);
 }
+
+#[test]
+fn a_prepare_of_a_name_that_is_taken_does_not_pin() {
+    let pgweir = pool_of(1);
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    client.batch(&[frontend::parse("q", "SELECT $1::int"), frontend::sync()]);
+    // What has changed a setting is looked into.
+    let answer = client.query("SET work_mem = '5MB'; PREPARE q AS SELECT 2");
+    assert!(answer.contains(&"ErrorResponse ERROR 42P05".to_owned()), "{answer:?}");
+    assert_eq!(other.value("SELECT 'has the server'"), "has the server");
+    assert_eq!(pgweir.metric("pgweir_session_pins_total", ""), 0.0);
+}
