@@ -6,7 +6,8 @@ use super::memo;
 use super::pipeline::{Expected, Fate, Pipeline, Undo};
 use super::prepared::{Prepared, SERVER_NAME_PREFIX, ServerName, Token, Unnamed};
 use super::session::{ClientFault, Discarding, Intern, Limits, ServerSide, ServerUnnamed, Session};
-use super::statement::Effects;
+use super::statement::{self, Effects};
+use super::transaction::TransactionStatus;
 use crate::wire::frame::Frame;
 use crate::wire::frontend::{Bind, Object, Parse};
 use crate::wire::{FrontendTag, encode};
@@ -96,14 +97,17 @@ impl Session {
         if let Some(existing) = self.statements.get(parse.name) {
             // The server refuses the second one of a name, if it has the first one.
             let existing = Arc::clone(existing);
-            to.ensure(&existing);
+            if !self.is_refused(parse.query, to.server) {
+                to.ensure(&existing);
+            }
             to.parse_as(&existing, parse.tail, Fate::Forward, Undo::Nothing);
             return Ok(());
         }
         if self.sql.get(parse.name).is_some() {
             // The server refuses it.
             if !self.awaits_names(parse.name, Effects::NONE, to.server) {
-                self.settle_name(parse.name, true, to.server, to.out);
+                let may_fail = !self.is_refused(parse.query, to.server);
+                self.settle_name(parse.name, may_fail, to.server, to.out);
                 to.forward(frame, Expected::ParseComplete, Undo::Nothing);
             }
             return Ok(());
@@ -137,6 +141,14 @@ impl Session {
         to.server.statements.insert(id);
         to.parse_as(&statement, parse.tail, Fate::Forward, Undo::Parsed { name, id });
         Ok(())
+    }
+
+    /// True if a `Parse` of `text` is refused before its name is looked at: several statements, in a failed block.
+    ///
+    /// What would be put ahead of it there is refused too, and with another error.
+    fn is_refused(&self, text: &[u8], server: &ServerSide) -> bool {
+        server.pipeline.status() == TransactionStatus::Failed
+            && statement::statements(text, self.options).nth(1).is_some()
     }
 
     pub(super) fn replace_unnamed(

@@ -216,3 +216,23 @@ fn statements_of_sql_in_the_middle_of_a_batch() {
         c: EXECUTE q",
     ]);
 }
+
+#[test]
+fn several_statements_are_refused_as_such_whatever_has_their_name() {
+    same(&[
+        r"
+        a: PREPARE q AS SELECT 1
+        b: PREPARE q AS SELECT 2
+        a: BEGIN; SELECT 1/0
+        a: \parse q SELECT 1; SELECT 2 \sync
+        a: ROLLBACK
+        a: EXECUTE q",
+        r"
+        a: \parse q SELECT 1 \sync
+        b: SELECT 2
+        a: BEGIN; SELECT 1/0
+        a: \parse q SELECT 1; SELECT 2 \sync
+        a: ROLLBACK
+        a: EXECUTE q",
+    ]);
+}
