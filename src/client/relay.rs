@@ -312,9 +312,9 @@ impl Client {
         }
         if let Some(Discarded::All) = news.discarded {
             self.unpin_if_free();
-            self.retell();
         }
         if news.ready > 0 {
+            self.retell();
             let now = clock::now();
             if let Some(asked) = self.asked.take() {
                 let took = now.saturating_duration_since(asked);

@@ -114,7 +114,7 @@ impl Client {
         if out.is_empty() {
             give_buffer(out);
         } else {
-            self.to_client.push(out);
+            self.to_client.insert_before(out, &encode::READY_IDLE);
         }
     }
 

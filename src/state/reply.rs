@@ -255,6 +255,7 @@ fn look_at(
                     if !server.pipeline.owes_the_client() {
                         client.sql.ready(status);
                     }
+                    client.hushed = false;
                     seen(Event::Ready);
                 }
                 Fate::Examination => seen(Event::Examined),
@@ -270,7 +271,10 @@ fn look_at(
         BackendTag::ERROR_RESPONSE => on_error(body, client, server, seen),
         BackendTag::PARAMETER_STATUS => {
             let (name, value) = backend::parameter_status(body).ok_or(malformed)?;
-            let fate = server.pipeline.on_asynchronous();
+            let mut fate = server.pipeline.on_asynchronous();
+            if client.hushed && client.startup.get(&name.to_ascii_lowercase()).is_some() {
+                fate = Fate::Swallow;
+            }
             seen(Event::ParameterStatus { name, value, ahead: fate != Fate::Forward });
             if fate == Fate::Forward {
                 client.reread(name, value);
@@ -336,7 +340,8 @@ fn on_error(
     if std::mem::take(&mut server.restored) {
         // Unlike the DISCARD ALL, what stood behind it in the batch is undone.
         server.applied = std::sync::Arc::default();
-        client.retell = true;
+        client.retell = client.had_changed;
+        client.hushed = true;
         seen(Event::Discarded(Discarded::All));
     }
     client.channels.failed();

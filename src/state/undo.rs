@@ -68,6 +68,7 @@ impl Session {
         }
         self.channels.clear();
         self.settings_touched = false;
+        self.had_changed = self.settings != self.startup;
         self.settings = Arc::clone(&self.startup);
         self.retell = !self.startup.is_empty();
         if self.pin.is_none_or(|reason| !reason.survives_discard_all()) {

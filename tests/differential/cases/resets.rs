@@ -76,3 +76,22 @@ fn reset_queries_of_the_extended_protocol_are_answered_alike() {
         a: ROLLBACK",
     ]);
 }
+
+#[test]
+fn a_discard_behind_which_its_batch_fails_tells_no_more_than_it_should() {
+    same(&[
+        r"
+        a with timezone = Asia/Tokyo
+        a: \parse - DISCARD ALL \sync
+        a: \bind - - \execute - 0 \bind - - NULL \execute - 0 \sync
+        b: SELECT 1
+        a: SHOW timezone",
+        r"
+        a with timezone = Asia/Tokyo
+        a: SET timezone = 'Europe/Rome'
+        a: \parse - DISCARD ALL \sync
+        a: \bind - - \execute - 0 \bind - - NULL \execute - 0 \sync
+        b: SELECT 1
+        a: SHOW timezone",
+    ]);
+}
