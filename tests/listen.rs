@@ -48,6 +48,16 @@ fn listen(client: &mut RawClient, channel: &str) {
     assert_eq!(lines, ["CommandComplete LISTEN", "ReadyForQuery I"]);
 }
 
+/// Process id of the connection that listens for all.
+fn line_of(postgres: &Postgres) -> u32 {
+    let listening = "pg_stat_activity WHERE query LIKE 'LISTEN%' AND usename = 'app'";
+    let mut superuser = postgres.superuser();
+    eventually("one connection listens for all", || {
+        superuser.value(&format!("SELECT count(*) FROM {listening}")) == "1"
+    });
+    superuser.value(&format!("SELECT pid FROM {listening}")).parse().unwrap()
+}
+
 fn pinned(pgweir: &Pgweir) -> f64 {
     pgweir.metric("pgweir_database_connections_currently_session_pinned", "")
 }
@@ -116,12 +126,7 @@ fn who_begins_to_listen_hears_nothing_of_what_was_before() {
     let pgweir = Setup::before(&postgres).start();
     let (mut first, mut late, mut notifier) = (pgweir.client(), pgweir.client(), pgweir.client());
     listen(&mut first, "long_known");
-    let listening = "pg_stat_activity WHERE query LIKE 'LISTEN%' AND usename = 'app'";
-    let mut superuser = postgres.superuser();
-    eventually("one connection listens for all", || {
-        superuser.value(&format!("SELECT count(*) FROM {listening}")) == "1"
-    });
-    let line = superuser.value(&format!("SELECT pid FROM {listening}")).parse().unwrap();
+    let line = line_of(&postgres);
     signal(line, "STOP");
     notifier.execute("NOTIFY long_known, 'before'");
     late.send(&frontend::query("LISTEN long_known"));
@@ -136,6 +141,28 @@ fn who_begins_to_listen_hears_nothing_of_what_was_before() {
     assert_eq!(next(&mut late), notified("long_known", "after"));
     assert_eq!(next(&mut first), notified("long_known", "before"));
     assert_eq!(next(&mut first), notified("long_known", "after"));
+}
+
+#[test]
+fn who_begins_while_another_waits_for_its_answer_gets_one_too() {
+    let postgres = Postgres::start(PgVersion::Installed);
+    let pgweir = Setup::before(&postgres).start();
+    let mut first = pgweir.client();
+    listen(&mut first, "known");
+    let line = line_of(&postgres);
+    signal(line, "STOP");
+    let mut late: Vec<RawClient> = (0..3).map(|_| pgweir.client()).collect();
+    for client in &mut late {
+        client.send(&frontend::query("LISTEN known"));
+        // Time enough for the question that the connection is asked for it.
+        for _ in 0..50 {
+            first.execute("SELECT 1");
+        }
+    }
+    signal(line, "CONT");
+    for client in &mut late {
+        assert_eq!(client.until_ready(), ["CommandComplete LISTEN", "ReadyForQuery I"]);
+    }
 }
 
 #[test]

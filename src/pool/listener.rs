@@ -68,8 +68,8 @@ struct Inner {
     begun: u64,
     /// All up to this one were there when the connection was asked something that it has answered.
     settled: u64,
-    /// Those who wait for that.
-    beginners: Vec<Arc<Mailbox>>,
+    /// Those who wait for that, by their numbers.
+    beginners: Vec<(u64, Arc<Mailbox>)>,
 }
 
 /// How the connection does.
@@ -169,14 +169,15 @@ impl Subscription {
         if begins {
             inner.begun += 1;
             self.number = inner.begun;
-            inner.beginners.push(Arc::clone(&self.mailbox));
         }
         if self.number <= inner.settled && names.iter().all(|name| confirmed(&inner, name)) {
             return Heard::Yes;
         }
+        let waits = begins.then(|| (self.number, Arc::clone(&self.mailbox)));
         match inner.line {
             Line::Closed if pools.core.lock().may_have_listener() => {
                 inner.line = Line::Opening;
+                inner.beginners.extend(waits);
                 drop(inner);
                 line::begin(&self.listener, pools, worker);
                 Heard::NotYet
@@ -189,6 +190,7 @@ impl Subscription {
                 Heard::No
             }
             Line::Opening | Line::Up => {
+                inner.beginners.extend(waits);
                 drop(inner);
                 self.listener.changed.notify_one();
                 Heard::NotYet
@@ -248,7 +250,14 @@ impl Listener {
         let mut inner = self.inner.lock();
         if let Some(number) = number {
             inner.settled = number;
-            inner.beginners.drain(..).for_each(|mailbox| mailbox.wake());
+            // Whoever has begun since it was asked waits for the next answer.
+            inner.beginners.retain(|(begun, mailbox)| {
+                let settled = *begun <= number;
+                if settled {
+                    mailbox.wake();
+                }
+                !settled
+            });
         }
         for name in names {
             let Some(channel) = inner.channels.get_mut(name) else { continue };
@@ -278,6 +287,7 @@ impl Listener {
     fn set_line(&self, line: Line) {
         let mut inner = self.inner.lock();
         inner.line = line;
+        inner.beginners.clear();
         let members = inner.channels.values().flat_map(|channel| &channel.members);
         members.for_each(|member| member.mailbox.wake());
     }

@@ -22,9 +22,12 @@ impl<S, W> Core<S, W> {
         self.listeners.open + self.listeners.wanted < self.limits.budget / 2
     }
 
-    /// From now on, a slot for a listening connection is kept free, or made free.
-    pub fn want_listener(&mut self) {
-        self.listeners.wanted += 1;
+    /// From now on, a slot for a listening connection is kept free, or made free. False if no other one may be had.
+    #[must_use]
+    pub fn want_listener(&mut self) -> bool {
+        let may = self.may_have_listener();
+        self.listeners.wanted += u32::from(may);
+        may
     }
 
     /// Nobody waits for that slot any more.
@@ -93,8 +96,7 @@ mod tests {
         for (budget, most) in [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2)] {
             let mut core = core(budget);
             let mut had = 0;
-            while core.may_have_listener() {
-                core.want_listener();
+            while core.want_listener() {
                 assert!(core.reserve_listener());
                 had += 1;
             }
@@ -112,7 +114,7 @@ mod tests {
             core.reserve(pool);
             core.opened(pool);
         }
-        core.want_listener();
+        assert!(core.want_listener());
         assert!(!core.reserve_listener());
         core.enqueue(pool, 0, 7, now);
         assert!(matches!(core.give_back(pool, idle(1, now)), Given::Close(1)));
@@ -138,7 +140,7 @@ mod tests {
             let _ = core.give_back(pool, idle(server, now));
         }
         assert!(core.evict_for_listener(now).is_none(), "nobody wants it");
-        core.want_listener();
+        assert!(core.want_listener());
         assert_eq!(core.evict_for_listener(now), Some((pool, 0)));
         assert!(core.evict_for_listener(now).is_none(), "one is enough");
         assert!(core.evict_for_listener(now + ROOM_INTERVAL).is_some(), "it went to somebody else");

@@ -152,7 +152,10 @@ impl Keeper {
     }
 
     async fn take_slot(&self) -> bool {
-        self.pools.core.lock().want_listener();
+        // Since this was last looked at, those of other databases may have been opened.
+        if !self.pools.core.lock().want_listener() {
+            return false;
+        }
         let begun = clock::now();
         loop {
             let now = clock::now();
