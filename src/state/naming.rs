@@ -6,7 +6,7 @@ use super::memo;
 use super::pipeline::{Expected, Fate, Pipeline, Undo};
 use super::prepared::{Prepared, SERVER_NAME_PREFIX, ServerName, Token, Unnamed};
 use super::session::{ClientFault, Discarding, Intern, Limits, ServerSide, ServerUnnamed, Session};
-use super::statement::{self, Effects};
+use super::statement::{self, Command, Effects};
 use super::transaction::TransactionStatus;
 use crate::wire::frame::Frame;
 use crate::wire::frontend::{Bind, Object, Parse};
@@ -143,12 +143,24 @@ impl Session {
         Ok(())
     }
 
-    /// True if a `Parse` of `text` is refused before its name is looked at: several statements, in a failed block.
+    /// True if a `Parse` of `text` is refused before its name is looked at, as in a failed block is all but its end.
     ///
-    /// What would be put ahead of it there is refused too, and with another error.
+    /// What would be put ahead of it there is refused too, and perhaps with another error.
     fn is_refused(&self, text: &[u8], server: &ServerSide) -> bool {
-        server.pipeline.status() == TransactionStatus::Failed
-            && statement::statements(text, self.options).nth(1).is_some()
+        if server.pipeline.status() != TransactionStatus::Failed {
+            return false;
+        }
+        let mut statements = statement::statements(text, self.options);
+        let command = statements.next().map_or(Command::Empty, |first| first.command());
+        let ends = matches!(
+            command,
+            Command::Empty
+                | Command::Commit
+                | Command::Rollback
+                | Command::RollbackTo
+                | Command::PrepareTransaction
+        );
+        !ends || statements.next().is_some()
     }
 
     pub(super) fn replace_unnamed(

@@ -218,13 +218,15 @@ fn statements_of_sql_in_the_middle_of_a_batch() {
 }
 
 #[test]
-fn several_statements_are_refused_as_such_whatever_has_their_name() {
+fn what_a_failed_block_refuses_is_refused_whatever_has_its_name() {
     same(&[
         r"
         a: PREPARE q AS SELECT 1
         b: PREPARE q AS SELECT 2
         a: BEGIN; SELECT 1/0
         a: \parse q SELECT 1; SELECT 2 \sync
+        a: \parse q SELEC 1 \sync
+        a: \parse q SELECT 1 \sync
         a: ROLLBACK
         a: EXECUTE q",
         r"
@@ -232,6 +234,8 @@ fn several_statements_are_refused_as_such_whatever_has_their_name() {
         b: SELECT 2
         a: BEGIN; SELECT 1/0
         a: \parse q SELECT 1; SELECT 2 \sync
+        a: \parse q SELEC 1 \sync
+        a: \parse q SELECT 1 \sync
         a: ROLLBACK
         a: EXECUTE q",
     ]);
