@@ -184,7 +184,9 @@ impl Session {
             self.changes_code |= speaks_of_code(text);
             self.note_defaults(text);
         }
-        let traces = effects.intersects(Effects::DO) && may_leave_traces(text);
+        // What a function runs may be bound to it.
+        let mut texts = [Some(text), values].into_iter().flatten();
+        let traces = effects.intersects(Effects::DO) && texts.any(may_leave_traces);
         let effects = if traces { effects.and(Effects::SESSION_FUNCTION) } else { effects };
         if effects.intersects(UNANSWERABLE)
             && let Some(reason) = PinReason::of(effects & UNANSWERABLE)
@@ -193,7 +195,7 @@ impl Session {
             self.pin_for_good(reason);
         }
         let code = effects.intersects(Effects::CODE.and(Effects::HIDDEN_CODE));
-        let hides = code && limits.hidden_code && self.may_hide(effects, text);
+        let hides = code && limits.hidden_code && self.may_hide(effects, text, values);
         let ends = self.pin.is_some() && effects.intersects(ENDS);
         let stays = std::mem::take(&mut self.sequences.stays);
         let sequences =
@@ -234,11 +236,18 @@ impl Session {
     }
 
     /// True unless `text` runs no code that could leave something behind.
-    fn may_hide(&self, effects: Effects, text: &[u8]) -> bool {
+    fn may_hide(&self, effects: Effects, text: &[u8], values: Option<&[u8]>) -> bool {
         let unseen = Effects::EXECUTE.and(Effects::UNCERTAIN);
-        effects.intersects(unseen)
-            || text.is_empty()
-            || self.suspects.as_ref().is_none_or(|suspects| suspects.may_run_by(text))
+        if effects.intersects(unseen) || text.is_empty() {
+            return true;
+        }
+        let runs_texts = effects.intersects(Effects::DO);
+        let may_run = |suspects: &Arc<Suspects>| {
+            let bound = values.filter(|_| runs_texts);
+            suspects.may_run_by(text) || bound.is_some_and(|bound| suspects.may_run_by(bound))
+        };
+        // A text that is put together has names that are in none of its parts.
+        (runs_texts && puts_together(text)) || self.suspects.as_ref().is_none_or(may_run)
     }
 
     /// The code in the database is as of `seen`, and these are the routines to look out for.
@@ -342,6 +351,13 @@ impl Session {
 /// Where reading runs code, whatever runs may.
 fn may_read(effects: Effects, limits: &Limits) -> Effects {
     if limits.code_in_reads { effects.and(Effects::USER_FUNCTION) } else { effects }
+}
+
+/// True if `text` may run another one that it puts together.
+fn puts_together(text: &[u8]) -> bool {
+    const BY: [&[u8]; 4] = [b"execute", b"||", b"format", b"concat"];
+    let folded = text.to_ascii_lowercase();
+    BY.iter().any(|word| memmem::find(&folded, word).is_some())
 }
 
 /// True if a definition may bring code into the database that keeps state: what is known of that is void then.

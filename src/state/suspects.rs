@@ -33,6 +33,14 @@ impl Suspects {
     pub(super) fn may_run_by(&self, text: &[u8]) -> bool {
         // A name with Unicode escapes could be anything.
         let escapes = |before: &[u8]| before.ends_with(b"&\"");
+        let is_one = |word: &[u8]| {
+            let mut folded = [0; NAME_MAX];
+            let word = word.get(..NAME_MAX).unwrap_or(word);
+            let Some(folded) = folded.get_mut(..word.len()) else { return false };
+            folded.copy_from_slice(word);
+            folded.make_ascii_lowercase();
+            !word.is_empty() && self.names.contains(&*folded)
+        };
         let mut at = 0;
         for word in text.split(|byte| !in_name(*byte)) {
             let end = at + word.len();
@@ -40,12 +48,10 @@ impl Suspects {
                 return true;
             }
             at = end + 1;
-            let mut folded = [0; NAME_MAX];
-            let word = word.get(..NAME_MAX).unwrap_or(word);
-            let Some(folded) = folded.get_mut(..word.len()) else { continue };
-            folded.copy_from_slice(word);
-            folded.make_ascii_lowercase();
-            if !word.is_empty() && self.names.contains(&*folded) {
+            // A string in dollars may begin with it, or end.
+            if is_one(word)
+                || (word.contains(&b'$') && word.split(|byte| *byte == b'$').any(is_one))
+            {
                 return true;
             }
         }
@@ -75,6 +81,7 @@ mod tests {
             "SELECT 1+enter(1)",
             "SELECT U&\"\\0065nter\"(1)",
             "SELECT u&\"x\" FROM t",
+            "DO $x$enter$x$",
         ] {
             assert!(suspects.may_run_by(text.as_bytes()), "{text}");
         }

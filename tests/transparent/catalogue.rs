@@ -2,6 +2,7 @@
 //! whatever server can be asked.
 
 use crate::support::eventually;
+use crate::support::messages::frontend;
 use crate::support::pgweir::{Pgweir, Setup};
 use crate::support::postgres::{DATABASE, PgVersion, Postgres};
 use crate::support::raw::RawClient;
@@ -280,6 +281,39 @@ fn what_discard_all_does_not_take_back_reaches_nobody_else() {
             let mut other = pgweir.client();
             assert_ne!(other.value("SELECT random()"), seeded, "{leaves:?} {discards}");
         }
+    }
+}
+
+#[test]
+fn what_a_bound_text_leaves_reaches_nobody_else() {
+    let (postgres, pgweir) = with(&[]);
+    let mut direct = postgres.client();
+    direct.execute("SELECT setseed(0.5)");
+    let seeded = direct.value("SELECT random()");
+    let mut client = pgweir.client();
+    let text = "SELECT setseed(0.5)";
+    client.batch(&[
+        frontend::parse("", "SELECT query_to_xml($1, true, false, '')"),
+        frontend::bind("", "", &[Some(text)]),
+        frontend::execute("", 0),
+        frontend::sync(),
+    ]);
+    eventually("it is pinned", || pinned(&pgweir) == 1.0);
+    drop(client);
+    let mut other = pgweir.client();
+    assert_ne!(other.value("SELECT random()"), seeded);
+}
+
+#[test]
+fn a_function_with_the_name_of_a_keyword_is_found() {
+    let text = "SELECT set_config(''myapp.tenant'', ''7'', false)";
+    let sets = format!("CREATE FUNCTION public.in(int) RETURNS text LANGUAGE sql AS '{text}'");
+    let (_postgres, pgweir) = with(&[&sets]);
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    for _ in 0..3 {
+        client.execute("SELECT public.in(1)");
+        finds_nothing(&mut other);
+        assert_eq!(client.value("SELECT current_setting('myapp.tenant')"), "7");
     }
 }
 

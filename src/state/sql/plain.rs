@@ -31,16 +31,20 @@ pub(in crate::state) fn summarize(text: &[u8]) -> Option<Summary> {
     if inserts {
         (rest, depth) = behind_target(rest)?;
     }
-    // The word just before, where a parenthesis could make it a call.
+    // The word just before, where a parenthesis could make it a call; and whether it may be a name of any kind.
     let mut word: &[u8] = b"";
+    let mut dotted = false;
     while let Some((&byte, behind)) = rest.split_first() {
         rest = match class(byte) {
             Class::Space => behind,
             Class::Comma | Class::Operator => {
-                word = b"in";
+                (word, dotted) = (b"in", false);
                 behind
             }
-            Class::Dot => behind,
+            Class::Dot => {
+                (word, dotted) = (b"", true);
+                behind
+            }
             Class::Letter => {
                 let len = 1 + word_len(behind);
                 let whole = rest.get(..len)?;
@@ -48,7 +52,7 @@ pub(in crate::state) fn summarize(text: &[u8]) -> Option<Summary> {
                 if !values && may_matter(whole) {
                     return None;
                 }
-                word = whole;
+                word = if std::mem::take(&mut dotted) { b"" } else { whole };
                 behind.get(len - 1..)?
             }
             Class::Digit => behind,
@@ -100,7 +104,8 @@ fn may_matter(word: &[u8]) -> bool {
             || NOTABLE.iter().any(|notable| word.eq_ignore_ascii_case(notable)))
 }
 
-/// Whether a parenthesis behind `word` is a list of values: both are words that no function can have for a name.
+/// Whether a parenthesis behind `word` is a list of values: both are words that no function can have for a name, unless
+/// that of its schema stands before it.
 fn opens_no_call(word: &[u8]) -> bool {
     word.eq_ignore_ascii_case(b"in") || word.eq_ignore_ascii_case(b"values")
 }
@@ -151,6 +156,10 @@ mod tests {
             "SELECT * FROM pg_temp.t",
             "UPDATE pg_settings SET setting = 1",
             "INSERT INTO t VALUES (f (1))",
+            "SELECT s.in(1)",
+            "SELECT s . in (1)",
+            "INSERT INTO t VALUES (s.values(1))",
+            "UPDATE t SET a = s.\nIN\n(1)",
             "INSERT INTO t (a) SELECT a FROM u",
             "INSERT INTO pg_temp.t (a) VALUES (1)",
             "INSERT INTO t (a) VALUES ('a')",
@@ -176,7 +185,7 @@ mod tests {
                     "a", "b.c", " ", "from", "for", "update", "into", "insert", "temp", "pg_temp",
                     "pg_settings", "pg_x", "pgbench_accounts", "set", "=", "-", "--", "1", "1e5",
                     "$1", "$", "E", "U&", "1into", ";", "case", "end", "table", "values", "as",
-                    "execute", "atomic", "begin", "x\u{e9}", ".", ",", "*", "[", "]", "\\", "@",
+                    "execute", "atomic", "s.in(", "s.values (", "a .", "begin", "x\u{e9}", ".", ",", "*", "[", "]", "\\", "@",
                     "(", ")", "in", "values", "values (", "(", ")", ", (", "'", "\"", "/", ":", "::", "current_user", "with", "merge",
                 ]),
                 0..12,
