@@ -100,9 +100,8 @@ impl World {
 
     /// Another pgweir, in which nothing has happened yet.
     pub fn restart(&mut self) {
-        self.pgweir = start_pgweir(self.servers, &self.databases[1]);
-        self.ddl_seen = false;
-        self.listened = false;
+        // What is ended below must not be a server of the new one.
+        self.pgweir.signal("KILL");
         let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
             WHERE datname = current_database() AND pid <> pg_backend_pid()";
         // New connections: a script may have brought down PostgreSQL itself.
@@ -117,6 +116,9 @@ impl World {
         for superuser in &mut self.superusers {
             superuser.execute(others);
         }
+        self.pgweir = start_pgweir(self.servers, &self.databases[1]);
+        self.ddl_seen = false;
+        self.listened = false;
     }
 
     /// Both databases are as in the beginning.
