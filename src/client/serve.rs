@@ -68,6 +68,8 @@ pub struct Client {
     pub(super) cut_short: bool,
     /// What fresh servers report, as of the last look.
     pub(super) baseline: Arc<Reported>,
+    /// What it was told at its login, if that could not be foreseen.
+    pub(super) learned: Option<Arc<Reported>>,
     process_id: u32,
     limits: Limits,
     /// The revision of the configuration that `limits` is of.
@@ -114,6 +116,7 @@ impl Client {
             leaving: None,
             cut_short: false,
             baseline,
+            learned: None,
             process_id,
             limits: worker.shared.live().limits,
             limits_of: None,

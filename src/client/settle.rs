@@ -75,7 +75,21 @@ impl Client {
         let notice = ErrorResponse::notice(SqlState::SUCCESSFUL_COMPLETION, message)
             .with_detail("Nobody else can use the connection until what keeps it is gone.")
             .with_hint(pinned.reason.advice());
-        self.to_client.insert_before(notice.to_bytes(), &encode::READY_IDLE);
+        self.say(notice.to_bytes());
+    }
+
+    /// Says something between two messages of the server: before the client may go on, if that came last.
+    fn say(&mut self, message: Vec<u8>) {
+        let came_last = match &self.attachment {
+            Attachment::Attached(lease) => lease.server.side.pipeline.is_answered(),
+            Attachment::Detached | Attachment::Waiting { .. } => true,
+        };
+        if came_last {
+            self.to_client.insert_before(message, &encode::READY_IDLE);
+        } else {
+            // A row may end with the same bytes.
+            self.to_client.push(message);
+        }
     }
 
     pub(super) fn unpin(&mut self) {
@@ -97,13 +111,22 @@ impl Client {
         }
     }
 
-    /// Tells the client what its settings are, where a reset has told it of other defaults.
+    /// Tells the client what its settings are, where a reset has told it of other defaults: between two messages of
+    /// its server, or else at the end of its next batch, of which it has the beginning.
     pub(super) fn retell(&mut self) {
+        if let Attachment::Attached(lease) = &self.attachment
+            && lease.server.passing != Passing::Nothing
+        {
+            return;
+        }
         if !self.session.take_retell() {
             return;
         }
         let startup = &self.session.startup;
-        let of = |own: &_| super::welcome::reported_at_login(&self.pool, own);
+        let of = |own: &_| {
+            let learned = self.learned.as_deref().cloned();
+            learned.or_else(|| super::welcome::foreseen(&self.baseline, own))
+        };
         let reported = self.session.reported_at_login(of);
         let mut out = take_buffer();
         for (name, value) in reported.iter().flatten() {
@@ -114,7 +137,7 @@ impl Client {
         if out.is_empty() {
             give_buffer(out);
         } else {
-            self.to_client.insert_before(out, &encode::READY_IDLE);
+            self.say(out);
         }
     }
 

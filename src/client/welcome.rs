@@ -37,7 +37,7 @@ pub async fn welcome(
             cause: "client_login_timeout was over",
         })
     });
-    let (pool, baseline, reported) = match prepared {
+    let (pool, baseline, told) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             owed.extend_from_slice(&error.to_message(Severity::Fatal));
@@ -56,7 +56,8 @@ pub async fn welcome(
     } else {
         GaugeKind::ClientConnectionsNoTls
     });
-    for (name, value) in &reported {
+    let reported = told.reported();
+    for (name, value) in reported {
         encode::parameter_status(&mut owed, name, value);
     }
     encode::backend_key_data(&mut owed, process_id, entered.secret());
@@ -66,15 +67,46 @@ pub async fn welcome(
     let mut client = Box::new(client);
     let values = reported.iter().map(|(name, value)| (&**name, &**value));
     client.learn_of_server(values);
-    let told = tokio::time::timeout_at(deadline, client.stream.write_all(&owed)).await;
-    told.map_err(|_| Rejection::Timeout)?.map_err(|_| Rejection::Malformed)?;
+    client.learned = told.into_learned();
+    let written = tokio::time::timeout_at(deadline, client.stream.write_all(&owed)).await;
+    written.map_err(|_| Rejection::Timeout)?.map_err(|_| Rejection::Malformed)?;
     Ok(client)
+}
+
+/// The settings that a client is told.
+enum Told {
+    /// They are plain.
+    Foreseen(Reported),
+    /// A server was asked.
+    Learned(Arc<Reported>),
+}
+
+impl Told {
+    /// What a client with `settings` is told where fresh servers report `baseline`, as far as that is known.
+    fn of(pool: &Pool, baseline: &Arc<Reported>, settings: &Settings) -> Option<Self> {
+        let learned = || pool.learned(baseline, settings).map(Self::Learned);
+        foreseen(baseline, settings).map(Self::Foreseen).or_else(learned)
+    }
+
+    fn reported(&self) -> &Reported {
+        match self {
+            Self::Foreseen(reported) => reported,
+            Self::Learned(reported) => reported,
+        }
+    }
+
+    fn into_learned(self) -> Option<Arc<Reported>> {
+        match self {
+            Self::Foreseen(_) => None,
+            Self::Learned(reported) => Some(reported),
+        }
+    }
 }
 
 async fn prepare(
     greeted: &Greeted,
     worker: &Arc<Worker>,
-) -> Result<(Arc<Pool>, Arc<Reported>, Reported), BorrowError> {
+) -> Result<(Arc<Pool>, Arc<Reported>, Told), BorrowError> {
     let pool = worker.shared.pools.pool(&greeted.database, &greeted.user)?;
     loop {
         let Some(baseline) = pool.baseline() else {
@@ -83,28 +115,23 @@ async fn prepare(
             lease.give_back(clock::now());
             continue;
         };
-        if let Some(reported) = reported_on(&pool, &baseline, &greeted.settings) {
-            return Ok((pool, baseline, reported));
+        if let Some(told) = Told::of(&pool, &baseline, &greeted.settings) {
+            return Ok((pool, baseline, told));
         }
         // Where the defaults have changed meanwhile, it is asked once more.
         if let Some(reported) = learn(&pool, worker, &baseline, &greeted.settings).await? {
-            return Ok((pool, baseline, reported));
+            return Ok((pool, baseline, Told::Learned(reported)));
         }
     }
 }
 
 /// What a client with these startup settings is told of them, as far as that is known.
 pub(super) fn reported_at_login(pool: &Pool, settings: &Settings) -> Option<Reported> {
-    reported_on(pool, &pool.baseline()?, settings)
-}
-
-/// The same where fresh servers report `baseline`.
-fn reported_on(pool: &Pool, baseline: &Arc<Reported>, settings: &Settings) -> Option<Reported> {
-    foreseen(baseline, settings).or_else(|| Some((*pool.learned(baseline, settings)?).clone()))
+    Told::of(pool, &pool.baseline()?, settings).map(|told| told.reported().clone())
 }
 
 /// What a server would report with `settings`, where that is plain without asking one.
-fn foreseen(baseline: &Reported, settings: &Settings) -> Option<Reported> {
+pub(super) fn foreseen(baseline: &Reported, settings: &Settings) -> Option<Reported> {
     let mut reported = baseline.clone();
     for (name, value) in settings.iter() {
         let plain = match name {
@@ -142,7 +169,7 @@ async fn learn(
     worker: &Arc<Worker>,
     baseline: &Arc<Reported>,
     settings: &Arc<Settings>,
-) -> Result<Option<Reported>, BorrowError> {
+) -> Result<Option<Arc<Reported>>, BorrowError> {
     for _ in 0..SERVERS_ASKED {
         let mut lease = borrow(pool, worker, settings).await?;
         match lease.server.reapply(settings).await {
@@ -152,7 +179,8 @@ async fn learn(
                 for (name, value) in &changed {
                     report(&mut reported, name, value);
                 }
-                let known = pool.learn(baseline, settings, Arc::new(reported.clone()));
+                let reported = Arc::new(reported);
+                let known = pool.learn(baseline, settings, Arc::clone(&reported));
                 return Ok(known.then_some(reported));
             }
             Err(ApplyError::Refused(refusal)) => {

@@ -178,7 +178,7 @@ impl Model {
         if self.is_refused(text) {
             return self.error("25P02", extended);
         }
-        if text.contains("fails") {
+        if text.contains("fails") || (text == "DISCARD ALL" && self.status != b'I') {
             return self.error("22012", extended);
         }
         if text.starts_with("COPY") {

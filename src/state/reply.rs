@@ -246,7 +246,6 @@ fn look_at(
             let &[status] = body else { return Err(malformed) };
             let status = TransactionStatus::from_byte(status).ok_or(malformed)?;
             let fate = server.pipeline.on_ready(status)?;
-            server.restored = false;
             match fate {
                 Fate::Forward | Fate::Instead => {
                     if !server.pipeline.owes_a_batch() {
@@ -255,7 +254,6 @@ fn look_at(
                     if !server.pipeline.owes_the_client() {
                         client.sql.ready(status);
                     }
-                    client.hushed = false;
                     seen(Event::Ready);
                 }
                 Fate::Examination => seen(Event::Examined),
@@ -271,10 +269,7 @@ fn look_at(
         BackendTag::ERROR_RESPONSE => on_error(body, client, server, seen),
         BackendTag::PARAMETER_STATUS => {
             let (name, value) = backend::parameter_status(body).ok_or(malformed)?;
-            let mut fate = server.pipeline.on_asynchronous();
-            if client.hushed && client.startup.get(&name.to_ascii_lowercase()).is_some() {
-                fate = Fate::Swallow;
-            }
+            let fate = server.pipeline.on_asynchronous();
             seen(Event::ParameterStatus { name, value, ahead: fate != Fate::Forward });
             if fate == Fate::Forward {
                 client.reread(name, value);
@@ -283,7 +278,9 @@ fn look_at(
         }
         _ => {
             let fate = server.pipeline.on_reply(tag)?;
-            client.channels.completed(body);
+            if fate == Fate::Forward {
+                client.channels.completed(body);
+            }
             if matches!(body, b"PREPARE\0" | b"DEALLOCATE\0") && fate == Fate::Forward {
                 client.name_changed(server, body == b"PREPARE\0");
             }
@@ -305,7 +302,6 @@ fn look_at(
                 client.deallocated_all(discarded == Discarded::All);
                 if server.pipeline.restores_settings() {
                     server.applied = std::sync::Arc::clone(&client.startup);
-                    server.restored = true;
                     client.retell = false;
                 }
                 seen(Event::Discarded(discarded));
@@ -328,6 +324,10 @@ fn on_error(
     if cancelled && alone && server.pipeline.is_ahead() {
         return Err(Surprise::Cancelled);
     }
+    if server.pipeline.restores_settings() && !fields.fatal {
+        // In its own transaction, which now waits to be rolled back.
+        return Err(Surprise::Prelude);
+    }
     let mut undone = Vec::new();
     let fate = server.pipeline.on_error(|undo, how| undone.push((undo, how)))?;
     for (undo, how) in undone {
@@ -336,13 +336,6 @@ fn on_error(
     if fate == Fate::Examination && !fields.fatal {
         client.examination_failed();
         return Ok(fate);
-    }
-    if std::mem::take(&mut server.restored) {
-        // Unlike the DISCARD ALL, what stood behind it in the batch is undone.
-        server.applied = std::sync::Arc::default();
-        client.retell = client.had_changed;
-        client.hushed = true;
-        seen(Event::Discarded(Discarded::All));
     }
     client.channels.failed();
     seen(Event::Error { sqlstate: fields.sqlstate, fatal: fields.fatal });

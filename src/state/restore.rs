@@ -14,6 +14,7 @@ use super::reset_query;
 use super::server_side::{ServerSide, ServerUnnamed};
 use super::session::Session;
 use super::settings::quoted;
+use super::sql::words::is_keyword;
 use super::statement::{self, Command, Effects, Statement};
 use crate::wire::{FrontendTag, encode};
 use std::fmt::Write as _;
@@ -176,23 +177,35 @@ impl Session {
 
 impl Restore {
     /// Tells `server` of it. Uses its unnamed statement and portal.
+    ///
+    /// What is thrown away is so for good, however the batch goes on, and so is this: it has a transaction of its own.
+    /// Nothing else is open behind a `DISCARD ALL`.
     fn write(&self, server: &mut ServerSide, out: &mut Vec<u8>) {
-        let undo = || if self.discards { Undo::Settings } else { Undo::Nothing };
+        if self.discards {
+            self.run(b"BEGIN", &[], server, out);
+        }
         for (name, value) in &self.settings {
-            let plain = value.is_ascii() && !LISTS.contains(&&**name);
-            if plain {
+            if let Some(values) = literals(name, value) {
                 // Unlike a SELECT it takes no snapshot, behind which SET TRANSACTION would be refused.
                 let scope = if self.local { "LOCAL" } else { "SESSION" };
-                let text = format!("SET {scope} {} TO {}", quoted(name), literal(value));
-                parse_and_bind(text.as_bytes(), &[], undo(), undo, server, out);
+                let text = format!("SET {scope} {} TO {values}", quoted(name));
+                self.run(text.as_bytes(), &[], server, out);
             } else {
                 let text = "SELECT pg_catalog.set_config($1,$2,$3::pg_catalog.bool)";
                 let values = [&**name, &**value, if self.local { "t" } else { "f" }];
-                parse_and_bind(text.as_bytes(), &values, undo(), undo, server, out);
+                self.run(text.as_bytes(), &values, server, out);
             }
-            encode::execute(out);
-            server.pipeline.push(Expected::Execution, Fate::Swallow, undo());
         }
+        if self.discards {
+            self.run(b"COMMIT", &[], server, out);
+        }
+    }
+
+    fn run(&self, text: &[u8], values: &[&str], server: &mut ServerSide, out: &mut Vec<u8>) {
+        let undo = || if self.discards { Undo::Settings } else { Undo::Nothing };
+        parse_and_bind(text, values, undo(), undo, server, out);
+        encode::execute(out);
+        server.pipeline.push(Expected::Execution, Fate::Swallow, undo());
     }
 }
 
@@ -211,6 +224,32 @@ fn parse_and_bind(
     encode::bind_text(out, b"", values);
     server.pipeline.push(Expected::ParseComplete, Fate::Swallow, parsed);
     server.pipeline.push(Expected::BindComplete, Fate::Swallow, bound());
+}
+
+/// What SET is given for the setting to have exactly this value, if there is such a thing.
+fn literals(name: &str, value: &str) -> Option<String> {
+    if !value.is_ascii() {
+        return None;
+    }
+    if !LISTS.contains(&name) {
+        return Some(literal(value));
+    }
+    let elements = value.split(", ").map(element).collect::<Option<Vec<String>>>()?;
+    Some(elements.join(","))
+}
+
+/// A name in a list as a string, if PostgreSQL writes that as it is written here.
+fn element(text: &str) -> Option<String> {
+    let in_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    let is_plain = |name: &str| {
+        name.bytes().all(in_name)
+            && !name.starts_with(|first: char| first.is_ascii_digit())
+            && !is_keyword(name.as_bytes())
+    };
+    let inner = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    let name = inner.unwrap_or(text);
+    let fits = !name.is_empty() && name.len() < 64 && !name.contains('"');
+    (fits && is_plain(name) == inner.is_none()).then(|| literal(name))
 }
 
 /// A value of ASCII as a string that is read the same under all settings: nothing in it but letters and digits stands
@@ -293,6 +332,23 @@ mod tests {
         ] {
             assert!(behind(text).is_empty(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_list_is_told_name_by_name_if_it_comes_out_as_it_was() {
+        for (value, told) in [
+            ("side, public", Some("E'side',E'public'")),
+            ("\"$user\", public", Some(r"E'\x24user',E'public'")),
+            ("\"My, own\"", None),
+            ("side,public", None),
+            ("user", None),
+            ("\"plain\"", None),
+            ("Side", None),
+            ("", None),
+        ] {
+            assert_eq!(literals("search_path", value).as_deref(), told, "{value}");
+        }
+        assert_eq!(literals("timezone", "a, b").as_deref(), Some(r"E'a\x2c\x20b'"));
     }
 
     #[test]

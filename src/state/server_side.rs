@@ -35,8 +35,6 @@ pub struct ServerSide {
     pub wipe: bool,
     /// Whose sequence values it may know.
     pub sequences: Sequences,
-    /// It was told `applied` behind a `DISCARD ALL`, in a batch that is not over.
-    pub restored: bool,
     /// Its settings are perhaps no longer those that a query at its opening had made.
     pub altered: bool,
     /// It has, perhaps, what nothing takes back: nobody else gets it.
@@ -61,7 +59,6 @@ impl Default for ServerSide {
             applied: Arc::default(),
             wipe: false,
             sequences: Sequences::default(),
-            restored: false,
             altered: false,
             stained: false,
             may_listen: false,

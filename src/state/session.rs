@@ -76,10 +76,6 @@ pub struct Session {
     pub startup: Arc<Settings>,
     /// It was told of defaults that are not its own: it must hear of what is put right.
     pub(super) retell: bool,
-    /// What is said of the settings of its startup up to the end of the batch is the server's own affair.
-    pub(super) hushed: bool,
-    /// It had changed settings before its last `DISCARD ALL`.
-    pub(super) had_changed: bool,
     pub(super) audit: Audit,
     pub(super) changes_code: bool,
     pub(super) changed_code: bool,
@@ -195,8 +191,6 @@ impl Session {
             startup: Arc::clone(&settings),
             settings,
             retell: false,
-            hushed: false,
-            had_changed: false,
             audit: Audit::default(),
             changes_code: false,
             changed_code: false,

@@ -9,7 +9,8 @@ impl Session {
     /// Takes back what was assumed of a message that failed or was skipped.
     pub fn undo(&mut self, server: &mut ServerSide, undo: Undo, how: Miscarriage) {
         match undo {
-            Undo::Nothing => {}
+            // If these were refused, the server is closed.
+            Undo::Nothing | Undo::Settings => {}
             Undo::Parsed { name, id } => {
                 self.statements.remove(&name);
                 server.statements.remove(id);
@@ -18,7 +19,6 @@ impl Session {
                 self.statements.remove(&name);
             }
             Undo::Injected(id) => server.statements.remove(id),
-            Undo::Settings => server.wipe |= how == Miscarriage::Failed,
             Undo::Sequences => server.sequences.not_forgotten(),
             Undo::Evicted(id) => server.statements.insert(id),
             Undo::Closed { name, statement } => self.statements.insert(name, statement),
@@ -68,7 +68,6 @@ impl Session {
         }
         self.channels.clear();
         self.settings_touched = false;
-        self.had_changed = self.settings != self.startup;
         self.settings = Arc::clone(&self.startup);
         self.retell = !self.startup.is_empty();
         if self.pin.is_none_or(|reason| !reason.survives_discard_all()) {

@@ -16,4 +16,4 @@ mod lexer;
 pub(super) mod name;
 mod names;
 pub(super) mod plain;
-mod words;
+pub(super) mod words;

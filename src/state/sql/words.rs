@@ -18,7 +18,7 @@ pub(super) fn never_calls(word: &[u8], hash: usize) -> bool {
 }
 
 /// Whether PostgreSQL knows `word`; an alias cannot be one without being quoted or following `AS`.
-pub(super) fn is_keyword(word: &[u8]) -> bool {
+pub(in crate::state) fn is_keyword(word: &[u8]) -> bool {
     let hash = hash(word);
     NEVER_CALL.contains_hashed(word, hash) || OTHERS.contains_hashed(word, hash)
 }

@@ -78,8 +78,46 @@ fn reset_queries_of_the_extended_protocol_are_answered_alike() {
 }
 
 #[test]
-fn a_discard_behind_which_its_batch_fails_tells_no_more_than_it_should() {
+fn a_discard_is_for_good_however_its_batch_goes_on() {
     same(&[
+        // The end of a block that is none, and then an error.
+        r"
+        a with timezone = Asia/Tokyo
+        b with options = -c timezone=Europe/Rome
+        a: \parse - DISCARD ALL \bind - - \execute - 0 \parse - COMMIT \bind - - \execute - 0 \parse - SELEC \sync
+        c: SHOW timezone
+        b: SHOW timezone
+        a: SHOW timezone",
+        r"
+        a with timezone = Asia/Tokyo
+        b with timezone = Asia/Tokyo
+        a: \parse - DISCARD ALL \bind - - \execute - 0 \parse - ROLLBACK \bind - - \execute - 0 \sync
+        b: SHOW timezone
+        c: SHOW timezone
+        a: SHOW timezone",
+        // A block that is rolled back later.
+        r"
+        a with timezone = Asia/Tokyo
+        b with timezone = Asia/Tokyo
+        a: \parse - DISCARD ALL \bind - - \execute - 0 \parse - BEGIN \bind - - \execute - 0 \sync
+        a: ROLLBACK
+        b: SHOW timezone
+        a: SHOW timezone",
+        // What cannot run in a transaction.
+        r"
+        a with timezone = Asia/Tokyo
+        a: \parse - DISCARD ALL \bind - - \execute - 0 \parse - VACUUM items \bind - - \execute - 0 \sync
+        a: SHOW timezone",
+        // What it has changed in the same write.
+        r"
+        a with timezone = Asia/Tokyo
+        a: \query SET timezone = 'UTC' \parse - DISCARD ALL \bind - - \execute - 0 \parse - SELEC \sync
+        a: SHOW timezone",
+        r"
+        a with timezone = Asia/Tokyo
+        a: SET work_mem = '5MB'
+        a: \parse - DISCARD ALL \bind - - \execute - 0 \parse - SELEC \sync \query SELECT repeat('x', 100000)
+        a: SHOW timezone",
         r"
         a with timezone = Asia/Tokyo
         a: \parse - DISCARD ALL \sync
@@ -94,4 +132,17 @@ fn a_discard_behind_which_its_batch_fails_tells_no_more_than_it_should() {
         b: SELECT 1
         a: SHOW timezone",
     ]);
+}
+
+#[test]
+fn a_reset_in_a_block_leaves_its_kind_open() {
+    same(&[r"
+        a with options = -c search_path=side,\ public -c intervalstyle=iso_8601
+        a: BEGIN
+        a: RESET ALL
+        a: SET TRANSACTION ISOLATION LEVEL REPEATABLE READ
+        a: SHOW search_path
+        a: COMMIT
+        b: SHOW search_path
+        a: SELECT count(*) FROM items"]);
 }
