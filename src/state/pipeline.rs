@@ -54,6 +54,8 @@ pub struct Pipeline {
     assumed: usize,
     /// How many in `due` answer a `Sync`.
     syncs: usize,
+    /// How many in `due` end a batch, be it by a `Sync`.
+    ends: usize,
     status: TransactionStatus,
     /// The server skips everything up to the next `Sync`.
     skipping: bool,
@@ -67,6 +69,8 @@ pub struct Pipeline {
     silent: bool,
     /// A portal was executed in this batch that may not have come to its end.
     suspends: bool,
+    /// The client was told of an error, and not yet that it may go on.
+    refused: bool,
 }
 
 /// Most replies that may be due: a client further ahead waits.
@@ -82,6 +86,7 @@ impl Default for Pipeline {
             held: 0,
             assumed: 0,
             syncs: 0,
+            ends: 0,
             status: TransactionStatus::Idle,
             skipping: false,
             copy_in: false,
@@ -89,6 +94,7 @@ impl Default for Pipeline {
             unsynced: false,
             silent: false,
             suspends: false,
+            refused: false,
         }
     }
 }
@@ -127,10 +133,10 @@ impl Pipeline {
             && self.stray_syncs > 0
     }
 
-    /// True if no reply is due and no copy runs: whoever waits, waits for the client.
+    /// True if the server has nothing to answer before the client says more: whoever waits, waits for the client.
     #[must_use]
     pub fn waits_for_client(&self) -> bool {
-        self.due.is_empty() || self.copy_in || self.silent
+        self.due.is_empty() || self.copy_in || (self.silent && self.ends == 0)
     }
 
     /// State of the transaction block as of the last `ReadyForQuery`.
@@ -160,7 +166,7 @@ impl Pipeline {
     /// True if the end of a batch was sent and is not answered.
     #[must_use]
     pub fn owes_a_batch(&self) -> bool {
-        self.due.iter().any(Due::ends_batch)
+        self.ends > 0
     }
 
     /// True if the last message was answered here, so that the server may have nothing to say.
@@ -236,6 +242,7 @@ impl Pipeline {
         self.held += due.undo().map_or(0, Undo::size);
         self.assumed += usize::from(due.undo().is_some_and(Undo::is_about_named));
         self.syncs += usize::from(due.is_sync());
+        self.ends += usize::from(due.ends_batch());
         self.due.push_back(due);
     }
 
@@ -245,6 +252,7 @@ impl Pipeline {
         let assumed = usize::from(due.undo().is_some_and(Undo::is_about_named));
         self.assumed = self.assumed.saturating_sub(assumed);
         self.syncs = self.syncs.saturating_sub(usize::from(due.is_sync()));
+        self.ends = self.ends.saturating_sub(usize::from(due.ends_batch()));
         Some(due)
     }
 
@@ -364,6 +372,7 @@ impl Pipeline {
             if due.is_sync() {
                 self.due.remove(at);
                 self.syncs = self.syncs.saturating_sub(1);
+                self.ends = self.ends.saturating_sub(1);
                 self.stray_syncs = self.stray_syncs.saturating_add(1);
             } else {
                 at += 1;
@@ -394,8 +403,10 @@ impl Pipeline {
         let fate = match *fate {
             Fate::Prelude => return Err(Surprise::Prelude),
             Fate::Examination => Fate::Examination,
-            Fate::Forward | Fate::Swallow | Fate::Instead => Fate::Forward,
+            Fate::Guard if self.refused => Fate::Swallow,
+            Fate::Forward | Fate::Swallow | Fate::Guard | Fate::Instead => Fate::Forward,
         };
+        self.refused |= fate == Fate::Forward;
         // A Query, a FunctionCall and a Sync are still followed by their ReadyForQuery.
         if !expected.ends_batch() {
             self.skip_to_sync(&mut undo);
@@ -438,11 +449,13 @@ impl Pipeline {
                 self.pop_due();
                 self.copy_in = false;
                 self.status = status;
-                Ok(match (fate, self.due.front()) {
+                let fate = match (fate, self.due.front()) {
                     (Fate::Forward, Some(Due::Reply { fate: Fate::Instead, .. })) => Fate::Swallow,
                     (Fate::Instead, _) => Fate::Forward,
                     (fate, _) => fate,
-                })
+                };
+                self.refused &= fate != Fate::Forward;
+                Ok(fate)
             }
             None if self.stray_syncs > 0 => {
                 // A Sync that a failed copy did not eat after all.

@@ -283,6 +283,14 @@ fn a_query_inside_a_batch_is_answered_in_its_place_or_skipped_with_it() {
 }
 
 #[test]
+fn what_comes_behind_the_end_of_a_batch_is_not_what_its_answer_waits_for() {
+    for script in ["F Query, F Parse", "F Execute, F Sync, F Bind"] {
+        assert!(!play(script).pipeline.waits_for_client(), "{script}");
+    }
+    assert!(play("F Query, F Parse, B ReadyForQuery I").pipeline.waits_for_client());
+}
+
+#[test]
 fn an_open_block_keeps_the_server_until_it_ends() {
     for status in ["T", "E"] {
         let player = play(&format!("F Query, B CommandComplete, B ReadyForQuery {status}"));

@@ -312,6 +312,7 @@ impl Session {
         }
         if had_room && !server.pipeline.has_room() {
             nudge(server, out);
+            server.pipeline.note_flush();
             encode::flush(out);
         }
         done.consumed = input.len() - rest.len();
