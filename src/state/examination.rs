@@ -25,6 +25,7 @@ use std::sync::Arc;
 /// Objects in the temporary schema are those that depend on it, as for `DISCARD TEMP`.
 const QUESTION: &[u8] = b"SELECT 's', s.name, pg_catalog.current_setting(s.name)
 FROM pg_catalog.pg_settings s WHERE s.source OPERATOR(pg_catalog.=) 'session'
+ AND s.name OPERATOR(pg_catalog.<>) ALL ('{transaction_isolation,transaction_read_only,transaction_deferrable}')
 UNION ALL SELECT 's', n, pg_catalog.current_setting(n, true) FROM pg_catalog.unnest($1::pg_catalog.text[]) n
 UNION ALL SELECT 's', 'role', pg_catalog.current_setting('role')
 UNION ALL SELECT 'k', 'role', NULL WHERE session_user OPERATOR(pg_catalog.<>) $2::pg_catalog.name
