@@ -41,6 +41,9 @@ pub enum Fate {
     Swallow,
     /// It answers what pgweir sent ahead; an error in it means the server is not as wanted.
     Prelude,
+    /// It answers pgweir's question whether what it put before the client's messages has come to be; an error in it
+    /// is the client's, unless it has heard of one.
+    Guard,
     /// It answers a `Sync` that pgweir sent behind a `Query`, and is the client's in the place of
     /// what ends the answer to that.
     Instead,

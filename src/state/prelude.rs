@@ -58,27 +58,29 @@ pub fn write(server: &mut ServerSide, wanted: &Arc<Settings>, limits: &Limits, o
     }
     evict(server, statements_max, Fate::Prelude, out);
     if wipes || begun || !same {
-        guard(server, out);
+        guard(server, Fate::Prelude, Fate::Prelude, out);
     } else {
         end(server, out);
     }
 }
 
-/// Ends the batch, and begins the next one so that it is skipped if this one fails.
-pub(super) fn guard(server: &mut ServerSide, out: &mut Vec<u8>) {
+/// Ends the batch, and begins the next one so that it is skipped if this one fails: what is done with the end of the
+/// one, and with the beginning of the other.
+pub(super) fn guard(server: &mut ServerSide, before: Fate, behind: Fate, out: &mut Vec<u8>) {
     // Never the same on one server: what an earlier one left must not be found.
     server.guards += 1;
     let name = format!("pgweir_guard_{:x}", server.guards);
     encode::parse(out, name.as_bytes(), &[0; 3]);
-    server.pipeline.push(Expected::ParseComplete, Fate::Prelude, Undo::Nothing);
-    end(server, out);
+    server.pipeline.push(Expected::ParseComplete, before, Undo::Nothing);
+    out.extend_from_slice(&encode::SYNC);
+    server.pipeline.push(Expected::ReadyForQuery, before, Undo::Nothing);
     encode::message(out, FrontendTag::DESCRIBE.0, |out| {
         out.push(b'S');
         encode::cstr(out, name.as_bytes());
     });
-    server.pipeline.push(Expected::Description, Fate::Prelude, Undo::Nothing);
+    server.pipeline.push(Expected::Description, behind, Undo::Nothing);
     encode::close_statement(out, name.as_bytes());
-    server.pipeline.push(Expected::CloseComplete, Fate::Prelude, Undo::Nothing);
+    server.pipeline.push(Expected::CloseComplete, behind, Undo::Nothing);
 }
 
 /// Ends a batch of pgweir's own.

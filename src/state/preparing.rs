@@ -10,6 +10,7 @@
 use super::naming::{Destination, evict};
 use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Undo};
+use super::prelude;
 use super::prepared::{Prepared, SERVER_NAME_PREFIX};
 use super::session::{ClientFault, Discarding, Limits, Moment, ServerSide, Session, discards};
 use super::sql_statements::{Change, OwnNames, SqlStatement};
@@ -70,6 +71,10 @@ impl Session {
         let effects = effects | self.executed(text, limits);
         self.observe(effects, server, Moment::BetweenBatches, out)?;
         let named = self.names_first(text, effects, server, out);
+        if named.prepares && !has_sync && server.pipeline.status() == TransactionStatus::Idle {
+            // In one batch with that, the text would be the middle of a pipeline, and its transaction open behind it.
+            prelude::guard(server, Fate::Swallow, Fate::Guard, out);
+        }
         let left = if named.followed { effects.without(Effects::PREPARE) } else { effects };
         self.doubt(left, limits, text, None);
         if discards(effects) || !named.changes.is_empty() {

