@@ -130,6 +130,26 @@ fn what_a_statement_that_is_prepared_again_writes_is_committed() {
     client.execute("DROP TABLE prepared_writes");
 }
 
+/// PostgreSQL 18 leaves a transaction open behind a simple query in the middle of a batch.
+#[test]
+fn a_query_in_the_middle_of_a_batch_harms_nobody_else() {
+    let pgweir = pool_of(1);
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    let batch = [
+        frontend::parse("", "SELECT 1"),
+        frontend::bind("", "", &[]),
+        frontend::execute("", 0),
+        frontend::query("SELECT 2"),
+        frontend::sync(),
+    ];
+    for _ in 0..3 {
+        client.send(&batch.concat());
+        let answers = [client.until_ready(), client.until_ready()];
+        assert_eq!(answers[1], ["ReadyForQuery I"], "{answers:?}");
+        assert_eq!(other.value("SELECT 3"), "3");
+    }
+}
+
 /// An error of the statement that is prepared again is the one that the text gets.
 #[test]
 fn what_cannot_be_prepared_again_is_told() {
