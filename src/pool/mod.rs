@@ -35,7 +35,7 @@ use hashbrown::HashMap;
 pub use lease::{CountedPin, Lease};
 use open::Failure;
 use parking_lot::{Mutex, RwLock};
-use seat::Seat;
+use seat::{Seat, Turn};
 pub use settings::{Patience, PoolSettings};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -51,7 +51,7 @@ type PoolName = (Box<str>, Box<str>);
 
 /// Every pool of the target.
 pub struct Pools {
-    core: Mutex<Core<Box<Server>, Arc<Seat>>>,
+    core: Mutex<Core<Box<Server>, Turn>>,
     by_name: RwLock<HashMap<PoolName, Arc<Pool>>>,
     /// Statements of all clients.
     pub statements: Statements,
@@ -316,12 +316,11 @@ impl Pool {
                 cause: "no server is idle and connection_borrow_timeout is 0",
             });
         }
-        seat.wait();
+        let turn = seat.wait();
         let fingerprint = settings.fingerprint();
-        let waiter = || Arc::clone(seat);
         let idle = {
             let mut core = self.pools.core.lock();
-            core.borrow_or_enqueue(self.id, worker, fingerprint, waiter, now)
+            core.borrow_or_enqueue(self.id, worker, fingerprint, || turn, now)
         };
         if idle.is_some() {
             // Nobody else knew that the client waited.
@@ -358,7 +357,7 @@ impl Pool {
         if let Some(server) = seat.stop_waiting() {
             return self.give_back(server, now);
         }
-        self.pools.core.lock().leave(self.id, |other| Arc::ptr_eq(other, seat));
+        self.pools.core.lock().leave(self.id, |turn| turn.is_of(seat));
     }
 
     /// Why nobody can be lent a server, for a client that has waited in vain.

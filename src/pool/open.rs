@@ -93,8 +93,8 @@ impl Pools {
         let pools: Vec<_> = self.by_name.read().values().map(|pool| pool.id).collect();
         for id in pools {
             let waiting = self.core.lock().drain_waiters(id);
-            for seat in waiting {
-                seat.refuse(error.clone());
+            for turn in waiting {
+                turn.refuse(error.clone());
             }
         }
     }
@@ -223,8 +223,8 @@ impl Pool {
             }
         };
         if let Some(error) = given_up {
-            for seat in refused {
-                seat.refuse(error.clone());
+            for turn in refused {
+                turn.refuse(error.clone());
             }
         }
         let pool = Arc::clone(self);
