@@ -162,11 +162,14 @@ impl Pools {
     }
 
     /// Changes settings while clients are served.
-    pub fn reconfigure(&self, settings: PoolSettings, opening_max: u32) {
+    pub fn reconfigure(self: &Arc<Self>, settings: PoolSettings, opening_max: u32) {
         *self.settings.write() = Arc::new(settings);
-        let mut core = self.core.lock();
-        let limits = Limits { opening_max, ..core.limits() };
-        core.set_limits(limits);
+        {
+            let mut core = self.core.lock();
+            let limits = Limits { opening_max, ..core.limits() };
+            core.set_limits(limits);
+        }
+        self.grow(0);
     }
 
     /// Bounds all pools together. Of the servers beyond a smaller budget, the idle ones are closed
@@ -180,7 +183,7 @@ impl Pools {
         };
         for (id, server) in surplus {
             if let Some(pool) = self.pool_by_id(id) {
-                pool.close(server, CloseReason::MakeRoom);
+                pool.see_off(server, CloseReason::MakeRoom);
             }
         }
         self.grow(0);
@@ -219,7 +222,7 @@ impl Pools {
                 },
                 Growth::Evict { from, server } => {
                     if let Some(pool) = self.pool_by_id(from) {
-                        pool.close(server, CloseReason::MakeRoom);
+                        pool.see_off(server, CloseReason::MakeRoom);
                     }
                 }
                 Growth::Nothing => return,
@@ -390,18 +393,16 @@ impl Pool {
         if self.is_to_ask() {
             return self.ask_for_code(server);
         }
+        let worker = server.worker;
         loop {
-            let idle = Idle {
-                fingerprint: server.side.applied.fingerprint(),
-                worker: server.worker,
-                server,
-                since: now,
-            };
+            let idle =
+                Idle { fingerprint: server.side.applied.fingerprint(), worker, server, since: now };
             let given = self.pools.core.lock().give_back(self.id, idle);
             match given {
-                Given::Parked => return,
-                Given::Close(server) => return self.close(server, CloseReason::MakeRoom),
-                Given::Lend(lent, seat) => match seat.give(lent) {
+                Given::Parked { others_wait: false } => return,
+                Given::Parked { others_wait: true } => return self.pools.grow_at(worker, now),
+                Given::Close(server) => return self.see_off(server, CloseReason::MakeRoom),
+                Given::Lend(lent, turn) => match turn.give(lent) {
                     Ok(()) => return,
                     Err(back) => server = back,
                 },

@@ -153,7 +153,7 @@ impl Pool {
         };
         let mut core = self.pools.core.lock();
         let counts = core.counts(self.id);
-        if counts.open > counts.opening {
+        if counts.some_work() {
             // Others of this pool are at work: one of them will be given back.
             return Ok(());
         }
@@ -227,6 +227,8 @@ impl Pool {
                 turn.refuse(error.clone());
             }
         }
+        // Another pool may have waited for the slot, or for its turn to open a server.
+        self.pools.grow(worker);
         let pool = Arc::clone(self);
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
@@ -344,6 +346,7 @@ impl Drop for Opening {
     fn drop(&mut self) {
         if let Some(pool) = self.pool.take() {
             pool.pools.core.lock().open_failed(pool.id, clock::now());
+            pool.pools.grow(0);
         }
     }
 }
