@@ -29,6 +29,22 @@ pub(super) struct Failure {
 }
 
 impl Failure {
+    /// Since when it has failed, how often it was tried again, and when it is next: after `before`, one more failure
+    /// came at `now`. Those that were tried at the same time count once.
+    fn count(before: Option<&Self>, outlook: Outlook, now: Instant) -> (Instant, u32, Instant) {
+        let (since, tries) = match before {
+            Some(before) if before.outlook == outlook => {
+                if now < before.retry_at {
+                    return (before.since, before.tries, before.retry_at);
+                }
+                (before.since, before.tries.saturating_add(1))
+            }
+            _ => (now, 0),
+        };
+        let backoff = BACKOFF_MIN.saturating_mul(1 << tries.min(10)).min(BACKOFF_MAX);
+        (since, tries, now + backoff.mul_f64(0.75 + 0.5 * chance()))
+    }
+
     pub(super) fn cause(&self) -> &'static str {
         match self.outlook {
             Outlook::Full => "the target has no free connection",
@@ -244,12 +260,7 @@ impl Pool {
         now: Instant,
     ) -> Option<BorrowError> {
         let mut failure = self.failure.lock();
-        let (since, tries) = match failure.as_ref() {
-            Some(before) if before.outlook == outlook => (before.since, before.tries + 1),
-            _ => (now, 0),
-        };
-        let backoff = BACKOFF_MIN.saturating_mul(1 << tries.min(10)).min(BACKOFF_MAX);
-        let retry_at = now + backoff.mul_f64(0.75 + 0.5 * chance());
+        let (since, tries, retry_at) = Failure::count(failure.as_ref(), outlook, now);
         let told = match error {
             ConnectError::Refused(refusal) if outlook == Outlook::Refused => {
                 BorrowError::Refused(refusal.clone())
@@ -357,4 +368,34 @@ pub(super) fn chance() -> f64 {
     // Without randomness there is no jitter, which is no reason to fail.
     let _ = aws_lc_rs::rand::fill(&mut random);
     f64::from(u32::from_le_bytes(random)) / (f64::from(u32::MAX) + 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_of_the_same_time_count_as_one_try() {
+        let mut now = Instant::now();
+        let mut failure: Option<Failure> = None;
+        for round in 0..4 {
+            for _ in 0..4 {
+                let (since, tries, retry_at) = Failure::count(failure.as_ref(), Outlook::Away, now);
+                assert_eq!(tries, round);
+                failure = Some(Failure {
+                    outlook: Outlook::Away,
+                    since,
+                    tries,
+                    retry_at,
+                    error: BorrowError::NoCredential,
+                });
+            }
+            let retry_at = failure.as_ref().map_or(now, |failure| failure.retry_at);
+            let pause = retry_at.saturating_duration_since(now);
+            assert!(pause <= BACKOFF_MIN * (1 << round) * 5 / 4, "{pause:?} in round {round}");
+            now = retry_at;
+        }
+        let (_, tries, _) = Failure::count(failure.as_ref(), Outlook::Refused, now);
+        assert_eq!(tries, 0, "another failure");
+    }
 }
