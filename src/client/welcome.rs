@@ -171,8 +171,11 @@ async fn learn(
     settings: &Arc<Settings>,
 ) -> Result<Option<Arc<Reported>>, BorrowError> {
     for _ in 0..SERVERS_ASKED {
-        let mut lease = borrow(pool, worker, settings).await?;
-        match lease.server.reapply(settings).await {
+        let mut asked = Asked(Some(borrow(pool, worker, settings).await?));
+        let Some(lease) = &mut asked.0 else { break };
+        let answer = lease.server.reapply(settings).await;
+        let Some(lease) = asked.0.take() else { break };
+        match answer {
             Ok(changed) => {
                 lease.give_back(clock::now());
                 let mut reported = Reported::clone(baseline);
@@ -192,6 +195,17 @@ async fn learn(
         }
     }
     Err(BorrowError::Away { cause: "the server closed the connection" })
+}
+
+/// A server that owes an answer. Dropped, as when the login takes too long, it is closed.
+struct Asked(Option<Lease>);
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if let Some(lease) = self.0.take() {
+            lease.close(CloseReason::NotClean);
+        }
+    }
 }
 
 /// Borrows a server while the client logs in.

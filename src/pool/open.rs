@@ -3,7 +3,7 @@
 use super::{BorrowError, Pool, Pools};
 use crate::server::connect::{ConnectError, Outlook};
 use crate::server::login::log_in;
-use crate::server::{Reported, Server};
+use crate::server::{CloseReason, Reported, Server};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::GaugeKind;
 use std::sync::Arc;
@@ -204,7 +204,9 @@ impl Pool {
         self.pools.grow(worker);
     }
 
-    fn open_failed(self: &Arc<Self>, error: &ConnectError, worker: usize) {
+    fn open_failed(self: &Arc<Self>, failed: Failed, worker: usize) {
+        let Failed { error, left } = failed;
+        let error = &error;
         let now = clock::now();
         let outlook = error.outlook();
         let shard = self.pools.metrics.shard(worker);
@@ -229,15 +231,20 @@ impl Pool {
         );
         let refused = {
             let mut core = self.pools.core.lock();
-            core.open_failed(self.id, now + pause);
-            let counts = core.counts(self.id);
+            match left {
+                Some(_) => core.opened_in_vain(self.id, now + pause),
+                None => core.open_failed(self.id, now + pause),
+            }
             // While others of this pool are at work, there is still hope for those who wait.
-            if given_up.is_some() && counts.open == counts.opening {
+            if given_up.is_some() && !core.counts(self.id).some_work() {
                 core.drain_waiters(self.id)
             } else {
                 Vec::new()
             }
         };
+        if let Some((server, reason)) = left {
+            self.see_off(server, reason);
+        }
         if let Some(error) = given_up {
             for turn in refused {
                 turn.refuse(error.clone());
@@ -319,8 +326,8 @@ impl Opening {
         Self { pool: Some(Arc::clone(pool)) }
     }
 
-    async fn connect(&self, worker: usize) -> Result<(Server, Reported), ConnectError> {
-        let Some(pool) = &self.pool else { return Err(ConnectError::NoCredential) };
+    async fn connect(&self, worker: usize) -> Result<(Server, Reported), Failed> {
+        let Some(pool) = &self.pool else { return Err(ConnectError::NoCredential.into()) };
         let shard = pool.pools.metrics.shard(worker);
         shard.count.database_connection_requests.one();
         if pool.pools.endpoint().connector.wants_tls() {
@@ -329,26 +336,26 @@ impl Opening {
         let begun = clock::now();
         let (endpoint, credentials) = (pool.pools.endpoint(), &pool.pools.credentials);
         let defaults = pool.defaults_changes();
-        let mut opened = log_in(&endpoint, &pool.database, credentials, &pool.user).await;
-        if let Ok((server, _)) = &mut opened {
-            server.defaults = defaults;
-            if pool.examine(server).await.is_err() {
-                opened = Err(ConnectError::Protocol);
+        let opened = match log_in(&endpoint, &pool.database, credentials, &pool.user).await {
+            Ok((mut server, reported)) => {
+                server.defaults = defaults;
+                server.worker = worker;
+                match pool.examine(&mut server).await {
+                    Ok(()) => Ok((server, reported)),
+                    Err(reason) => Err(Failed::examination(server, reason)),
+                }
             }
-        }
+            Err(error) => Err(error.into()),
+        };
         shard.time.database_connection_setup.observe(clock::now().saturating_duration_since(begun));
         opened
     }
 
-    pub(super) fn finish(
-        mut self,
-        result: Result<(Server, Reported), ConnectError>,
-        worker: usize,
-    ) {
+    pub(super) fn finish(mut self, result: Result<(Server, Reported), Failed>, worker: usize) {
         let Some(pool) = self.pool.take() else { return };
         match result {
             Ok((server, reported)) => pool.opened(Box::new(server), reported, worker),
-            Err(error) => pool.open_failed(&error, worker),
+            Err(failed) => pool.open_failed(failed, worker),
         }
     }
 }
@@ -359,6 +366,26 @@ impl Drop for Opening {
             pool.pools.core.lock().open_failed(pool.id, clock::now());
             pool.pools.grow(0);
         }
+    }
+}
+
+/// Why no server could be opened, and what is left of one that was.
+pub(super) struct Failed {
+    error: ConnectError,
+    /// A server that is of no use; its slot is free when it is closed.
+    left: Option<(Box<Server>, CloseReason)>,
+}
+
+impl From<ConnectError> for Failed {
+    fn from(error: ConnectError) -> Self {
+        Self { error, left: None }
+    }
+}
+
+impl Failed {
+    /// The server could not be asked what a pool must know.
+    fn examination(server: Server, reason: CloseReason) -> Self {
+        Self { error: ConnectError::Protocol, left: Some((Box::new(server), reason)) }
     }
 }
 
