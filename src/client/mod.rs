@@ -284,15 +284,18 @@ async fn stay(client: Box<serve::Client>, visit: Visit) {
 
 /// Continues on the thread `to`. A client whose socket cannot be moved is closed with it.
 fn go_to(client: Box<serve::Client>, to: usize, visit: Visit) {
-    let Some((handle, worker)) = client.thread(to) else { return };
-    let mut client = client;
+    let (shard, id) = (client.shard(), client.id());
+    let lost = move || {
+        shard.count.client_connections_closed.one();
+        tracing::warn!(client = id, "client connection lost on its way to another thread");
+    };
+    let Some((handle, worker)) = client.thread(to) else { return lost() };
     handle.spawn(async move {
-        if client.settle_on(worker).is_ok() {
-            // Boxed, as the one future is part of the other.
-            let staying: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> =
-                Box::pin(stay(client, visit));
-            staying.await;
-        }
+        let Ok(client) = client.settle_on(worker) else { return lost() };
+        // Boxed, as the one future is part of the other.
+        let staying: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> =
+            Box::pin(stay(client, visit));
+        staying.await;
     });
 }
 

@@ -233,6 +233,29 @@ fn a_server_given_back_in_one_pool_makes_room_for_another_at_once() {
 }
 
 #[test]
+fn idle_clients_change_threads_without_a_file_descriptor_to_spare() {
+    let pgweir = Setup::before(shared()).target("max_connections = 1").proxy("workers = 2").start();
+    // As long as these log in on the first thread, others go to the second.
+    let mut logins: Vec<_> = (0..4).map(|_| RawClient::connect(pgweir.port())).collect();
+    eventually("they are there", || pgweir.metric("pgweir_client_connections_in_setup", "") == 4.0);
+    let mut client = pgweir.client();
+    client.execute("SELECT 1");
+    let taken: Vec<_> = std::fs::read_dir(format!("/proc/{}/fd", pgweir.pid()))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap().parse::<u32>().unwrap())
+        .collect();
+    let free = (0..=1000).find(|number| !taken.contains(number)).unwrap();
+    run(Command::new("prlimit")
+        .arg(format!("--pid={}", pgweir.pid()))
+        .arg(format!("--nofile={free}:{free}")));
+    // So little to do that the first thread serves all.
+    for _ in 0..100 {
+        client.execute("SELECT pg_sleep(0.01)");
+    }
+    logins.clear();
+}
+
+#[test]
 fn an_idle_server_of_one_pool_makes_room_for_another() {
     let postgres = Postgres::start_with(&PostgresOptions::default());
     let pgweir = Setup::before(&postgres).target("max_connections = 1").start();
