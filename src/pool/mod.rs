@@ -24,7 +24,7 @@ pub mod statements;
 use self::core::{Core, Counts, Given, Growth, Idle, Limits, PoolId};
 use self::statements::Statements;
 use crate::credentials::Credentials;
-use crate::server::connect::Endpoint;
+use crate::server::connect::{Endpoint, open_stream, open_stream_to};
 use crate::server::reset::Cleaning;
 use crate::server::{CloseReason, Reported, Server, cancel};
 use crate::state::settings::Settings;
@@ -237,10 +237,13 @@ impl Pools {
     /// Sends the cancel announced by `fence`.
     pub async fn send_cancel(&self, fence: cancel::Fence) {
         let endpoint = self.endpoint();
+        let address = fence.address();
         let connect = async {
-            crate::server::connect::open_stream(&endpoint)
-                .await
-                .map_err(|_| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))
+            let stream = match address {
+                Some(address) => open_stream_to(&endpoint, address).await,
+                None => open_stream(&endpoint).await,
+            };
+            stream.map_err(|_| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))
         };
         cancel::send(fence, connect, self.settings().cancel_timeout).await;
     }
