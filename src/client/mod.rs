@@ -60,6 +60,8 @@ pub struct Shared {
     pub live: RwLock<Arc<Live>>,
     /// Clients connected, those that are logging in included.
     pub connected: AtomicU32,
+    /// Clients that have said who they are and are in the registry next.
+    pub arriving: AtomicU32,
     /// No new client is let in any more.
     pub draining: AtomicBool,
     /// Clients that ever logged in.
@@ -228,6 +230,24 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.connected.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A client on its way in, from its startup packet until it is in the registry.
+pub struct Arrival(Arc<Shared>);
+
+impl Arrival {
+    /// It has said who it is.
+    #[must_use]
+    pub fn begin(shared: &Arc<Shared>) -> Self {
+        shared.arriving.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        self.0.arriving.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
