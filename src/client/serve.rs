@@ -470,7 +470,6 @@ pub enum Served {
 
 /// Serves a client to its end, or until it is to move to another thread.
 pub async fn serve(mut client: Box<Client>) -> Served {
-    client.mark(Activity::Idle, clock::now());
     let end = std::future::poll_fn({
         let mut settled = false;
         let client = &mut client;

@@ -2,6 +2,7 @@
 //! it may go on. Touches a server only if nobody with such settings was welcomed before.
 
 use super::handshake::{Greeted, farewell};
+use super::registry::Activity;
 use super::serve::Client;
 use super::{Rejection, Worker};
 use crate::pool::seat::Seat;
@@ -70,6 +71,7 @@ pub async fn welcome(
     client.learned = told.into_learned();
     let written = tokio::time::timeout_at(deadline, client.stream.write_all(&owed)).await;
     written.map_err(|_| Rejection::Timeout)?.map_err(|_| Rejection::Malformed)?;
+    client.mark(Activity::Idle, clock::now());
     Ok(client)
 }
 
