@@ -38,6 +38,9 @@ const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(10);
 /// How often it is looked whether everything has ended.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(20);
 
+/// How long those may take who were logging in when it began.
+const LOGIN_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Time for last words after the deadline.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -100,6 +103,7 @@ async fn build(config: &Config, workers: &Workers) -> Result<Arc<Shared>, StartE
         tls: RwLock::new(super::acceptor(config)?),
         live: RwLock::new(Arc::new(Live::from_config(config))),
         connected: AtomicU32::new(0),
+        arriving: AtomicU32::new(0),
         draining: AtomicBool::new(false),
         clients: AtomicU64::new(0),
         revision: AtomicU64::new(0),
@@ -259,13 +263,19 @@ async fn drain(
     notify(State::Stopping);
     let mut terminate = listen_to(SignalKind::terminate())?;
     let mut interrupt = listen_to(SignalKind::interrupt())?;
-    shared.draining.store(true, Ordering::Relaxed);
+    shared.draining.store(true, Ordering::SeqCst);
     for listener in tasks.listeners.drain(..) {
         listener.abort();
     }
     shared.registry.kick_all(Kick::DRAIN);
+    let begun = clock::now();
+    let some_arrive = || {
+        let waited = clock::now().saturating_duration_since(begun);
+        shared.arriving.load(Ordering::SeqCst) > 0 && waited < LOGIN_PATIENCE
+    };
     let ended = async {
-        while !shared.registry.is_empty() {
+        // Who has arrived is in the registry: the order of the two looks matters.
+        while some_arrive() || !shared.registry.is_empty() {
             tokio::time::sleep(DRAIN_INTERVAL).await;
             // Those that were logging in when it began.
             shared.registry.kick_all(Kick::DRAIN);

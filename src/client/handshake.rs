@@ -6,7 +6,7 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL>
 
-use super::{Rejection, Worker};
+use super::{Arrival, Rejection, Worker};
 use crate::net::ALPN_POSTGRESQL;
 use crate::net::stream::Stream;
 use crate::net::tls_acceptor::AcceptorState;
@@ -40,6 +40,7 @@ pub struct Greeted {
     pub owed: Vec<u8>,
     /// What came behind the startup packet.
     pub buffer: Vec<u8>,
+    _arrival: Arrival,
 }
 
 /// Reads up to the startup packet. `None`: there was none to come.
@@ -176,6 +177,8 @@ impl Hall<'_> {
     }
 
     async fn startup(mut self, startup: &Startup<'_>) -> Result<Greeted, Rejection> {
+        // Before the look at `draining`: whoever drains then sees this client.
+        let arrival = Arrival::begin(&self.worker.shared);
         if let Err((response, rejection)) = admit(startup, self.worker, self.tls.is_some()) {
             return self.refuse(&response, rejection).await;
         }
@@ -197,6 +200,7 @@ impl Hall<'_> {
             database,
             settings,
             buffer: self.buffer,
+            _arrival: arrival,
         })
     }
 }
@@ -214,7 +218,7 @@ type Refused = (ErrorResponse, Rejection);
 
 fn admit(startup: &Startup<'_>, worker: &Worker, tls: bool) -> Result<(), Refused> {
     let live = worker.shared.live();
-    if worker.shared.draining.load(std::sync::atomic::Ordering::Relaxed) {
+    if worker.shared.draining.load(std::sync::atomic::Ordering::SeqCst) {
         let response = ErrorResponse::fatal(
             SqlState::CANNOT_CONNECT_NOW,
             "the database system is shutting down",

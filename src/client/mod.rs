@@ -60,6 +60,8 @@ pub struct Shared {
     pub live: RwLock<Arc<Live>>,
     /// Clients connected, those that are logging in included.
     pub connected: AtomicU32,
+    /// Clients that have said who they are and are in the registry next.
+    pub arriving: AtomicU32,
     /// No new client is let in any more.
     pub draining: AtomicBool,
     /// Clients that ever logged in.
@@ -231,6 +233,24 @@ impl Drop for Place {
     }
 }
 
+/// A client on its way in, from its startup packet until it is in the registry.
+pub struct Arrival(Arc<Shared>);
+
+impl Arrival {
+    /// It has said who it is.
+    #[must_use]
+    pub fn begin(shared: &Arc<Shared>) -> Self {
+        shared.arriving.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        self.0.arriving.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// What lasts as long as a client's connection.
 struct Visit {
     peer: SocketAddr,
@@ -284,15 +304,18 @@ async fn stay(client: Box<serve::Client>, visit: Visit) {
 
 /// Continues on the thread `to`. A client whose socket cannot be moved is closed with it.
 fn go_to(client: Box<serve::Client>, to: usize, visit: Visit) {
-    let Some((handle, worker)) = client.thread(to) else { return };
-    let mut client = client;
+    let (shard, id) = (client.shard(), client.id());
+    let lost = move || {
+        shard.count.client_connections_closed.one();
+        tracing::warn!(client = id, "client connection lost on its way to another thread");
+    };
+    let Some((handle, worker)) = client.thread(to) else { return lost() };
     handle.spawn(async move {
-        if client.settle_on(worker).is_ok() {
-            // Boxed, as the one future is part of the other.
-            let staying: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> =
-                Box::pin(stay(client, visit));
-            staying.await;
-        }
+        let Ok(client) = client.settle_on(worker) else { return lost() };
+        // Boxed, as the one future is part of the other.
+        let staying: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> =
+            Box::pin(stay(client, visit));
+        staying.await;
     });
 }
 

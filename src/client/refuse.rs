@@ -19,6 +19,8 @@ impl Client {
         out.extend_from_slice(&message);
         self.to_client = Backlog::Bytes(out, 0);
         self.skipping = true;
+        // It may never send the rest.
+        self.mark(Activity::Idle, clock::now());
     }
 
     /// Drops the messages of a refused batch up to the one that ends it, and answers that.

@@ -58,7 +58,8 @@ impl Entered {
     /// The client does `activity` from `now` (in milliseconds of the registry) on.
     pub fn mark(&self, activity: Activity, now: u64) {
         self.since.store(now, Ordering::Relaxed);
-        self.activity.store(activity as u8, Ordering::Relaxed);
+        // Whoever sees the activity sees no older time.
+        self.activity.store(activity as u8, Ordering::Release);
     }
 
     /// The client is busy: no limit asks since when.
@@ -69,7 +70,7 @@ impl Entered {
     /// True if the client was last said to do `activity`.
     #[must_use]
     pub fn does(&self, activity: Activity) -> bool {
-        self.activity.load(Ordering::Relaxed) == activity as u8
+        self.activity.load(Ordering::Acquire) == activity as u8
     }
 
     /// True if the client has nothing to do, whether a server is kept for it or not.
@@ -209,20 +210,18 @@ impl Registry {
         let over = |since: u64, limit: Duration| over(since, limit, now);
         for entry in &self.entries {
             let entered = entry.value();
+            let activity = entered.activity.load(Ordering::Acquire);
             let since = entered.since.load(Ordering::Relaxed);
-            let activity = entered.activity.load(Ordering::Relaxed);
-            let kick = if entered.is_idle() {
+            let does = |one: Activity| activity == one as u8;
+            let kick = if does(Activity::Idle) || does(Activity::IdlePinned) {
                 let idle = over(since, live.idle_client_timeout);
                 let old = over(entered.login, live.max_client_lifetime);
                 if idle || old { Kick::IDLE } else { Kick::NONE }
-            } else if activity == Activity::HoldsServer as u8
-                && over(since, live.idle_in_transaction_timeout)
-            {
+            } else if does(Activity::HoldsServer) && over(since, live.idle_in_transaction_timeout) {
                 Kick::HOLDING
-            } else if (activity == Activity::DoesNotRead as u8
-                || activity == Activity::Unfinished as u8)
+            } else if (does(Activity::DoesNotRead) || does(Activity::Unfinished))
                 && over(since, live.client_stall_timeout)
-                || activity == Activity::Leaving as u8 && over(since, LEAVING_MAX)
+                || does(Activity::Leaving) && over(since, LEAVING_MAX)
             {
                 Kick::STALLED
             } else {

@@ -3,15 +3,15 @@
 //! One state machine, polled by the one task of the client. Nothing in it is lost when it is not
 //! polled to the end: dropping it closes both connections.
 
-use super::Worker;
 use super::backlog::Backlog;
 pub use super::end::End;
 use super::handshake::Greeted;
 use super::registry::{Activity, Entered};
+use super::{Shared, Worker};
 use crate::net::buffer::Chunk;
 use crate::net::stream::Stream;
 use crate::pool::listener::Subscription;
-use crate::pool::seat::Kick;
+use crate::pool::seat::{Kick, Seat};
 use crate::pool::{BorrowError, Lease, Patience, Pool};
 use crate::server::Reported;
 use crate::state::reset_query;
@@ -39,6 +39,7 @@ pub(super) enum Attachment {
 
 /// A client that is logged in.
 pub struct Client {
+    _presence: Presence,
     pub(super) stream: Stream,
     pub(super) session: Session,
     pub(super) attachment: Attachment,
@@ -70,19 +71,26 @@ pub struct Client {
     pub(super) baseline: Arc<Reported>,
     /// What it was told at its login, if that could not be foreseen.
     pub(super) learned: Option<Arc<Reported>>,
-    process_id: u32,
     limits: Limits,
     /// The revision of the configuration that `limits` is of.
     limits_of: Option<u64>,
     _gauge: GaugeGuard,
 }
 
-impl Drop for Client {
+/// What others find a client by, until this is dropped. Beside the client, so that its stream can be taken out of it.
+struct Presence {
+    shared: Arc<Shared>,
+    pool: Arc<Pool>,
+    seat: Arc<Seat>,
+    process_id: u32,
+}
+
+impl Drop for Presence {
     fn drop(&mut self) {
-        if let Attachment::Waiting { .. } = self.attachment {
-            self.pool.leave(&self.entered.seat, clock::now());
+        if self.seat.is_waiting() {
+            self.pool.leave(&self.seat, clock::now());
         }
-        self.worker.shared.registry.leave(self.process_id);
+        self.shared.registry.leave(self.process_id);
     }
 }
 
@@ -98,6 +106,12 @@ impl Client {
     ) -> Self {
         let id = worker.shared.next_client();
         Self {
+            _presence: Presence {
+                shared: Arc::clone(&worker.shared),
+                pool: Arc::clone(&pool),
+                seat: Arc::clone(&entered.seat),
+                process_id,
+            },
             stream: greeted.stream,
             session: Session::new(id, greeted.settings),
             attachment: Attachment::Detached,
@@ -117,7 +131,6 @@ impl Client {
             cut_short: false,
             baseline,
             learned: None,
-            process_id,
             limits: worker.shared.live().limits,
             limits_of: None,
             worker,
@@ -457,7 +470,6 @@ pub enum Served {
 
 /// Serves a client to its end, or until it is to move to another thread.
 pub async fn serve(mut client: Box<Client>) -> Served {
-    client.mark(Activity::Idle, clock::now());
     let end = std::future::poll_fn({
         let mut settled = false;
         let client = &mut client;

@@ -22,11 +22,11 @@ impl Client {
     ///
     /// # Errors
     /// The system's; the client's connection is then closed.
-    pub(super) fn settle_on(&mut self, worker: Arc<Worker>) -> io::Result<()> {
-        self.stream.join_runtime()?;
+    pub(super) fn settle_on(mut self: Box<Self>, worker: Arc<Worker>) -> io::Result<Box<Self>> {
+        self.stream = self.stream.detach()?.attach()?;
         self.sleeps = false;
         self.entered.moved(worker.index);
         self.worker = worker;
-        Ok(())
+        Ok(self)
     }
 }

@@ -2,6 +2,7 @@
 //! it may go on. Touches a server only if nobody with such settings was welcomed before.
 
 use super::handshake::{Greeted, farewell};
+use super::registry::Activity;
 use super::serve::Client;
 use super::{Rejection, Worker};
 use crate::pool::seat::Seat;
@@ -70,6 +71,7 @@ pub async fn welcome(
     client.learned = told.into_learned();
     let written = tokio::time::timeout_at(deadline, client.stream.write_all(&owed)).await;
     written.map_err(|_| Rejection::Timeout)?.map_err(|_| Rejection::Malformed)?;
+    client.mark(Activity::Idle, clock::now());
     Ok(client)
 }
 
@@ -171,8 +173,11 @@ async fn learn(
     settings: &Arc<Settings>,
 ) -> Result<Option<Arc<Reported>>, BorrowError> {
     for _ in 0..SERVERS_ASKED {
-        let mut lease = borrow(pool, worker, settings).await?;
-        match lease.server.reapply(settings).await {
+        let mut asked = Asked(Some(borrow(pool, worker, settings).await?));
+        let Some(lease) = &mut asked.0 else { break };
+        let answer = lease.server.reapply(settings).await;
+        let Some(lease) = asked.0.take() else { break };
+        match answer {
             Ok(changed) => {
                 lease.give_back(clock::now());
                 let mut reported = Reported::clone(baseline);
@@ -192,6 +197,17 @@ async fn learn(
         }
     }
     Err(BorrowError::Away { cause: "the server closed the connection" })
+}
+
+/// A server that owes an answer. Dropped, as when the login takes too long, it is closed.
+struct Asked(Option<Lease>);
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if let Some(lease) = self.0.take() {
+            lease.close(CloseReason::NotClean);
+        }
+    }
 }
 
 /// Borrows a server while the client logs in.

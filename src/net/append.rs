@@ -1,27 +1,10 @@
-//! What the login phases, pgweir's own questions and clients that change threads need of a stream.
+//! What the login phases and pgweir's own questions need of a stream.
 
 use super::buffer::Chunk;
 use super::stream::Stream;
 use std::io;
-use std::os::fd::AsFd;
-use tokio::net::TcpStream;
 
 impl Stream {
-    /// Leaves the reactor it belongs to for that of the runtime this is called in.
-    ///
-    /// # Errors
-    /// File descriptors or memory are exhausted; the stream then stays where it was.
-    pub fn join_runtime(&mut self) -> io::Result<()> {
-        let socket = match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(stream) => &mut stream.socket,
-        };
-        // The old registration goes with the old descriptor, when it is dropped here.
-        let same: std::net::TcpStream = socket.as_fd().try_clone_to_owned()?.into();
-        *socket = TcpStream::from_std(same)?;
-        Ok(())
-    }
-
     /// Reads what is there behind the end of `buffer`; 0 is the end of the stream.
     ///
     /// # Cancel safety

@@ -141,7 +141,7 @@ pub async fn connect(
     for address in addresses {
         let share = deadline.saturating_duration_since(Instant::now()) / left.max(1);
         left = left.saturating_sub(1);
-        match tokio::time::timeout(share, connect_to(address, options)).await {
+        match tokio::time::timeout(share, open(address, options)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(source)) => last = ConnectError::Refused { address, source },
             Err(_) => last = ConnectError::Timeout { timeout },
@@ -150,7 +150,25 @@ pub async fn connect(
     Err(last)
 }
 
-async fn connect_to(address: SocketAddr, options: &SocketOptions) -> io::Result<TcpStream> {
+/// Connects to `address` within `timeout`.
+///
+/// # Cancel safety
+/// Dropping the future closes the socket it was connecting.
+///
+/// # Errors
+/// [`ConnectError::Refused`] and [`ConnectError::Timeout`].
+pub async fn connect_to(
+    address: SocketAddr,
+    timeout: Duration,
+    options: &SocketOptions,
+) -> Result<TcpStream, ConnectError> {
+    match tokio::time::timeout(timeout, open(address, options)).await {
+        Ok(opened) => opened.map_err(|source| ConnectError::Refused { address, source }),
+        Err(_) => Err(ConnectError::Timeout { timeout }),
+    }
+}
+
+async fn open(address: SocketAddr, options: &SocketOptions) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     options.apply(&SockRef::from(&socket))?;
     socket.connect(address).await

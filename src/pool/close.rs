@@ -15,6 +15,11 @@ impl Pool {
     /// Closes a server in the background; its slot is free when PostgreSQL has let go of it.
     pub(crate) fn close(self: &Arc<Self>, server: Box<Server>, reason: CloseReason) {
         self.pools.core.lock().closing(self.id);
+        self.see_off(server, reason);
+    }
+
+    /// [`Pool::close`] for a server that counts as closing already.
+    pub(super) fn see_off(self: &Arc<Self>, server: Box<Server>, reason: CloseReason) {
         let shard = self.pools.metrics.shard(server.worker);
         shard.server_closes.of(reason).one();
         tracing::debug!(

@@ -8,6 +8,7 @@
 //! servers, but nobody is overtaken by more than [`OVERTAKE_MAX`].
 
 mod listeners;
+mod room;
 
 use listeners::Listeners;
 use std::collections::VecDeque;
@@ -15,9 +16,6 @@ use std::time::{Duration, Instant};
 
 /// How much longer than another a waiter may wait because it lives on another thread.
 pub const OVERTAKE_MAX: Duration = Duration::from_millis(5);
-
-/// How much longer a pool below its share may wait before another pool gives up a server for it.
-const STARVING_AFTER: Duration = Duration::from_millis(100);
 
 /// How long a waiter relies on servers that are on their way out, before one more has to go for it.
 const CLOSING_SLOW: Duration = Duration::from_secs(1);
@@ -64,6 +62,8 @@ struct Pool<S, W> {
     /// Servers of this pool, in whatever state.
     open: u32,
     opening: u32,
+    /// Of those open, servers on their way out.
+    closing: u32,
     /// No server is opened before this.
     retry_at: Option<Instant>,
 }
@@ -98,8 +98,11 @@ pub enum Given<S, W> {
     /// It is lent to this waiter.
     Lend(S, W),
     /// It stays, idle.
-    Parked,
-    /// It must be closed, to make room for a pool that starves.
+    Parked {
+        /// Clients of other pools wait: [`Core::grow`] says what that means for them.
+        others_wait: bool,
+    },
+    /// It must be closed, to make room for a pool that starves. It counts as [`Core::closing`].
     Close(S),
 }
 
@@ -108,7 +111,7 @@ pub enum Given<S, W> {
 pub enum Growth<S> {
     /// Open a server for this pool; a slot is reserved for it.
     Open(PoolId),
-    /// Close this idle server of `from`; its slot will go to the pool that starves.
+    /// Close this idle server of `from`, which counts as [`Core::closing`]; its slot will go to the pool that starves.
     Evict {
         /// The pool it belongs to.
         from: PoolId,
@@ -126,10 +129,20 @@ pub struct Counts {
     pub open: u32,
     /// Servers being opened.
     pub opening: u32,
+    /// Servers on their way out.
+    pub closing: u32,
     /// Idle servers.
     pub idle: u32,
     /// Clients in the queue.
     pub waiting: u32,
+}
+
+impl Counts {
+    /// True if there is a server that may be given back.
+    #[must_use]
+    pub fn some_work(&self) -> bool {
+        self.open > self.opening + self.closing
+    }
 }
 
 /// Every pool of one target.
@@ -145,6 +158,8 @@ pub struct Core<S, W> {
     apart: u32,
     waiting: usize,
     listeners: Listeners,
+    /// When an idle server was last closed for those who wait.
+    made_room: Option<Instant>,
 }
 
 impl<S, W> Core<S, W> {
@@ -161,6 +176,7 @@ impl<S, W> Core<S, W> {
             apart: 0,
             waiting: 0,
             listeners: Listeners::default(),
+            made_room: None,
         }
     }
 
@@ -171,6 +187,7 @@ impl<S, W> Core<S, W> {
             waiters: (0..self.workers).map(|_| VecDeque::new()).collect(),
             open: 0,
             opening: 0,
+            closing: 0,
             retry_at: None,
         });
         PoolId(self.pools.len() - 1)
@@ -252,6 +269,7 @@ impl<S, W> Core<S, W> {
             || self.makes_room_for_listener(idle.since)
             || self.must_yield(id, idle.since)
         {
+            self.closing(id);
             return Given::Close(idle.server);
         }
         let worker = idle.worker;
@@ -263,89 +281,9 @@ impl<S, W> Core<S, W> {
             }
             None => {
                 pool.idle.push(idle);
-                Given::Parked
+                Given::Parked { others_wait: self.waiting > 0 }
             }
         }
-    }
-
-    /// True if another pool has waited for long with less than its share of a full budget.
-    fn must_yield(&self, id: PoolId, now: Instant) -> bool {
-        if self.pools.len() < 2 || self.waiting == 0 || self.open < self.limits.budget {
-            return false;
-        }
-        let Some(own) = self.pools.get(id.0) else { return false };
-        let share = self.share();
-        if own.open <= share {
-            return false;
-        }
-        self.pools.iter().enumerate().any(|(at, pool)| {
-            at != id.0
-                && pool.open < share
-                && pool
-                    .oldest()
-                    .is_some_and(|(_, since)| now.saturating_duration_since(since) > STARVING_AFTER)
-        })
-    }
-
-    /// The part of the budget that a pool is sure of while others want theirs.
-    fn share(&self) -> u32 {
-        let wanting = self.pools.iter().filter(|pool| pool.waiting() > 0 || pool.open > 0).count();
-        (self.limits.budget / u32::try_from(wanting).unwrap_or(u32::MAX).max(1)).max(1)
-    }
-
-    /// What to do for those who wait: called after each enqueue, opening, closing and retry.
-    pub fn grow(&mut self, now: Instant) -> Growth<S> {
-        let full = self.open + self.listeners.wanted >= self.limits.budget;
-        let alone = self.pools.len() == 1;
-        if self.waiting == 0 || self.opening >= self.limits.opening_max || (full && alone) {
-            return Growth::Nothing;
-        }
-        let share = self.share();
-        // Below its share first: the slot that one pool yielded must not go back to it.
-        let wants = self
-            .pools
-            .iter()
-            .enumerate()
-            .filter(|(_, pool)| pool.waiting() > pool.opening as usize)
-            .filter(|(_, pool)| pool.retry_at.is_none_or(|at| at <= now))
-            .filter_map(|(at, pool)| Some((pool.open >= share, pool.oldest()?.1, at)))
-            .min();
-        let Some((_, since, at)) = wants else { return Growth::Nothing };
-        if !full {
-            self.reserve(PoolId(at));
-            return Growth::Open(PoolId(at));
-        }
-        let waits_for_long = now.saturating_duration_since(since) > CLOSING_SLOW;
-        if self.slots_to_come() >= self.wanted() && !waits_for_long {
-            return Growth::Nothing;
-        }
-        // Nobody waits in a pool that has an idle server, so this takes from nobody.
-        let longest_idle = self
-            .pools
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != at)
-            .filter_map(|(other, pool)| Some((pool.idle.first()?.since, other)))
-            .min();
-        match longest_idle {
-            Some((_, from)) => match self.pools.get_mut(from) {
-                Some(pool) if !pool.idle.is_empty() => {
-                    Growth::Evict { from: PoolId(from), server: pool.idle.remove(0).server }
-                }
-                _ => Growth::Nothing,
-            },
-            None => Growth::Nothing,
-        }
-    }
-
-    /// Slots of a full budget that will be free when all that are closing are closed.
-    fn slots_to_come(&self) -> usize {
-        self.closing.saturating_sub(self.open.saturating_sub(self.limits.budget)) as usize
-    }
-
-    /// Servers that those who wait would have opened.
-    fn wanted(&self) -> usize {
-        self.pools.iter().map(|pool| pool.waiting().saturating_sub(pool.opening as usize)).sum()
     }
 
     /// Reserves a slot for a server that is about to be opened, whoever waits.
@@ -378,14 +316,18 @@ impl<S, W> Core<S, W> {
         self.open.saturating_sub(self.closing).saturating_sub(self.limits.budget)
     }
 
-    /// Takes out as many idle servers as are open beyond the budget. They are still open.
+    /// Takes out as many idle servers as are open beyond the budget. They count as [`Core::closing`].
     pub fn take_surplus(&mut self) -> Vec<(PoolId, S)> {
         let mut left = self.surplus();
-        self.take_idle(|_, _| {
+        let taken = self.take_idle(|_, _| {
             let surplus = left > 0;
             left = left.saturating_sub(1);
             surplus
-        })
+        });
+        for (id, _) in &taken {
+            self.closing(*id);
+        }
+        taken
     }
 
     /// A server was opened; it is given back next.
@@ -399,21 +341,38 @@ impl<S, W> Core<S, W> {
 
     /// A server could not be opened; none is tried before `retry_at`.
     pub fn open_failed(&mut self, id: PoolId, retry_at: Instant) {
-        self.opened(id);
-        if let Some(pool) = self.pools.get_mut(id.0) {
-            pool.retry_at = Some(retry_at);
-        }
+        self.try_again_at(id, retry_at);
         self.vacate(id);
+    }
+
+    /// As [`Core::open_failed`], but there is a server: it is of no use, and counts as [`Core::closing`].
+    pub fn opened_in_vain(&mut self, id: PoolId, retry_at: Instant) {
+        self.try_again_at(id, retry_at);
+        self.closing(id);
+    }
+
+    fn try_again_at(&mut self, id: PoolId, retry_at: Instant) {
+        let before = self.pool(id).and_then(|pool| pool.retry_at);
+        self.opened(id);
+        if let Some(pool) = self.pool(id) {
+            pool.retry_at = before.max(Some(retry_at));
+        }
     }
 
     /// A server is on its way out; its slot is taken until [`Core::closed`].
     pub fn closing(&mut self, id: PoolId) {
-        self.closing += u32::from(self.pools.get(id.0).is_some());
+        if let Some(pool) = self.pools.get_mut(id.0) {
+            pool.closing += 1;
+            self.closing += 1;
+        }
     }
 
     /// A server that was [`Core::closing`] is closed for good: the database has its slot back.
     pub fn closed(&mut self, id: PoolId) {
-        self.closing = self.closing.saturating_sub(u32::from(self.pools.get(id.0).is_some()));
+        if let Some(pool) = self.pools.get_mut(id.0) {
+            pool.closing = pool.closing.saturating_sub(1);
+            self.closing = self.closing.saturating_sub(1);
+        }
         self.vacate(id);
     }
 
@@ -488,6 +447,7 @@ impl<S, W> Core<S, W> {
         self.pools.get(id.0).map_or_else(Counts::default, |pool| Counts {
             open: pool.open,
             opening: pool.opening,
+            closing: pool.closing,
             idle: u32::try_from(pool.idle.len()).unwrap_or(u32::MAX),
             waiting: u32::try_from(pool.waiting()).unwrap_or(u32::MAX),
         })
@@ -497,3 +457,7 @@ impl<S, W> Core<S, W> {
 #[cfg(test)]
 #[path = "core_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "core_interleaving_tests.rs"]
+mod interleaving_tests;

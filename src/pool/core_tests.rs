@@ -1,7 +1,7 @@
-//! Tests of the pool's rules, by example and under any interleaving.
+//! Tests of the pool's rules, by example.
 
+use super::room::STARVING_AFTER;
 use super::*;
-use proptest::prelude::*;
 
 type TestCore = Core<u32, u32>;
 
@@ -17,7 +17,7 @@ fn idle(server: u32, worker: usize, since: Instant) -> Idle<u32> {
 fn open(core: &mut TestCore, pool: PoolId, server: u32, now: Instant) {
     core.reserve(pool);
     core.opened(pool);
-    assert!(matches!(core.give_back(pool, idle(server, 0, now)), Given::Parked));
+    assert!(matches!(core.give_back(pool, idle(server, 0, now)), Given::Parked { .. }));
 }
 
 #[test]
@@ -90,7 +90,6 @@ fn an_idle_server_of_another_pool_makes_room() {
     let Growth::Evict { from, server: 1 } = core.grow(now) else { panic!("no eviction") };
     assert_eq!(from, rich);
     assert!(matches!(core.grow(now), Growth::Nothing), "the slot is not free before it is closed");
-    core.closing(rich);
     core.closed(rich);
     assert!(matches!(core.grow(now), Growth::Open(id) if id == poor));
 }
@@ -98,17 +97,20 @@ fn an_idle_server_of_another_pool_makes_room() {
 #[test]
 fn one_waiter_costs_another_pool_one_idle_server() {
     let now = Instant::now();
-    let mut core = core(3);
+    let mut core = core(4);
     let (rich, poor) = (core.add_pool(), core.add_pool());
-    for server in 1..=3 {
+    for server in 1..=4 {
         open(&mut core, rich, server, now);
     }
     core.enqueue(poor, 0, 5, now);
     assert!(matches!(core.grow(now), Growth::Evict { server: 1, .. }));
-    core.closing(rich);
     assert!(matches!(core.grow(now), Growth::Nothing), "its slot is on its way");
-    let late = now + CLOSING_SLOW * 2;
-    assert!(matches!(core.grow(late), Growth::Evict { server: 2, .. }), "unless that takes long");
+    for (turn, server) in [(1, 2), (2, 3)] {
+        let late = now + CLOSING_SLOW * 2 * turn;
+        let Growth::Evict { server: other, .. } = core.grow(late) else { panic!("no eviction") };
+        assert_eq!(other, server, "it takes long");
+        assert!(matches!(core.grow(late), Growth::Nothing), "one more, and not all");
+    }
 }
 
 #[test]
@@ -127,29 +129,43 @@ fn a_smaller_budget_costs_as_many_servers_as_are_beyond_it() {
     core.set_limits(Limits { budget: 1, ..core.limits() });
     let idle_ones: Vec<u32> = core.take_surplus().into_iter().map(|(_, server)| server).collect();
     assert_eq!(idle_ones, [1, 2, 3]);
-    for _ in &idle_ones {
-        core.closing(pool);
-    }
     assert!(core.take_surplus().is_empty());
     assert!(matches!(core.give_back(pool, idle(4, 0, now)), Given::Close(4)));
-    core.closing(pool);
     // The four are not gone yet, but they will be: this one stays.
-    assert!(matches!(core.give_back(pool, idle(5, 0, now)), Given::Parked));
+    assert!(matches!(core.give_back(pool, idle(5, 0, now)), Given::Parked { others_wait: false }));
     for _ in 0..4 {
         core.closed(pool);
     }
     assert_eq!((core.open(), core.counts(pool).idle), (1, 1));
 }
 
+/// A pool that has lent all `servers` of its own.
+fn busy_pool(core: &mut TestCore, servers: u32) -> PoolId {
+    let pool = core.add_pool();
+    for _ in 0..servers {
+        core.reserve(pool);
+        core.opened(pool);
+    }
+    pool
+}
+
+#[test]
+fn a_server_that_is_parked_while_others_wait_is_told_of() {
+    let now = Instant::now();
+    let mut core = core(1);
+    let (rich, poor) = (busy_pool(&mut core, 1), core.add_pool());
+    core.enqueue(poor, 0, 1, now);
+    assert!(matches!(core.grow(now), Growth::Nothing), "nothing is idle");
+    let given = core.give_back(rich, idle(1, 0, now));
+    assert!(matches!(given, Given::Parked { others_wait: true }));
+    assert!(matches!(core.grow(now), Growth::Evict { server: 1, .. }));
+}
+
 #[test]
 fn a_busy_pool_yields_to_one_that_starves() {
     let now = Instant::now();
     let mut core = core(2);
-    let (busy, poor) = (core.add_pool(), core.add_pool());
-    for _ in 0..2 {
-        core.reserve(busy);
-        core.opened(busy);
-    }
+    let (busy, poor) = (busy_pool(&mut core, 2), core.add_pool());
     core.enqueue(busy, 0, 1, now);
     core.enqueue(poor, 0, 2, now);
     let soon = now + STARVING_AFTER / 2;
@@ -157,9 +173,118 @@ fn a_busy_pool_yields_to_one_that_starves() {
     core.enqueue(busy, 0, 3, soon);
     let late = now + STARVING_AFTER * 2;
     assert!(matches!(core.give_back(busy, idle(1, 0, late)), Given::Close(1)));
-    core.closing(busy);
     core.closed(busy);
     assert!(matches!(core.grow(late), Growth::Open(id) if id == poor));
+}
+
+#[test]
+fn a_busy_pool_yields_no_more_than_others_lack_and_keeps_its_share() {
+    let now = Instant::now();
+    let late = now + STARVING_AFTER * 2;
+    for (waiters, yielded) in [(1, 1), (2, 2), (8, 4)] {
+        let mut core = core(8);
+        let (busy, poor) = (busy_pool(&mut core, 8), core.add_pool());
+        for waiter in 0..waiters {
+            core.enqueue(poor, 0, waiter, now);
+        }
+        for waiter in 100..200 {
+            core.enqueue(busy, 0, waiter, late);
+        }
+        let closed = (0..50).filter(|_| {
+            // One that was lent on comes back again.
+            matches!(core.give_back(busy, idle(1, 0, late)), Given::Close(_))
+        });
+        assert_eq!(closed.count(), yielded, "{waiters} wait");
+    }
+}
+
+#[test]
+fn nothing_is_yielded_to_a_pool_that_opens_nothing_for_now() {
+    let now = Instant::now();
+    let mut core = core(2);
+    let (busy, poor) = (busy_pool(&mut core, 1), core.add_pool());
+    core.enqueue(poor, 0, 1, now);
+    assert!(matches!(core.grow(now), Growth::Open(id) if id == poor));
+    let later = now + Duration::from_secs(5);
+    core.open_failed(poor, later);
+    core.reserve(busy);
+    core.opened(busy);
+    core.enqueue(busy, 0, 2, now);
+    let late = now + STARVING_AFTER * 2;
+    assert!(matches!(core.give_back(busy, idle(1, 0, late)), Given::Lend(1, 2)));
+    core.enqueue(busy, 0, 3, now);
+    assert!(matches!(core.give_back(busy, idle(1, 0, later)), Given::Close(1)));
+}
+
+#[test]
+fn more_pools_than_servers_take_turns() {
+    const POOLS: usize = 5;
+    let mut now = Instant::now();
+    for budget in [1, 3] {
+        let mut core = core(budget);
+        let pools: Vec<PoolId> = (0..POOLS).map(|_| core.add_pool()).collect();
+        let mut lent = Vec::new();
+        let mut served = [0; POOLS];
+        // In each pool, whoever was served comes again at once.
+        for &pool in &pools {
+            for waiter in 0..3 {
+                core.enqueue(pool, 0, waiter, now);
+            }
+        }
+        for server in 0..budget {
+            let Growth::Open(pool) = core.grow(now) else { panic!("there is room") };
+            core.opened(pool);
+            lent.push((pool, server));
+        }
+        for _ in 0..1000 {
+            now += STARVING_AFTER / 10;
+            let (pool, server) = lent.remove(0);
+            match core.give_back(pool, idle(server, 0, now)) {
+                Given::Lend(server, waiter) => {
+                    served[pool.0] += 1;
+                    core.enqueue(pool, 0, waiter, now);
+                    lent.push((pool, server));
+                }
+                Given::Close(server) => {
+                    core.closed(pool);
+                    let Growth::Open(other) = core.grow(now) else { panic!("there is room") };
+                    assert_ne!(other, pool, "it goes to another pool");
+                    core.opened(other);
+                    lent.push((other, server));
+                }
+                Given::Parked { .. } => panic!("somebody waits in each pool"),
+            }
+        }
+        let (least, most) = (served.iter().min(), served.iter().max());
+        assert!(*least.unwrap_or(&0) * 2 > *most.unwrap_or(&0), "{served:?} with {budget}");
+    }
+}
+
+#[test]
+fn a_pool_is_sure_only_of_what_is_not_held_beside_all_pools() {
+    let now = Instant::now();
+    let mut core = core(2);
+    assert!(core.reserve_apart());
+    let (busy, poor) = (busy_pool(&mut core, 1), core.add_pool());
+    core.enqueue(poor, 0, 1, now);
+    let late = now + STARVING_AFTER * 2;
+    core.enqueue(busy, 0, 2, late);
+    assert!(matches!(core.give_back(busy, idle(1, 0, late)), Given::Close(1)));
+}
+
+#[test]
+fn a_failure_that_says_nothing_of_the_pool_does_not_shorten_its_pause() {
+    let now = Instant::now();
+    let mut core = core(2);
+    let pool = core.add_pool();
+    core.enqueue(pool, 0, 1, now);
+    let later = now + Duration::from_secs(1);
+    core.reserve(pool);
+    core.reserve(pool);
+    core.open_failed(pool, later);
+    core.open_failed(pool, now);
+    assert!(matches!(core.grow(now), Growth::Nothing));
+    assert!(matches!(core.grow(later), Growth::Open(_)));
 }
 
 #[test]
@@ -173,202 +298,4 @@ fn nothing_is_opened_before_the_time_to_retry() {
     core.open_failed(pool, later);
     assert!(matches!(core.grow(now), Growth::Nothing));
     assert!(matches!(core.grow(later), Growth::Open(_)));
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Borrow { pool: usize, worker: usize },
-    GiveBack(usize),
-    Close(usize),
-    FinishOpening(bool),
-    FinishClosing,
-    SetBudget(u32),
-    Leave(usize),
-    Advance(u64),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        4 => (0..3_usize, 0..2_usize).prop_map(|(pool, worker)| Step::Borrow { pool, worker }),
-        4 => any::<usize>().prop_map(Step::GiveBack),
-        1 => any::<usize>().prop_map(Step::Close),
-        3 => any::<bool>().prop_map(Step::FinishOpening),
-        2 => Just(Step::FinishClosing),
-        1 => (1..5_u32).prop_map(Step::SetBudget),
-        1 => any::<usize>().prop_map(Step::Leave),
-        1 => (0..300_u64).prop_map(Step::Advance),
-    ]
-}
-
-/// A pool with everything that its owner would do, and the rules that must hold at any time.
-struct World {
-    core: TestCore,
-    pools: Vec<PoolId>,
-    lent: Vec<(PoolId, u32)>,
-    opening: Vec<PoolId>,
-    closing: Vec<PoolId>,
-    waiting: Vec<(PoolId, u32)>,
-    next: u32,
-    now: Instant,
-    /// Most servers that may be open.
-    bound: u32,
-}
-
-impl World {
-    fn new(budget: u32) -> Self {
-        let mut core = core(budget);
-        let pools = (0..3).map(|_| core.add_pool()).collect();
-        Self {
-            core,
-            pools,
-            lent: vec![],
-            opening: vec![],
-            closing: vec![],
-            waiting: vec![],
-            next: 0,
-            now: Instant::now(),
-            bound: budget,
-        }
-    }
-
-    fn give(&mut self, pool: PoolId, server: u32) {
-        match self.core.give_back(pool, idle(server, 0, self.now)) {
-            Given::Lend(server, waiter) => {
-                let at = self.waiting.iter().position(|&(_, other)| other == waiter);
-                let (waits_in, _) = self.waiting.remove(at.expect("only waiters are served"));
-                assert_eq!(waits_in, pool, "a server of another pool was lent");
-                self.lent.push((pool, server));
-            }
-            Given::Parked => {}
-            Given::Close(_) => self.close(pool),
-        }
-    }
-
-    /// A good-bye takes its time, during which the slot is not free.
-    fn close(&mut self, pool: PoolId) {
-        self.core.closing(pool);
-        self.closing.push(pool);
-    }
-
-    fn grow(&mut self) {
-        loop {
-            match self.core.grow(self.now) {
-                Growth::Open(pool) => self.opening.push(pool),
-                Growth::Evict { from, .. } => self.close(from),
-                Growth::Nothing => return,
-            }
-        }
-    }
-
-    fn step(&mut self, step: &Step) {
-        match *step {
-            Step::Borrow { pool, worker } => {
-                let pool = self.pools[pool];
-                match self.core.borrow(pool, worker, 0) {
-                    Some(idle) => {
-                        assert!(
-                            self.waiting.iter().all(|&(other, _)| other != pool),
-                            "a waiter was overtaken"
-                        );
-                        self.lent.push((pool, idle.server));
-                    }
-                    None => {
-                        self.next += 1;
-                        self.core.enqueue(pool, worker, self.next, self.now);
-                        self.waiting.push((pool, self.next));
-                    }
-                }
-            }
-            Step::GiveBack(pick) if !self.lent.is_empty() => {
-                let (pool, server) = self.lent.remove(pick % self.lent.len());
-                self.give(pool, server);
-            }
-            Step::Close(pick) if !self.lent.is_empty() => {
-                let (pool, _) = self.lent.remove(pick % self.lent.len());
-                self.close(pool);
-            }
-            Step::FinishOpening(well) if !self.opening.is_empty() => {
-                let pool = self.opening.remove(0);
-                if well {
-                    self.core.opened(pool);
-                    self.next += 1;
-                    self.give(pool, self.next);
-                } else {
-                    self.core.open_failed(pool, self.now + Duration::from_millis(50));
-                }
-            }
-            Step::FinishClosing if !self.closing.is_empty() => {
-                let pool = self.closing.remove(0);
-                self.core.closed(pool);
-            }
-            Step::SetBudget(budget) => {
-                // What is open beyond a smaller budget stays until it can go, and nothing is added.
-                self.bound = budget.max(self.core.open());
-                self.core.set_limits(Limits { budget, ..self.core.limits() });
-                for (pool, _) in self.core.take_surplus() {
-                    self.close(pool);
-                }
-            }
-            Step::Leave(pick) if !self.waiting.is_empty() => {
-                let (pool, waiter) = self.waiting.remove(pick % self.waiting.len());
-                self.core.leave(pool, |other| *other == waiter);
-            }
-            Step::Advance(ms) => self.now += Duration::from_millis(ms),
-            _ => {}
-        }
-        self.grow();
-    }
-
-    fn check(&mut self) {
-        let counts: Vec<Counts> = self.pools.iter().map(|&pool| self.core.counts(pool)).collect();
-        let open: u32 = counts.iter().map(|counts| counts.open).sum();
-        assert_eq!(open, self.core.open());
-        let budget = self.core.limits().budget;
-        assert!(open <= self.bound, "{open} servers are open, {budget} allowed");
-        self.bound = budget.max(open);
-        let closing = u32::try_from(self.closing.len()).expect("few");
-        if open - closing > budget {
-            let idle: u32 = counts.iter().map(|counts| counts.idle).sum();
-            assert_eq!(idle, 0, "servers beyond the budget stay idle");
-        }
-        assert_eq!(self.core.waiting(), self.waiting.len());
-        for counts in &counts {
-            assert!(
-                counts.idle == 0 || counts.waiting == 0,
-                "somebody waits beside an idle server"
-            );
-            assert!(counts.idle + counts.opening <= counts.open);
-        }
-        let idle: u32 = counts.iter().map(|counts| counts.idle).sum();
-        let known = idle as usize + self.lent.len() + self.opening.len() + self.closing.len();
-        assert_eq!(open as usize, known, "a server was lost");
-    }
-}
-
-proptest! {
-    /// Whatever happens in whatever order: the budget holds, nobody is forgotten, nothing is lost.
-    #[test]
-    fn the_rules_hold_under_any_interleaving(
-        budget in 1..5_u32,
-        steps in proptest::collection::vec(step(), 0..200),
-    ) {
-        let mut world = World::new(budget);
-        for step in &steps {
-            world.step(step);
-            world.check();
-        }
-        // When everybody gives back and every opening ends well, nobody is left waiting.
-        for _ in 0..1000 {
-            if world.waiting.is_empty() {
-                break;
-            }
-            world.step(&Step::Advance(200));
-            world.step(&Step::FinishOpening(true));
-            world.step(&Step::FinishClosing);
-            world.step(&Step::GiveBack(0));
-            world.check();
-        }
-        let counts: Vec<Counts> = world.pools.iter().map(|&pool| world.core.counts(pool)).collect();
-        prop_assert!(world.waiting.is_empty(), "{} wait for ever: {counts:?}, {} lent", world.waiting.len(), world.lent.len());
-    }
 }

@@ -121,10 +121,10 @@ impl Pools {
                 let mut core = self.core.lock();
                 if core.waiting() == 0 { Vec::new() } else { core.expire(before) }
             };
-            for (id, seat, since) in expired {
+            for (id, turn, since) in expired {
                 let cause = self.pool_by_id(id).map_or("shutting down", |pool| pool.obstacle());
                 let waited = now.saturating_duration_since(since);
-                seat.refuse(BorrowError::Timeout { waited, cause });
+                turn.refuse(BorrowError::Timeout { waited, cause });
             }
         }
     }

@@ -24,7 +24,7 @@ pub mod statements;
 use self::core::{Core, Counts, Given, Growth, Idle, Limits, PoolId};
 use self::statements::Statements;
 use crate::credentials::Credentials;
-use crate::server::connect::Endpoint;
+use crate::server::connect::{Endpoint, open_stream, open_stream_to};
 use crate::server::reset::Cleaning;
 use crate::server::{CloseReason, Reported, Server, cancel};
 use crate::state::settings::Settings;
@@ -35,7 +35,7 @@ use hashbrown::HashMap;
 pub use lease::{CountedPin, Lease};
 use open::Failure;
 use parking_lot::{Mutex, RwLock};
-use seat::Seat;
+use seat::{Seat, Turn};
 pub use settings::{Patience, PoolSettings};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -51,7 +51,7 @@ type PoolName = (Box<str>, Box<str>);
 
 /// Every pool of the target.
 pub struct Pools {
-    core: Mutex<Core<Box<Server>, Arc<Seat>>>,
+    core: Mutex<Core<Box<Server>, Turn>>,
     by_name: RwLock<HashMap<PoolName, Arc<Pool>>>,
     /// Statements of all clients.
     pub statements: Statements,
@@ -162,11 +162,14 @@ impl Pools {
     }
 
     /// Changes settings while clients are served.
-    pub fn reconfigure(&self, settings: PoolSettings, opening_max: u32) {
+    pub fn reconfigure(self: &Arc<Self>, settings: PoolSettings, opening_max: u32) {
         *self.settings.write() = Arc::new(settings);
-        let mut core = self.core.lock();
-        let limits = Limits { opening_max, ..core.limits() };
-        core.set_limits(limits);
+        {
+            let mut core = self.core.lock();
+            let limits = Limits { opening_max, ..core.limits() };
+            core.set_limits(limits);
+        }
+        self.grow(0);
     }
 
     /// Bounds all pools together. Of the servers beyond a smaller budget, the idle ones are closed
@@ -180,7 +183,7 @@ impl Pools {
         };
         for (id, server) in surplus {
             if let Some(pool) = self.pool_by_id(id) {
-                pool.close(server, CloseReason::MakeRoom);
+                pool.see_off(server, CloseReason::MakeRoom);
             }
         }
         self.grow(0);
@@ -219,7 +222,7 @@ impl Pools {
                 },
                 Growth::Evict { from, server } => {
                     if let Some(pool) = self.pool_by_id(from) {
-                        pool.close(server, CloseReason::MakeRoom);
+                        pool.see_off(server, CloseReason::MakeRoom);
                     }
                 }
                 Growth::Nothing => return,
@@ -234,10 +237,13 @@ impl Pools {
     /// Sends the cancel announced by `fence`.
     pub async fn send_cancel(&self, fence: cancel::Fence) {
         let endpoint = self.endpoint();
+        let address = fence.address();
         let connect = async {
-            crate::server::connect::open_stream(&endpoint)
-                .await
-                .map_err(|_| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))
+            let stream = match address {
+                Some(address) => open_stream_to(&endpoint, address).await,
+                None => open_stream(&endpoint).await,
+            };
+            stream.map_err(|_| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))
         };
         cancel::send(fence, connect, self.settings().cancel_timeout).await;
     }
@@ -316,12 +322,11 @@ impl Pool {
                 cause: "no server is idle and connection_borrow_timeout is 0",
             });
         }
-        seat.wait();
+        let turn = seat.wait();
         let fingerprint = settings.fingerprint();
-        let waiter = || Arc::clone(seat);
         let idle = {
             let mut core = self.pools.core.lock();
-            core.borrow_or_enqueue(self.id, worker, fingerprint, waiter, now)
+            core.borrow_or_enqueue(self.id, worker, fingerprint, || turn, now)
         };
         if idle.is_some() {
             // Nobody else knew that the client waited.
@@ -358,7 +363,7 @@ impl Pool {
         if let Some(server) = seat.stop_waiting() {
             return self.give_back(server, now);
         }
-        self.pools.core.lock().leave(self.id, |other| Arc::ptr_eq(other, seat));
+        self.pools.core.lock().leave(self.id, |turn| turn.is_of(seat));
     }
 
     /// Why nobody can be lent a server, for a client that has waited in vain.
@@ -391,18 +396,16 @@ impl Pool {
         if self.is_to_ask() {
             return self.ask_for_code(server);
         }
+        let worker = server.worker;
         loop {
-            let idle = Idle {
-                fingerprint: server.side.applied.fingerprint(),
-                worker: server.worker,
-                server,
-                since: now,
-            };
+            let idle =
+                Idle { fingerprint: server.side.applied.fingerprint(), worker, server, since: now };
             let given = self.pools.core.lock().give_back(self.id, idle);
             match given {
-                Given::Parked => return,
-                Given::Close(server) => return self.close(server, CloseReason::MakeRoom),
-                Given::Lend(lent, seat) => match seat.give(lent) {
+                Given::Parked { others_wait: false } => return,
+                Given::Parked { others_wait: true } => return self.pools.grow_at(worker, now),
+                Given::Close(server) => return self.see_off(server, CloseReason::MakeRoom),
+                Given::Lend(lent, turn) => match turn.give(lent) {
                     Ok(()) => return,
                     Err(back) => server = back,
                 },

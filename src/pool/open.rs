@@ -3,7 +3,7 @@
 use super::{BorrowError, Pool, Pools};
 use crate::server::connect::{ConnectError, Outlook};
 use crate::server::login::log_in;
-use crate::server::{Reported, Server};
+use crate::server::{CloseReason, Reported, Server};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::GaugeKind;
 use std::sync::Arc;
@@ -29,6 +29,22 @@ pub(super) struct Failure {
 }
 
 impl Failure {
+    /// Since when it has failed, how often it was tried again, and when it is next: after `before`, one more failure
+    /// came at `now`. Those that were tried at the same time count once.
+    fn count(before: Option<&Self>, outlook: Outlook, now: Instant) -> (Instant, u32, Instant) {
+        let (since, tries) = match before {
+            Some(before) if before.outlook == outlook => {
+                if now < before.retry_at {
+                    return (before.since, before.tries, before.retry_at);
+                }
+                (before.since, before.tries.saturating_add(1))
+            }
+            _ => (now, 0),
+        };
+        let backoff = BACKOFF_MIN.saturating_mul(1 << tries.min(10)).min(BACKOFF_MAX);
+        (since, tries, now + backoff.mul_f64(0.75 + 0.5 * chance()))
+    }
+
     pub(super) fn cause(&self) -> &'static str {
         match self.outlook {
             Outlook::Full => "the target has no free connection",
@@ -93,8 +109,8 @@ impl Pools {
         let pools: Vec<_> = self.by_name.read().values().map(|pool| pool.id).collect();
         for id in pools {
             let waiting = self.core.lock().drain_waiters(id);
-            for seat in waiting {
-                seat.refuse(error.clone());
+            for turn in waiting {
+                turn.refuse(error.clone());
             }
         }
     }
@@ -153,7 +169,7 @@ impl Pool {
         };
         let mut core = self.pools.core.lock();
         let counts = core.counts(self.id);
-        if counts.open > counts.opening {
+        if counts.some_work() {
             // Others of this pool are at work: one of them will be given back.
             return Ok(());
         }
@@ -188,7 +204,9 @@ impl Pool {
         self.pools.grow(worker);
     }
 
-    fn open_failed(self: &Arc<Self>, error: &ConnectError, worker: usize) {
+    fn open_failed(self: &Arc<Self>, failed: Failed, worker: usize) {
+        let Failed { error, left } = failed;
+        let error = &error;
         let now = clock::now();
         let outlook = error.outlook();
         let shard = self.pools.metrics.shard(worker);
@@ -213,20 +231,27 @@ impl Pool {
         );
         let refused = {
             let mut core = self.pools.core.lock();
-            core.open_failed(self.id, now + pause);
-            let counts = core.counts(self.id);
+            match left {
+                Some(_) => core.opened_in_vain(self.id, now + pause),
+                None => core.open_failed(self.id, now + pause),
+            }
             // While others of this pool are at work, there is still hope for those who wait.
-            if given_up.is_some() && counts.open == counts.opening {
+            if given_up.is_some() && !core.counts(self.id).some_work() {
                 core.drain_waiters(self.id)
             } else {
                 Vec::new()
             }
         };
+        if let Some((server, reason)) = left {
+            self.see_off(server, reason);
+        }
         if let Some(error) = given_up {
-            for seat in refused {
-                seat.refuse(error.clone());
+            for turn in refused {
+                turn.refuse(error.clone());
             }
         }
+        // Another pool may have waited for the slot, or for its turn to open a server.
+        self.pools.grow(worker);
         let pool = Arc::clone(self);
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
@@ -242,12 +267,7 @@ impl Pool {
         now: Instant,
     ) -> Option<BorrowError> {
         let mut failure = self.failure.lock();
-        let (since, tries) = match failure.as_ref() {
-            Some(before) if before.outlook == outlook => (before.since, before.tries + 1),
-            _ => (now, 0),
-        };
-        let backoff = BACKOFF_MIN.saturating_mul(1 << tries.min(10)).min(BACKOFF_MAX);
-        let retry_at = now + backoff.mul_f64(0.75 + 0.5 * chance());
+        let (since, tries, retry_at) = Failure::count(failure.as_ref(), outlook, now);
         let told = match error {
             ConnectError::Refused(refusal) if outlook == Outlook::Refused => {
                 BorrowError::Refused(refusal.clone())
@@ -306,8 +326,8 @@ impl Opening {
         Self { pool: Some(Arc::clone(pool)) }
     }
 
-    async fn connect(&self, worker: usize) -> Result<(Server, Reported), ConnectError> {
-        let Some(pool) = &self.pool else { return Err(ConnectError::NoCredential) };
+    async fn connect(&self, worker: usize) -> Result<(Server, Reported), Failed> {
+        let Some(pool) = &self.pool else { return Err(ConnectError::NoCredential.into()) };
         let shard = pool.pools.metrics.shard(worker);
         shard.count.database_connection_requests.one();
         if pool.pools.endpoint().connector.wants_tls() {
@@ -316,26 +336,26 @@ impl Opening {
         let begun = clock::now();
         let (endpoint, credentials) = (pool.pools.endpoint(), &pool.pools.credentials);
         let defaults = pool.defaults_changes();
-        let mut opened = log_in(&endpoint, &pool.database, credentials, &pool.user).await;
-        if let Ok((server, _)) = &mut opened {
-            server.defaults = defaults;
-            if pool.examine(server).await.is_err() {
-                opened = Err(ConnectError::Protocol);
+        let opened = match log_in(&endpoint, &pool.database, credentials, &pool.user).await {
+            Ok((mut server, reported)) => {
+                server.defaults = defaults;
+                server.worker = worker;
+                match pool.examine(&mut server).await {
+                    Ok(()) => Ok((server, reported)),
+                    Err(reason) => Err(Failed::examination(server, reason)),
+                }
             }
-        }
+            Err(error) => Err(error.into()),
+        };
         shard.time.database_connection_setup.observe(clock::now().saturating_duration_since(begun));
         opened
     }
 
-    pub(super) fn finish(
-        mut self,
-        result: Result<(Server, Reported), ConnectError>,
-        worker: usize,
-    ) {
+    pub(super) fn finish(mut self, result: Result<(Server, Reported), Failed>, worker: usize) {
         let Some(pool) = self.pool.take() else { return };
         match result {
             Ok((server, reported)) => pool.opened(Box::new(server), reported, worker),
-            Err(error) => pool.open_failed(&error, worker),
+            Err(failed) => pool.open_failed(failed, worker),
         }
     }
 }
@@ -344,7 +364,28 @@ impl Drop for Opening {
     fn drop(&mut self) {
         if let Some(pool) = self.pool.take() {
             pool.pools.core.lock().open_failed(pool.id, clock::now());
+            pool.pools.grow(0);
         }
+    }
+}
+
+/// Why no server could be opened, and what is left of one that was.
+pub(super) struct Failed {
+    error: ConnectError,
+    /// A server that is of no use; its slot is free when it is closed.
+    left: Option<(Box<Server>, CloseReason)>,
+}
+
+impl From<ConnectError> for Failed {
+    fn from(error: ConnectError) -> Self {
+        Self { error, left: None }
+    }
+}
+
+impl Failed {
+    /// The server could not be asked what a pool must know.
+    fn examination(server: Server, reason: CloseReason) -> Self {
+        Self { error: ConnectError::Protocol, left: Some((Box::new(server), reason)) }
     }
 }
 
@@ -354,4 +395,34 @@ pub(super) fn chance() -> f64 {
     // Without randomness there is no jitter, which is no reason to fail.
     let _ = aws_lc_rs::rand::fill(&mut random);
     f64::from(u32::from_le_bytes(random)) / (f64::from(u32::MAX) + 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_of_the_same_time_count_as_one_try() {
+        let mut now = Instant::now();
+        let mut failure: Option<Failure> = None;
+        for round in 0..4 {
+            for _ in 0..4 {
+                let (since, tries, retry_at) = Failure::count(failure.as_ref(), Outlook::Away, now);
+                assert_eq!(tries, round);
+                failure = Some(Failure {
+                    outlook: Outlook::Away,
+                    since,
+                    tries,
+                    retry_at,
+                    error: BorrowError::NoCredential,
+                });
+            }
+            let retry_at = failure.as_ref().map_or(now, |failure| failure.retry_at);
+            let pause = retry_at.saturating_duration_since(now);
+            assert!(pause <= BACKOFF_MIN * (1 << round) * 5 / 4, "{pause:?} in round {round}");
+            now = retry_at;
+        }
+        let (_, tries, _) = Failure::count(failure.as_ref(), Outlook::Refused, now);
+        assert_eq!(tries, 0, "another failure");
+    }
 }

@@ -58,6 +58,8 @@ enum Hand {
 struct Inner {
     waker: Option<Waker>,
     hand: Hand,
+    /// How often the client has waited.
+    waits: u64,
     running: Option<Arc<CancelTarget>>,
 }
 
@@ -66,6 +68,54 @@ struct Inner {
 pub struct Seat {
     inner: Mutex<Inner>,
     kicks: AtomicU32,
+}
+
+/// A client's place in the queue, for one wait: whoever comes with it too late does not meddle with the next.
+pub struct Turn {
+    seat: Arc<Seat>,
+    number: u64,
+}
+
+impl Turn {
+    /// True if it is of the client in `seat`.
+    #[must_use]
+    pub fn is_of(&self, seat: &Arc<Seat>) -> bool {
+        Arc::ptr_eq(&self.seat, seat)
+    }
+
+    /// Gives the client a server, if it still waits.
+    ///
+    /// # Errors
+    /// The server itself, for somebody else.
+    pub fn give(&self, server: Box<Server>) -> Result<(), Box<Server>> {
+        let mut inner = self.seat.inner.lock();
+        if !self.is_due(&inner) {
+            return Err(server);
+        }
+        inner.take(Hand::Given(server));
+        Ok(())
+    }
+
+    /// Tells the client that no server will come, if it still waits.
+    pub fn refuse(&self, error: BorrowError) {
+        let mut inner = self.seat.inner.lock();
+        if self.is_due(&inner) {
+            inner.take(Hand::Refused(error));
+        }
+    }
+
+    fn is_due(&self, inner: &Inner) -> bool {
+        inner.waits == self.number && matches!(inner.hand, Hand::Waiting)
+    }
+}
+
+impl Inner {
+    fn take(&mut self, hand: Hand) {
+        self.hand = hand;
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
 }
 
 /// What a cancel request found.
@@ -105,35 +155,17 @@ impl Seat {
     }
 
     /// The client waits from now on.
-    pub fn wait(&self) {
-        self.inner.lock().hand = Hand::Waiting;
+    pub fn wait(self: &Arc<Self>) -> Turn {
+        let mut inner = self.inner.lock();
+        inner.hand = Hand::Waiting;
+        inner.waits += 1;
+        Turn { seat: Arc::clone(self), number: inner.waits }
     }
 
-    /// Gives the client a server, if it still waits.
-    ///
-    /// # Errors
-    /// The server itself, for somebody else.
-    pub fn give(&self, server: Box<Server>) -> Result<(), Box<Server>> {
-        let mut inner = self.inner.lock();
-        if !matches!(inner.hand, Hand::Waiting) {
-            return Err(server);
-        }
-        inner.hand = Hand::Given(server);
-        if let Some(waker) = &inner.waker {
-            waker.wake_by_ref();
-        }
-        Ok(())
-    }
-
-    /// Tells the client that no server will come, if it still waits.
-    pub fn refuse(&self, error: BorrowError) {
-        let mut inner = self.inner.lock();
-        if matches!(inner.hand, Hand::Waiting) {
-            inner.hand = Hand::Refused(error);
-            if let Some(waker) = &inner.waker {
-                waker.wake_by_ref();
-            }
-        }
+    /// True if the client waits, or has not taken what came of it.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !matches!(self.inner.lock().hand, Hand::Empty)
     }
 
     /// The outcome of the wait.
@@ -179,5 +211,24 @@ impl Seat {
             return CancelOutcome::Waiting;
         }
         CancelOutcome::Nothing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_that_comes_late_does_not_end_the_next_wait() {
+        let seat: Arc<Seat> = Arc::default();
+        let mut cx = Context::from_waker(Waker::noop());
+        let late = seat.wait();
+        assert!(seat.stop_waiting().is_none());
+        let turn = seat.wait();
+        late.refuse(BorrowError::Cancelled);
+        assert!(seat.poll_hand(&mut cx).is_pending());
+        turn.refuse(BorrowError::Shutdown);
+        let told = seat.poll_hand(&mut cx);
+        assert!(matches!(told, Poll::Ready(Err(BorrowError::Shutdown))));
     }
 }

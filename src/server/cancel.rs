@@ -7,6 +7,7 @@
 //! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS>
 
 use crate::wire::encode;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -16,6 +17,8 @@ use tokio::sync::Notify;
 pub struct CancelTarget {
     process_id: u32,
     secret: Box<[u8]>,
+    /// Where the server itself is: its host's name may mean another one by now.
+    address: Option<SocketAddr>,
     in_flight: AtomicU32,
     /// A cancel was sent and its arrival never confirmed: it may come at any time.
     lost: AtomicU32,
@@ -40,13 +43,22 @@ impl Drop for Fence {
     }
 }
 
-impl CancelTarget {
-    /// The target named by a `BackendKeyData`.
+impl Fence {
+    /// Where the server is that the cancel is for; `None` if that could not be told.
     #[must_use]
-    pub fn new(process_id: u32, secret: &[u8]) -> Arc<Self> {
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.0.address
+    }
+}
+
+impl CancelTarget {
+    /// The target named by a `BackendKeyData` of the server at `address`.
+    #[must_use]
+    pub fn new(process_id: u32, secret: &[u8], address: Option<SocketAddr>) -> Arc<Self> {
         Arc::new(Self {
             process_id,
             secret: secret.into(),
+            address,
             in_flight: AtomicU32::new(0),
             lost: AtomicU32::new(0),
             landed: Notify::new(),

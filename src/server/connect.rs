@@ -21,9 +21,11 @@ use crate::wire::response::ErrorFields;
 use crate::wire::startup::PROTOCOL_3_0;
 use crate::wire::{BackendTag, SqlState, encode};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::net::TcpStream;
 
 /// Where a target is and how it is reached.
 pub struct Endpoint {
@@ -236,8 +238,24 @@ async fn connect_now(
 /// # Errors
 /// [`ConnectError::Io`] and [`ConnectError::Tls`].
 pub async fn open_stream(endpoint: &Endpoint) -> Result<Stream, ConnectError> {
-    let tcp =
-        socket::connect(&endpoint.host, endpoint.port, endpoint.timeout, &endpoint.options).await?;
+    let Endpoint { host, port, timeout, options, .. } = endpoint;
+    let tcp = socket::connect(host, *port, *timeout, options).await?;
+    encrypt(endpoint, tcp).await
+}
+
+/// The same to an address that the endpoint's host has had.
+///
+/// # Errors
+/// As for [`open_stream`].
+pub async fn open_stream_to(
+    endpoint: &Endpoint,
+    address: SocketAddr,
+) -> Result<Stream, ConnectError> {
+    let tcp = socket::connect_to(address, endpoint.timeout, &endpoint.options).await?;
+    encrypt(endpoint, tcp).await
+}
+
+async fn encrypt(endpoint: &Endpoint, tcp: TcpStream) -> Result<Stream, ConnectError> {
     let mode = endpoint.connector.mode();
     if mode == TargetTls::Disable {
         return Ok(Stream::Plain(tcp));
@@ -361,6 +379,7 @@ impl Login {
 
     async fn finish(mut self, generation: u64) -> Result<(Server, Reported), ConnectError> {
         let mut settings = Reported::new();
+        let address = self.stream.peer_addr().ok();
         let mut cancel = None;
         loop {
             let (tag, body) = self.message().await?;
@@ -371,7 +390,7 @@ impl Login {
                 BackendTag::BACKEND_KEY_DATA => {
                     let (process_id, secret) =
                         backend::backend_key_data(&body).ok_or(ConnectError::Protocol)?;
-                    cancel = Some(CancelTarget::new(process_id, secret));
+                    cancel = Some(CancelTarget::new(process_id, secret, address));
                 }
                 BackendTag::NOTICE_RESPONSE => {}
                 BackendTag::READY_FOR_QUERY if body == b"I" && self.buffer.is_empty() => break,
@@ -385,7 +404,7 @@ impl Login {
             passing: Passing::Nothing,
             held: Vec::new(),
             // A server without a key cannot be cancelled on; process id 0 names no backend.
-            cancel: cancel.unwrap_or_else(|| CancelTarget::new(0, &[])),
+            cancel: cancel.unwrap_or_else(|| CancelTarget::new(0, &[], address)),
             worker: 0,
             generation,
             defaults: 0,
@@ -393,5 +412,54 @@ impl Login {
             tls_gauge: None,
         };
         Ok((server, settings))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::cancel;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    const WELCOME: &[u8] = b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\0\x07\0\0\0\x09Z\0\0\0\x05I";
+
+    fn endpoint(host: &str, port: u16) -> Endpoint {
+        Endpoint {
+            host: host.to_owned(),
+            port,
+            connector: TargetConnector::load(TargetTls::Disable, None, host).unwrap(),
+            options: SocketOptions { keepalive: Duration::ZERO, user_timeout: Duration::ZERO },
+            timeout: Duration::from_secs(10),
+            init_query: String::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cancel_goes_to_where_the_server_is_whatever_its_hosts_name_means_by_now() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let target = tokio::spawn(async move {
+            let mut server = Stream::Plain(listener.accept().await.unwrap().0);
+            server.write_all(WELCOME).await.unwrap();
+            let (mut cancel, _) = listener.accept().await.unwrap();
+            let mut request = [0; 16];
+            cancel.read_exact(&mut request).await.unwrap();
+            request
+        });
+        let proof = Proof::Token {
+            user: "app".to_owned(),
+            token: Arc::new(zeroize::Zeroizing::new(String::new())),
+            generation: 1,
+        };
+        let now = endpoint("127.0.0.1", address.port());
+        let (server, _) = connect(&now, "app", &proof).await.unwrap();
+        let later = endpoint("moved.invalid", 1);
+        let fence = server.cancel.fence();
+        let there = fence.address().unwrap();
+        let stream = open_stream_to(&later, there).await.unwrap();
+        cancel::send(fence, async { Ok(stream) }, later.timeout).await;
+        let request = target.await.unwrap();
+        assert_eq!(request[8..], [0, 0, 0, 7, 0, 0, 0, 9]);
     }
 }

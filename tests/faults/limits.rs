@@ -184,26 +184,75 @@ fn work(pgweir: &Pgweir, number: u32) {
 #[test]
 fn a_pool_that_starves_gets_a_server_of_a_busy_other() {
     let postgres = Postgres::start_with(&PostgresOptions::default());
-    let pgweir = Setup::before(&postgres).target("max_connections = 2").start();
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for _ in 0..6 {
-            scope.spawn(|| {
-                let mut client = pgweir.client();
-                while !done.load(Ordering::Acquire) {
-                    client.execute("SELECT pg_sleep(0.005)");
-                }
+    // With one for two pools, neither has a share: they take turns.
+    for budget in [2, 1] {
+        let pgweir =
+            Setup::before(&postgres).target(&format!("max_connections = {budget}")).start();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    let mut client = pgweir.client();
+                    while !done.load(Ordering::Acquire) {
+                        client.execute("SELECT pg_sleep(0.005)");
+                    }
+                });
+            }
+            eventually("the first pool is busy", || {
+                pgweir.metric("pgweir_waiting_clients", "") >= 3.0
             });
-        }
-        eventually("the first pool is busy", || pgweir.metric("pgweir_waiting_clients", "") >= 3.0);
-        let begun = Instant::now();
-        let mut other = pgweir.client_as(OTHER_USER, OTHER_DATABASE);
-        let user = other.value("SELECT current_user");
-        let took = begun.elapsed();
-        done.store(true, Ordering::Release);
-        assert_eq!(user, OTHER_USER);
-        assert!(took < Duration::from_secs(5), "{took:?}");
-    });
+            let begun = Instant::now();
+            let mut other = RawClient::connect(pgweir.port());
+            let outcome = other.try_log_in(OTHER_USER, PASSWORD, &[("database", OTHER_DATABASE)]);
+            let said = outcome.map(|()| other.query("SELECT current_user"));
+            let took = begun.elapsed();
+            done.store(true, Ordering::Release);
+            assert_eq!(said.expect("it is let in")[1], format!("DataRow {OTHER_USER}"));
+            assert!(took < Duration::from_secs(5), "{took:?} with {budget}");
+        });
+    }
+}
+
+/// Nobody looks after those who wait in time: whoever gives a server back does.
+#[test]
+fn a_server_given_back_in_one_pool_makes_room_for_another_at_once() {
+    let pgweir = Setup::before(shared())
+        .target("max_connections = 1")
+        .target("connection_borrow_timeout = \"800ms\"")
+        .start();
+    let mut clients = [pgweir.client(), pgweir.client_as(OTHER_USER, OTHER_DATABASE)];
+    for _ in 0..10 {
+        let [holder, other] = &mut clients;
+        holder.execute("BEGIN");
+        other.send(&frontend::query("SELECT 'served'"));
+        eventually("it waits", || pgweir.metric("pgweir_waiting_clients", "") == 1.0);
+        holder.execute("COMMIT");
+        assert_eq!(other.until_ready()[1], "DataRow served");
+        clients.rotate_left(1);
+    }
+}
+
+#[test]
+fn idle_clients_change_threads_without_a_file_descriptor_to_spare() {
+    let pgweir = Setup::before(shared()).target("max_connections = 1").proxy("workers = 2").start();
+    // As long as these log in on the first thread, others go to the second.
+    let mut logins: Vec<_> = (0..4).map(|_| RawClient::connect(pgweir.port())).collect();
+    eventually("they are there", || pgweir.metric("pgweir_client_connections_in_setup", "") == 4.0);
+    let mut client = pgweir.client();
+    client.execute("SELECT 1");
+    let taken: Vec<_> = std::fs::read_dir(format!("/proc/{}/fd", pgweir.pid()))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap().parse::<u32>().unwrap())
+        .collect();
+    let free = (0..=1000).find(|number| !taken.contains(number)).unwrap();
+    run(Command::new("prlimit")
+        .arg(format!("--pid={}", pgweir.pid()))
+        .arg(format!("--nofile={free}:{free}")));
+    // So little to do that the first thread serves all.
+    for _ in 0..100 {
+        client.execute("SELECT pg_sleep(0.01)");
+    }
+    logins.clear();
 }
 
 #[test]

@@ -423,3 +423,48 @@ fn a_server_that_dies_while_it_tells_a_login_of_its_settings_is_replaced() {
         assert_eq!(client.join().unwrap().value("SHOW work_mem"), "5MB");
     });
 }
+
+#[test]
+fn a_server_that_a_login_gave_up_keeps_its_place_until_it_is_gone() {
+    let pgweir = Setup::before(shared())
+        .target("max_connections = 1")
+        .target("connection_borrow_timeout = \"3s\"")
+        .proxy("client_login_timeout = \"1s\"")
+        .start();
+    let mut other = pgweir.client();
+    let pid = other.value("SELECT pg_backend_pid()").parse().unwrap();
+    signal(pid, "STOP");
+    let mut login = RawClient::connect(pgweir.port());
+    let outcome = login.try_log_in(USER, PASSWORD, &[("database", DATABASE), ("work_mem", "5MB")]);
+    let said = other.query("SELECT 1");
+    signal(pid, "CONT");
+    assert_eq!(outcome.unwrap_err().line(), "ErrorResponse FATAL 08000");
+    assert_eq!(said, ["ErrorResponse ERROR 08000", "ReadyForQuery I"], "two at a time");
+    eventually("its place is free", || other.query("SELECT 1").len() == 4);
+}
+
+#[test]
+fn a_server_that_does_not_say_what_its_database_is_like_keeps_its_place_until_it_is_gone() {
+    let (asked, free) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (count, is_free) = (Arc::clone(&asked), Arc::clone(&free));
+    let server = ScriptedServer::start(move |connection| {
+        connection.accept_login()?;
+        connection.behave_until(|message| mentions(message, "pg_proc"))?;
+        if count.fetch_add(1, Ordering::AcqRel) > 0 {
+            connection.send(&backend::command_complete("SELECT 0"))?;
+            connection.send(&backend::ready_for_query(b'I'))?;
+            return connection.behave();
+        }
+        connection.hang()?;
+        eventually("it may go", || is_free.load(Ordering::Acquire));
+        Ok(())
+    });
+    // Longer than the question may take.
+    let pgweir = before(&server).proxy("client_login_timeout = \"8s\"").launch();
+    eventually("pgweir listens", || pgweir.http_status("/healthz") == Some(200));
+    let mut client = RawClient::connect(pgweir.port());
+    assert!(client.try_log_in(USER, PASSWORD, &[("database", DATABASE)]).is_err());
+    assert_eq!(asked.load(Ordering::Acquire), 1, "two at a time");
+    free.store(true, Ordering::Release);
+    assert_eq!(pgweir.client().query("SELECT 1").len(), 2);
+}

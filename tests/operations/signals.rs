@@ -2,7 +2,7 @@
 
 use crate::support::certificates::Authority;
 use crate::support::eventually;
-use crate::support::messages::frontend;
+use crate::support::messages::{PROTOCOL_3_0, frontend};
 use crate::support::pgweir::{Pgweir, Setup};
 use crate::support::postgres::{
     DATABASE, OTHER_DATABASE, OTHER_USER, PASSWORD, PgVersion, Postgres, USER, shared,
@@ -52,6 +52,20 @@ fn a_running_query_ends_before_its_client_is_sent_away() {
     let said = client.until_closed();
     assert!(said.contains(&"DataRow |done".to_owned()), "{said:?}");
     assert_eq!(said.last().unwrap(), "ErrorResponse FATAL 57P01");
+    assert_eq!(pgweir.wait().code(), Some(0));
+}
+
+#[test]
+fn a_login_under_way_is_over_before_its_client_is_sent_away() {
+    let mut pgweir = start();
+    let mut client = RawClient::connect(pgweir.port());
+    let parameters = [("user", USER), ("database", DATABASE)];
+    client.send(&frontend::startup(PROTOCOL_3_0, &parameters));
+    client.wait_for_word();
+    pgweir.signal("TERM");
+    eventually("it drains", || pgweir.http_status("/readyz") != Some(200));
+    client.authenticate(USER, PASSWORD).unwrap();
+    assert_eq!(client.until_closed(), ["ErrorResponse FATAL 57P01"]);
     assert_eq!(pgweir.wait().code(), Some(0));
 }
 

@@ -1,6 +1,7 @@
 //! Limits in time that are no faults of anybody.
 
 use crate::support::eventually;
+use crate::support::messages::frontend;
 use crate::support::pgweir::Setup;
 use crate::support::postgres::{PgVersion, Postgres, shared};
 use std::time::{Duration, Instant};
@@ -17,6 +18,21 @@ fn an_idle_client_is_sent_away_and_a_busy_one_is_not() {
     });
     assert_eq!(idle.until_closed(), ["ErrorResponse FATAL 57P05"]);
     assert_eq!(busy.value("SELECT pg_sleep(3)"), "");
+}
+
+#[test]
+fn a_client_that_was_refused_and_says_nothing_more_is_idle() {
+    let pgweir = Setup::before(shared())
+        .target("max_connections = 1")
+        .target("connection_borrow_timeout = \"200ms\"")
+        .proxy("idle_client_timeout = \"1s\"")
+        .start();
+    let mut holder = pgweir.client();
+    holder.execute("BEGIN");
+    let mut client = pgweir.client();
+    client.send(&[frontend::parse("", "SELECT 1"), frontend::flush()].concat());
+    let said = client.until_closed();
+    assert_eq!(said, ["ErrorResponse ERROR 08000", "ErrorResponse FATAL 57P05"]);
 }
 
 #[test]

@@ -186,6 +186,12 @@ impl RawClient {
         }
     }
 
+    /// Waits until the server has said something, and leaves it there.
+    pub fn wait_for_word(&self) {
+        let Stream::Tcp(tcp) = &self.stream else { panic!("only without TLS") };
+        assert_eq!(tcp.peek(&mut [0]).unwrap(), 1);
+    }
+
     /// Sends these bytes in one write.
     pub fn send(&mut self, bytes: &[u8]) {
         self.try_send(bytes).expect("send");

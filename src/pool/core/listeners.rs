@@ -1,18 +1,15 @@
 //! The part of the budget that goes to connections which only listen.
 
-use super::{Core, PoolId};
-use std::time::{Duration, Instant};
-
-/// How long a closed server may take to leave its slot before another is closed for a listener.
-const ROOM_INTERVAL: Duration = Duration::from_millis(100);
+use super::{CLOSING_SLOW, Core, PoolId};
+use std::time::Instant;
 
 /// Connections that only listen: beside all pools, within the budget.
 #[derive(Default)]
 pub(super) struct Listeners {
     pub(super) open: u32,
     pub(super) wanted: u32,
-    /// When a server was last closed to make room for one.
-    made_room: Option<Instant>,
+    /// Since when those who wait rely on servers that are on their way out.
+    relying_since: Option<Instant>,
 }
 
 impl<S, W> Core<S, W> {
@@ -33,6 +30,7 @@ impl<S, W> Core<S, W> {
     /// Nobody waits for that slot any more.
     pub fn give_up_listener(&mut self) {
         self.listeners.wanted = self.listeners.wanted.saturating_sub(1);
+        self.listeners.relying_since = None;
     }
 
     /// Takes the slot that [`Core::want_listener`] asked for, if one is free.
@@ -52,7 +50,7 @@ impl<S, W> Core<S, W> {
         self.open = self.open.saturating_sub(1);
     }
 
-    /// The server that was idle for longest, to be closed for a listening connection.
+    /// The server that was idle for longest, to be closed for a listening connection. It counts as [`Core::closing`].
     pub fn evict_for_listener(&mut self, now: Instant) -> Option<(PoolId, S)> {
         let (_, at) = (self.pools.iter().enumerate())
             .filter_map(|(at, pool)| Some((pool.idle.first()?.since, at)))
@@ -60,19 +58,25 @@ impl<S, W> Core<S, W> {
         if !self.makes_room_for_listener(now) {
             return None;
         }
-        let pool = self.pools.get_mut(at)?;
-        (!pool.idle.is_empty()).then(|| (PoolId(at), pool.idle.remove(0).server))
+        let pool = self.pools.get_mut(at).filter(|pool| !pool.idle.is_empty())?;
+        let server = pool.idle.remove(0).server;
+        self.closing(PoolId(at));
+        Some((PoolId(at), server))
     }
 
-    /// True if a server must be closed for a listening connection that waits. One at a time: it
-    /// takes a while until a closed server has left its slot.
+    /// True if a server must be closed for a listening connection that waits: where no other is on its way out for
+    /// it, or that takes long.
     pub(super) fn makes_room_for_listener(&mut self, now: Instant) -> bool {
-        let due = |at| now.saturating_duration_since(at) >= ROOM_INTERVAL;
-        let makes_room = self.listeners.wanted > 0
-            && self.open >= self.limits.budget
-            && self.listeners.made_room.is_none_or(due);
+        let wanted = self.listeners.wanted;
+        if wanted == 0 {
+            return false;
+        }
+        let enough = self.open + wanted <= self.limits.budget + self.closing;
+        let since = *self.listeners.relying_since.get_or_insert(now);
+        let slow = now.saturating_duration_since(since) > CLOSING_SLOW;
+        let makes_room = self.open >= self.limits.budget && (!enough || slow);
         if makes_room {
-            self.listeners.made_room = Some(now);
+            self.listeners.relying_since = Some(now);
         }
         makes_room
     }
@@ -121,7 +125,7 @@ mod tests {
         // Only one is closed for it; the other goes to the client that waits.
         assert!(matches!(core.give_back(pool, idle(2, now)), Given::Lend(2, 7)));
         core.enqueue(pool, 0, 8, now);
-        core.vacate(pool);
+        core.closed(pool);
         assert!(matches!(core.grow(now), Growth::Nothing));
         assert!(core.reserve_listener());
         assert_eq!(core.open(), 2);
@@ -142,7 +146,44 @@ mod tests {
         assert!(core.evict_for_listener(now).is_none(), "nobody wants it");
         assert!(core.want_listener());
         assert_eq!(core.evict_for_listener(now), Some((pool, 0)));
-        assert!(core.evict_for_listener(now).is_none(), "one is enough");
-        assert!(core.evict_for_listener(now + ROOM_INTERVAL).is_some(), "it went to somebody else");
+        assert!(core.evict_for_listener(now + CLOSING_SLOW).is_none(), "its slot is on its way");
+        let late = now + CLOSING_SLOW * 2;
+        assert_eq!(core.evict_for_listener(late), Some((pool, 1)), "unless that takes long");
+        assert!(core.evict_for_listener(late).is_none());
+    }
+
+    #[test]
+    fn a_slot_that_went_to_somebody_else_is_made_free_again() {
+        let now = Instant::now();
+        let mut core = core(2);
+        let pool = core.add_pool();
+        for server in 0..2 {
+            core.reserve(pool);
+            core.opened(pool);
+            let _ = core.give_back(pool, idle(server, now));
+        }
+        assert!(core.want_listener());
+        assert_eq!(core.evict_for_listener(now), Some((pool, 0)));
+        core.closed(pool);
+        assert!(core.reserve_apart());
+        assert!(!core.reserve_listener());
+        assert_eq!(core.evict_for_listener(now), Some((pool, 1)));
+    }
+
+    #[test]
+    fn a_slot_on_its_way_to_a_listener_is_none_for_a_client() {
+        let now = Instant::now();
+        let mut core = core(2);
+        let (rich, poor) = (core.add_pool(), core.add_pool());
+        for server in 0..2 {
+            core.reserve(rich);
+            core.opened(rich);
+            let _ = core.give_back(rich, idle(server, now));
+        }
+        assert!(core.want_listener());
+        assert_eq!(core.evict_for_listener(now), Some((rich, 0)));
+        core.enqueue(poor, 0, 7, now);
+        assert!(matches!(core.grow(now), Growth::Evict { server: 1, .. }));
+        assert!(matches!(core.grow(now), Growth::Nothing));
     }
 }

@@ -169,7 +169,7 @@ impl Keeper {
             if let Some((id, server)) = evicted
                 && let Some(pool) = self.pools.pool_by_id(id)
             {
-                pool.close(server, crate::server::CloseReason::MakeRoom);
+                pool.see_off(server, crate::server::CloseReason::MakeRoom);
             }
             if now.saturating_duration_since(begun) >= SLOT_PATIENCE {
                 self.pools.core.lock().give_up_listener();

@@ -1,0 +1,135 @@
+//! Making room for those who wait: a server more where the budget has room, one of another pool where it has not.
+//!
+//! A pool is sure of its share of the budget while others want theirs. What it has beyond goes to pools that have
+//! waited for long with less; where there are more pools than shares, each gets its turn.
+
+use super::{CLOSING_SLOW, Core, Growth, Pool, PoolId};
+use std::time::{Duration, Instant};
+
+/// How much longer a pool below its share may wait before another pool gives up a server for it.
+pub(super) const STARVING_AFTER: Duration = Duration::from_millis(100);
+
+impl<S, W> Pool<S, W> {
+    /// Servers that stay.
+    fn kept(&self) -> u32 {
+        self.open.saturating_sub(self.closing)
+    }
+
+    /// Servers that those who wait would have opened now.
+    fn wanted(&self, now: Instant) -> usize {
+        if self.retry_at.is_some_and(|at| at > now) {
+            return 0;
+        }
+        self.waiting().saturating_sub(self.opening as usize)
+    }
+}
+
+/// What a pool is sure of while others want theirs.
+struct Share {
+    servers: u32,
+    /// There are more pools than servers: they take turns.
+    in_turn: bool,
+}
+
+impl<S, W> Core<S, W> {
+    /// True if a server of the pool `id`, given back at `now`, is to make room for pools that have waited for long
+    /// with less than their share of a full budget: for no more than they lack.
+    pub(super) fn must_yield(&self, id: PoolId, now: Instant) -> bool {
+        if self.pools.len() < 2 || self.waiting == 0 || !self.is_full() {
+            return false;
+        }
+        let Some(own) = self.pools.get(id.0) else { return false };
+        let share = self.share();
+        let spares = own.kept() > share.servers;
+        let own_oldest = own.oldest().map(|(_, since)| since);
+        let is_longer = |since| {
+            own_oldest.is_some_and(|own| own.saturating_duration_since(since) > STARVING_AFTER)
+        };
+        let mut lacking = 0;
+        for pool in &self.pools {
+            let Some((_, since)) = pool.oldest() else { continue };
+            let starves = now.saturating_duration_since(since) > STARVING_AFTER;
+            let is_its_turn = share.in_turn && pool.kept() == 0 && is_longer(since);
+            if starves && pool.kept() < share.servers && (spares || is_its_turn) {
+                let below = (share.servers - pool.kept()) as usize;
+                lacking += pool.wanted(now).min(below);
+            }
+        }
+        lacking > self.slots_to_come()
+    }
+
+    /// True if no slot is left but those that listening connections wait for.
+    fn is_full(&self) -> bool {
+        self.open + self.listeners.wanted >= self.limits.budget
+    }
+
+    fn share(&self) -> Share {
+        let wanting = self.pools.iter().filter(|pool| pool.waiting() > 0 || pool.open > 0).count();
+        let wanting = u32::try_from(wanting).unwrap_or(u32::MAX).max(1);
+        let beside = self.apart + self.listeners.open + self.listeners.wanted;
+        let servers = self.limits.budget.saturating_sub(beside);
+        Share { servers: (servers / wanting).max(1), in_turn: servers < wanting }
+    }
+
+    /// What to do for those who wait: called after each enqueue, opening, closing and retry, and when a server is
+    /// parked while others wait.
+    pub fn grow(&mut self, now: Instant) -> Growth<S> {
+        let full = self.is_full();
+        let alone = self.pools.len() == 1;
+        if self.waiting == 0 || self.opening >= self.limits.opening_max || (full && alone) {
+            return Growth::Nothing;
+        }
+        let share = self.share();
+        // Below its share first: the slot that one pool yielded must not go back to it.
+        let wants = self
+            .pools
+            .iter()
+            .enumerate()
+            .filter(|(_, pool)| pool.wanted(now) > 0)
+            .filter_map(|(at, pool)| Some((pool.kept() >= share.servers, pool.oldest()?.1, at)))
+            .min();
+        let Some((_, since, at)) = wants else { return Growth::Nothing };
+        if !full {
+            self.reserve(PoolId(at));
+            return Growth::Open(PoolId(at));
+        }
+        if self.slots_to_come() >= self.wanted(now) && !self.is_closing_slow(since, now) {
+            return Growth::Nothing;
+        }
+        // Nobody waits in a pool that has an idle server, so this takes from nobody.
+        let longest_idle = self
+            .pools
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != at)
+            .filter_map(|(other, pool)| Some((pool.idle.first()?.since, other)))
+            .min();
+        let Some((_, from)) = longest_idle else { return Growth::Nothing };
+        match self.pools.get_mut(from) {
+            Some(pool) if !pool.idle.is_empty() => {
+                let server = pool.idle.remove(0).server;
+                self.closing(PoolId(from));
+                self.made_room = Some(now);
+                Growth::Evict { from: PoolId(from), server }
+            }
+            _ => Growth::Nothing,
+        }
+    }
+
+    /// True if somebody has waited since `since` for servers that are on their way out, and one more has to go.
+    fn is_closing_slow(&self, since: Instant, now: Instant) -> bool {
+        let slow = |since| now.saturating_duration_since(since) > CLOSING_SLOW;
+        slow(since) && self.made_room.is_none_or(slow)
+    }
+
+    /// Slots of a full budget that will be free for clients when all that are closing are closed.
+    fn slots_to_come(&self) -> usize {
+        let beyond = (self.open + self.listeners.wanted).saturating_sub(self.limits.budget);
+        self.closing.saturating_sub(beyond) as usize
+    }
+
+    /// Servers that those who wait would have opened.
+    fn wanted(&self, now: Instant) -> usize {
+        self.pools.iter().map(|pool| pool.wanted(now)).sum()
+    }
+}
