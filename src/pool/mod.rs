@@ -161,8 +161,9 @@ impl Pools {
         Arc::clone(&self.endpoint.read())
     }
 
-    /// Changes settings while clients are served.
-    pub fn reconfigure(&self, settings: PoolSettings, opening_max: u32) {
+    /// Changes settings while clients are served. `connect_timeout` is that of [`Endpoint::timeout`].
+    pub fn reconfigure(&self, settings: PoolSettings, opening_max: u32, connect_timeout: Duration) {
+        Arc::make_mut(&mut self.endpoint.write()).timeout = connect_timeout;
         *self.settings.write() = Arc::new(settings);
         let mut core = self.core.lock();
         let limits = Limits { opening_max, ..core.limits() };

@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Where a target is and how it is reached.
+#[derive(Clone)]
 pub struct Endpoint {
     /// Host name or address.
     pub host: String,

@@ -8,7 +8,7 @@ use crate::support::postgres::{
     DATABASE, OTHER_DATABASE, OTHER_USER, PASSWORD, PgVersion, Postgres, USER, shared,
 };
 use crate::support::raw::RawClient;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 fn start() -> Pgweir {
@@ -243,6 +243,26 @@ fn a_reload_that_rests_upon_what_needs_a_restart_changes_nothing() {
     assert!(log.contains("IAM authentication needs target.tls"), "{log}");
     assert!(!log.contains("setting changed"), "{log}");
     assert_eq!(pgweir.client().value("SELECT 'served'"), "served");
+}
+
+#[test]
+fn a_reload_changes_how_long_connecting_may_take() {
+    // The kernel accepts for it, and nobody ever answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let pgweir = Setup::before_port(silent.local_addr().unwrap().port())
+        .user(USER, PASSWORD)
+        .target("max_connections = 2")
+        .target("connect_timeout = \"1h\"")
+        .target("fail_fast_after = \"1ms\"")
+        .launch();
+    eventually("it is ready", || pgweir.log().contains("ready for clients"));
+    rewrite(&pgweir, |text| text.replace("\"1h\"", "\"100ms\""));
+    reload(&pgweir);
+    let refusal = RawClient::connect(pgweir.port())
+        .try_log_in(USER, PASSWORD, &[("database", DATABASE)])
+        .unwrap_err();
+    assert_eq!(refusal.line(), "ErrorResponse FATAL 08001");
+    assert_eq!(refusal.field('D'), "connecting took longer than connect_timeout");
 }
 
 #[test]
