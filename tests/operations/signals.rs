@@ -265,6 +265,37 @@ fn a_reload_changes_how_long_connecting_may_take() {
     assert_eq!(refusal.field('D'), "connecting took longer than connect_timeout");
 }
 
+/// A pgweir whose start does not get on, as its secret does not come.
+fn starting() -> (Pgweir, TcpStream) {
+    let aws = TcpListener::bind("127.0.0.1:0").unwrap();
+    let setup = Setup::before_port(shared().port()).entry("secret_arn = \"app\"");
+    let pgweir = setup
+        .environment("AWS_ENDPOINT_URL", &format!("http://{}", aws.local_addr().unwrap()))
+        .environment("AWS_REGION", "eu-central-1")
+        .environment("AWS_ACCESS_KEY_ID", "test")
+        .environment("AWS_SECRET_ACCESS_KEY", "test")
+        .launch();
+    let (asked, _) = aws.accept().unwrap();
+    (pgweir, asked)
+}
+
+#[test]
+fn a_start_that_takes_long_is_ended_in_order() {
+    for stop in ["TERM", "INT"] {
+        let (mut pgweir, _asked) = starting();
+        pgweir.signal(stop);
+        assert_eq!(pgweir.wait().code(), Some(0), "{}", pgweir.log());
+        assert!(pgweir.log().contains("pgweir has stopped"));
+    }
+}
+
+#[test]
+fn a_start_that_takes_long_survives_being_told_to_reload() {
+    let (mut pgweir, _asked) = starting();
+    pgweir.signal("HUP");
+    assert_eq!(pgweir.stop().code(), Some(0), "{}", pgweir.log());
+}
+
 #[test]
 fn a_user_removed_by_a_reload_is_no_longer_let_in() {
     let pgweir = start();
