@@ -5,6 +5,7 @@
 
 use super::health::{AWAY_PAUSE_MAX, AWAY_PAUSE_MIN, Health};
 use crate::config::{self, FleetShare};
+use crate::server::connect::ConnectError;
 use crate::target::ProbeError;
 use crate::target::control::{Control, View};
 use crate::target::share::{Announcement, Member, Sight};
@@ -39,6 +40,8 @@ const RETURN_GRACE: Duration = Duration::from_secs(7);
 /// This pgweir as a member of a fleet.
 pub(super) struct Fleet {
     name: String,
+    /// As whom alone the members know each other.
+    user: Option<String>,
     state: Mutex<State>,
 }
 
@@ -81,8 +84,8 @@ impl Fleet {
             grows_from: None,
             looked: None,
         };
-        let name = config.name.clone();
-        (!name.is_empty()).then(|| Self { name, state: Mutex::new(state) })
+        let (name, user) = (config.name.clone(), config.user.clone());
+        (!name.is_empty()).then(|| Self { name, user, state: Mutex::new(state) })
     }
 
     /// Takes over a changed share; in force after the next look.
@@ -92,6 +95,10 @@ impl Fleet {
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(super) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
     }
 
     pub(super) fn numbers(&self) -> FleetNumbers {
@@ -207,7 +214,7 @@ impl Health {
 
     async fn open_control(&self) -> Result<Control, ProbeError> {
         let endpoint = self.shared.pools.endpoint();
-        let mut last = ProbeError::Timeout;
+        let mut last = ConnectError::NoCredential.into();
         for (database, user) in self.logins() {
             match Control::open(&endpoint, &database, &self.shared.credentials, &user).await {
                 Ok(control) => return Ok(control),
@@ -224,7 +231,7 @@ impl Health {
         loop {
             let begun = clock::now();
             let own = fleet.announcement(pools.open_connections());
-            let view = match control.look(&fleet.name, &own).await {
+            let view = match control.look(&fleet.name, fleet.user(), &own).await {
                 Ok(view) => view,
                 Err(error) => return error,
             };
@@ -262,7 +269,7 @@ mod tests {
 
     fn member(share: FleetShare) -> Fleet {
         let name = "orders".to_owned();
-        Fleet::of(&config::Fleet { name, share }).expect("it has a name")
+        Fleet::of(&config::Fleet { name, user: None, share }).expect("it has a name")
     }
 
     /// A target with nothing taken, and these other members, who hold so much each.
@@ -282,7 +289,7 @@ mod tests {
     #[test]
     fn without_a_name_there_is_no_fleet() {
         let (name, share) = (String::new(), FleetShare::Equal);
-        assert!(Fleet::of(&config::Fleet { name, share }).is_none());
+        assert!(Fleet::of(&config::Fleet { name, user: None, share }).is_none());
     }
 
     #[tokio::test(start_paused = true)]
