@@ -178,7 +178,9 @@ impl Health {
     pub(super) fn snapshot(&self) -> PoolSnapshot {
         let pools = &self.shared.pools;
         let rows = pools.counts().into_iter().map(|(pool, counts)| {
-            let held = counts.open.saturating_sub(counts.idle + counts.opening);
+            let others = counts.open.saturating_sub(counts.idle + counts.opening);
+            let closing = pool.unlent().min(others);
+            let held = others - closing;
             let pinned = pool.pinned().min(held);
             PoolRow {
                 database: pool.database.to_string(),
@@ -187,6 +189,7 @@ impl Health {
                 borrowed: u64::from(held - pinned),
                 pinned: u64::from(pinned),
                 opening: u64::from(counts.opening),
+                closing: u64::from(closing),
                 waiting: u64::from(counts.waiting),
             }
         });

@@ -165,7 +165,7 @@ pub(super) async fn cleartext_password(
 }
 
 async fn send(greeted: &mut Greeted, bytes: &[u8]) -> Result<(), Rejection> {
-    greeted.stream.write_all(bytes).await.map_err(|_| Rejection::Malformed)
+    greeted.stream.write_all(bytes).await.map_err(|_| Rejection::Left)
 }
 
 /// The body of the next message, which must be a password or a SASL response.
@@ -179,13 +179,13 @@ async fn password_message(greeted: &mut Greeted) -> Result<Vec<u8>, Rejection> {
                 return Ok(body);
             }
             Ok(Some(frame)) if FrontendTag(frame.tag) == FrontendTag::TERMINATE => {
-                return Err(Rejection::Password);
+                return Err(Rejection::Left);
             }
             Ok(None) => {}
             Ok(Some(_)) | Err(_) => return refuse_malformed(greeted).await,
         }
         match greeted.stream.read_append(&mut greeted.buffer).await {
-            Ok(0) | Err(_) => return Err(Rejection::Password),
+            Ok(0) | Err(_) => return Err(Rejection::Left),
             Ok(_) => {}
         }
     }

@@ -167,6 +167,8 @@ pub enum Rejection {
     TlsRequired,
     /// User or password.
     Password,
+    /// It left instead of proving who it is, as psql does before it asks for the password.
+    Left,
     /// It asked for something that pgweir does not do.
     Unsupported,
     /// Too many clients.
@@ -184,6 +186,7 @@ impl Label for Rejection {
         Self::Tls,
         Self::TlsRequired,
         Self::Password,
+        Self::Left,
         Self::Unsupported,
         Self::TooMany,
         Self::Database,
@@ -197,6 +200,7 @@ impl Label for Rejection {
             Self::Tls => "tls",
             Self::TlsRequired => "tls_required",
             Self::Password => "password",
+            Self::Left => "left",
             Self::Unsupported => "unsupported",
             Self::TooMany => "too_many",
             Self::Database => "database",
