@@ -24,6 +24,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// Where a target is and how it is reached.
 #[derive(Clone)]
@@ -262,6 +263,9 @@ pub async fn open_stream(endpoint: &Endpoint) -> Result<Stream, ConnectError> {
     }
 }
 
+/// Bytes of a `PasswordMessage` beside the password: tag, length and the byte that ends it.
+const PASSWORD_OVERHEAD: usize = 6;
+
 /// A login under way.
 struct Login {
     stream: Stream,
@@ -293,7 +297,12 @@ impl Login {
         match (request, proof) {
             (Authentication::Ok, _) => return Ok(()),
             (Authentication::CleartextPassword, proof) if self.stream.is_tls() => {
-                self.send(|out| encode::password(out, proof.password())).await?;
+                let password = proof.password();
+                // As large as the message, so that it is not left behind where it grew out of.
+                let mut out =
+                    Zeroizing::new(Vec::with_capacity(password.len() + PASSWORD_OVERHEAD));
+                encode::password(&mut out, password);
+                self.stream.write_all(&out).await?;
             }
             (Authentication::Md5Password(salt), Proof::Secret(credential)) => {
                 let verifier = Md5Verifier::derive(&credential.password, &credential.username);
