@@ -65,6 +65,8 @@ fn main() -> ExitCode {
             app::ask::ask(&config, ready).map(|report| say_report(&report))
         }
     };
+    // A read of a file or a look-up of a name that does not end must not keep the process.
+    runtime.shutdown_background();
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -114,7 +114,7 @@ fn minimal() -> Config {
             session_pinning_filters: PinningFilters::default(),
         },
         admin: Admin { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9127))) },
-        fleet: Fleet { name: String::new(), share: FleetShare::Equal },
+        fleet: Fleet { name: String::new(), user: None, share: FleetShare::Equal },
         metrics: Metrics {
             cloudwatch_emf: false,
             cloudwatch_namespace: "pgweir".to_owned(),
@@ -290,6 +290,7 @@ fn a_whole_configuration_needs_no_file() {
             ("PGWEIR_TARGET_INIT_QUERY", ""),
             ("PGWEIR_ADMIN_LISTEN", "off"),
             ("PGWEIR_FLEET_NAME", "orders"),
+            ("PGWEIR_FLEET_USER", "pgweir_fleet"),
             ("PGWEIR_FLEET_SHARE", "20"),
             ("PGWEIR_METRICS_CLOUDWATCH_EMF", "on"),
             ("PGWEIR_LOG_FORMAT", "json"),
@@ -329,6 +330,7 @@ fn a_whole_configuration_needs_no_file() {
         admin: Admin { listen: None },
         fleet: Fleet {
             name: "orders".to_owned(),
+            user: Some("pgweir_fleet".to_owned()),
             share: NonZeroU32::new(20).map_or(FleetShare::Equal, FleetShare::Connections),
         },
         metrics: Metrics { cloudwatch_emf: true, ..expected.metrics },
@@ -485,6 +487,7 @@ fn exactly_these_keys_can_change_live() {
             "init_query",
             "listen",
             "name",
+            "user",
             "cloudwatch_emf",
             "cloudwatch_namespace",
             "cloudwatch_proxy_name",

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use support::eventually;
 use support::messages::frontend;
 use support::pgweir::{Pgweir, Setup, check};
-use support::postgres::{PgVersion, Postgres, PostgresOptions, USER};
+use support::postgres::{OTHER_USER, PgVersion, Postgres, PostgresOptions, USER};
 use support::raw::RawClient;
 
 /// `superuser_reserved_connections` as it comes.
@@ -381,6 +381,43 @@ fn a_fixed_share_is_taken_and_the_others_have_the_rest() {
     assert!(detail.contains("budget of 15 connections, one of 2 in fleet orders"), "{detail}");
     assert_eq!(equal.metric("pgweir_max_database_connections_allowed", ""), 14.0);
     assert_eq!(equal.metric("pgweir_target_writable", ""), 1.0);
+}
+
+#[test]
+fn strangers_in_the_database_cannot_pass_for_a_member() {
+    let postgres = database(100);
+    let mut stranger = postgres.superuser();
+    stranger.execute("SET application_name = 'pgweir:orders:00000001:0/262143'");
+    let members = [(); 2].map(|()| member_within(&postgres, 12).start());
+    eventually("all of it is theirs", || {
+        let share = |one: &Pgweir| one.metric("pgweir_fleet_share_connections", "");
+        members.iter().all(|one| one.metric("pgweir_fleet_tasks", "") == 2.0)
+            && members.iter().map(share).sum::<f64>() == 11.0
+    });
+    assert_eq!(stranger.value("SHOW application_name"), "pgweir:orders:00000001:0/262143");
+}
+
+#[test]
+fn with_a_user_of_its_own_a_fleet_takes_no_client_for_a_member() {
+    let postgres = database(100);
+    let start =
+        || member_within(&postgres, 12).environment("PGWEIR_FLEET_USER", OTHER_USER).start();
+    let first = start();
+    let mut client = first.client_with(&[("application_name", "pgweir:orders:00000001:0/262143")]);
+    client.execute("BEGIN");
+    assert_eq!(client.value("SHOW application_name"), "pgweir:orders:00000001:0/262143");
+    let members = [first, start()];
+    eventually("all of it is theirs", || {
+        let share = |one: &Pgweir| one.metric("pgweir_fleet_share_connections", "");
+        members.iter().all(|one| one.metric("pgweir_fleet_tasks", "") == 2.0)
+            && members.iter().map(share).sum::<f64>() == 11.0
+    });
+    client.execute("COMMIT");
+
+    let said = member(&postgres).environment("PGWEIR_FLEET_USER", "nobody");
+    let said = said.command(&["check"]).output().unwrap().stdout;
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains("fleet: its user nobody has no secret that can be used"), "{said}");
 }
 
 #[test]

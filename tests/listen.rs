@@ -77,6 +77,10 @@ fn many_clients_listen_over_few_servers_and_nobody_is_pinned() {
     assert_eq!(pinned(&pgweir), 0.0);
     assert_eq!(pgweir.metric("pgweir_client_connections_listening", ""), 40.0);
     assert_eq!(pgweir.metric("pgweir_database_connections_listening", ""), 1.0);
+    // It is counted from its request on as any other.
+    let count = |name: &str| pgweir.metric(&format!("pgweir_database_connection{name}_total"), "");
+    eventually("none is being opened", || count("_requests") == count("s_setup_succeeded"));
+    assert_eq!(count("_requests"), count("_requests_with_tls"));
 
     let mut notifier = pgweir.client();
     for number in 0..50 {

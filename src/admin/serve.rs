@@ -7,19 +7,22 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-/// Most connections at once; a further one is told to come back and closed.
+/// Most connections at once. For a further one, the oldest goes that has not sent its request; if all
+/// have, it is told to come back and closed.
 pub(super) const CONNECTIONS_MAX: usize = 64;
 
 /// Longest time from the connection to the end of the request's header.
@@ -52,23 +55,54 @@ pub async fn serve(
 ) {
     let mut stop = pin!(stop);
     let mut connections = JoinSet::new();
+    let mut places = Places::default();
     loop {
         tokio::select! {
             () = &mut stop => break,
             Some(_ended) = connections.join_next() => {}
-            accepted = accept(&listener) => match accepted {
-                Some(stream) if connections.len() < CONNECTIONS_MAX => {
-                    connections.spawn(connection(stream, Arc::clone(&source)));
-                }
-                Some(stream) => refuse(&stream),
-                None => {}
-            },
+            accepted = accept(&listener) => {
+                let Some(stream) = accepted else { continue };
+                let Some(asked) = places.find() else {
+                    refuse(&stream);
+                    continue;
+                };
+                let served = connection(stream, Arc::clone(&source), Arc::clone(&asked));
+                places.take(connections.spawn(served), asked);
+                // Before the next one comes, so that a request that is there already is seen.
+                tokio::task::yield_now().await;
+            }
         }
     }
     drop(listener);
     let ended = async { while connections.join_next().await.is_some() {} };
     if timeout(STOP_TIMEOUT, ended).await.is_err() {
         debug!("admin connections were cut");
+    }
+}
+
+/// Who is connected, in the order in which they came.
+#[derive(Default)]
+struct Places(VecDeque<Place>);
+
+struct Place {
+    task: AbortHandle,
+    /// Its request has come.
+    asked: Arc<AtomicBool>,
+}
+
+impl Places {
+    /// A place for one more, if need be that of one that has not asked anything; `None` if there is none.
+    fn find(&mut self) -> Option<Arc<AtomicBool>> {
+        self.0.retain(|place| !place.task.is_finished());
+        if self.0.len() >= CONNECTIONS_MAX {
+            let silent = self.0.iter().position(|place| !place.asked.load(Ordering::Relaxed))?;
+            self.0.remove(silent)?.task.abort();
+        }
+        Some(Arc::default())
+    }
+
+    fn take(&mut self, task: AbortHandle, asked: Arc<AtomicBool>) {
+        self.0.push_back(Place { task, asked });
     }
 }
 
@@ -102,12 +136,14 @@ fn refuse(stream: &TcpStream) {
     let _ = stream.try_write(BUSY);
 }
 
-/// Serves one request.
+/// Serves one request. `asked` becomes true when it has come.
 pub(super) async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     source: Arc<dyn AdminSource>,
+    asked: Arc<AtomicBool>,
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
+        asked.store(true, Ordering::Relaxed);
         let source = Arc::clone(&source);
         async move {
             // The body is never polled, so no more of it is read than came with the header.

@@ -3,6 +3,7 @@
 use super::serve::{CONNECTION_TIMEOUT, CONNECTIONS_MAX, HEADER_TIMEOUT, connection};
 use super::*;
 use crate::telemetry::clock;
+use parking_lot::{Condvar, Mutex};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,11 +25,23 @@ struct Source {
     draining: AtomicBool,
     broken: AtomicBool,
     big: AtomicBool,
+    gate: (Mutex<Gate>, Condvar),
+}
+
+/// Holds up those who want metrics.
+#[derive(Default)]
+struct Gate {
+    closed: bool,
+    waiting: usize,
 }
 
 impl AdminSource for Source {
     fn metrics_text(&self) -> String {
         assert!(!self.broken.load(Ordering::Relaxed), "broken in this test");
+        let mut gate = self.gate.0.lock();
+        gate.waiting += 1;
+        self.gate.1.wait_while(&mut gate, |gate| gate.closed);
+        drop(gate);
         if self.big.load(Ordering::Relaxed) {
             return "x".repeat(4 << 20);
         }
@@ -228,30 +241,51 @@ async fn one_connection_carries_one_request() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_bound_are_refused_until_one_ends() {
+async fn whoever_asks_finds_a_place_among_those_who_are_silent() {
     let endpoint = endpoint().await;
-    let mut held = Vec::new();
-    for _ in 0..CONNECTIONS_MAX {
-        held.push(TcpStream::connect(endpoint.address).await.unwrap());
+    let mut silent = Vec::new();
+    for number in 0..2 * CONNECTIONS_MAX {
+        let mut stream = TcpStream::connect(endpoint.address).await.unwrap();
+        // Half a request is none.
+        let said: &[u8] = if number % 2 == 0 { b"" } else { b"GET /healthz HTTP/1.1\r\n" };
+        stream.write_all(said).await.unwrap();
+        silent.push(stream);
+        assert_eq!(status(&endpoint.get("/healthz").await), "200");
     }
-    // Connections are accepted in order, so all of those are counted when this one is.
+    // The oldest of them had to go.
+    assert_eq!(read_all(&mut silent[0]).await, "");
+    let youngest = silent.last_mut().unwrap();
+    youngest.write_all(b"Host: x\r\n\r\n").await.unwrap();
+    assert_eq!(status(&read_all(youngest).await), "200");
+}
+
+#[tokio::test]
+async fn nobody_who_has_asked_goes_for_another() {
+    let endpoint = endpoint().await;
+    *endpoint.source.gate.0.lock() = Gate { closed: true, waiting: 0 };
+    let mut asked = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        let mut stream = TcpStream::connect(endpoint.address).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        asked.push(stream);
+    }
+    while endpoint.source.gate.0.lock().waiting < CONNECTIONS_MAX {
+        tokio::task::yield_now().await;
+    }
     let mut surplus = TcpStream::connect(endpoint.address).await.unwrap();
     assert_eq!(status(&read_all(&mut surplus).await), "503");
-
-    drop(held.pop());
-    // The server notices the end of that one when it gets to it; until then it refuses.
-    let freed = async {
-        while status(&endpoint.get("/healthz").await) != "200" {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(LONG, freed).await.expect("a place becomes free");
+    endpoint.source.gate.0.lock().closed = false;
+    endpoint.source.gate.1.notify_all();
+    for mut stream in asked {
+        assert_eq!(body(&read_all(&mut stream).await), METRICS);
+    }
+    assert_eq!(status(&endpoint.get("/healthz").await), "200");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_sends_its_header_too_slowly_is_cut() {
     let (mut client, server) = duplex(1024);
-    let serving = tokio::spawn(connection(server, Arc::new(Source::default())));
+    let serving = tokio::spawn(connection(server, Arc::new(Source::default()), Arc::default()));
     let began = clock::now();
     let slowly = async {
         for byte in b"GET / HTTP/1.1\r\nA: ".iter().chain(std::iter::repeat(&b'a')) {
@@ -270,7 +304,7 @@ async fn a_client_that_sends_its_header_too_slowly_is_cut() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_sends_nothing_is_cut() {
     let (mut client, server) = duplex(1024);
-    let serving = tokio::spawn(connection(server, Arc::new(Source::default())));
+    let serving = tokio::spawn(connection(server, Arc::new(Source::default()), Arc::default()));
     let began = clock::now();
     assert_eq!(read_all(&mut client).await, "");
     assert_eq!((clock::now() - began).as_secs(), HEADER_TIMEOUT.as_secs());
@@ -282,7 +316,7 @@ async fn a_client_that_does_not_read_its_response_is_cut() {
     let source = Arc::new(Source::default());
     source.big.store(true, Ordering::Relaxed);
     let (mut client, server) = duplex(1024);
-    let serving = tokio::spawn(connection(server, source));
+    let serving = tokio::spawn(connection(server, source, Arc::default()));
     let began = clock::now();
     client.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     serving.await.unwrap();

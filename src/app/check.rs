@@ -98,8 +98,13 @@ async fn log_in(
         report.bad("budget", "larger than what the target has");
     }
     if !config.fleet.name.is_empty() {
-        let config::Fleet { name, share } = &config.fleet;
+        let config::Fleet { name, user, share } = &config.fleet;
         report.good("fleet", format_args!("{name}, which has this budget; share: {share}"));
+        if let Some(user) = user
+            && credentials.lookup(user).is_none()
+        {
+            report.bad("fleet", format_args!("its user {user} has no secret that can be used"));
+        }
     }
 }
 

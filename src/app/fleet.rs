@@ -1,10 +1,11 @@
 //! Being one of several: the control connection, and the share that is in force.
 //!
-//! The rules are in [`crate::target::share`]; here they are carried out against the pools. While the
-//! control connection is lost, the share stays as it is.
+//! The rules are in [`crate::target::share`]; here they are carried out against the pools. When the
+//! control connection is lost, the share stays as it is for as long as the others leave it alone.
 
 use super::health::{AWAY_PAUSE_MAX, AWAY_PAUSE_MIN, Health};
 use crate::config::{self, FleetShare};
+use crate::server::connect::ConnectError;
 use crate::target::ProbeError;
 use crate::target::control::{Control, View};
 use crate::target::share::{Announcement, Member, Sight};
@@ -23,6 +24,15 @@ const MOTION_PAUSE: Duration = Duration::from_millis(200);
 /// control connection only, and return.
 const LEAVE_GRACE: Duration = Duration::from_secs(3);
 
+/// How long after its last look a member is sure that the others leave its share alone. With
+/// [`HOLD_INTERVAL`] and the time of that look, less than [`LEAVE_GRACE`].
+const SEEN_FOR: Duration = Duration::from_millis(2500);
+
+/// How often it is looked whether that time is over.
+const HOLD_INTERVAL: Duration = Duration::from_millis(200);
+
+const _: () = assert!(SEEN_FOR.as_millis() + HOLD_INTERVAL.as_millis() < LEAVE_GRACE.as_millis());
+
 /// How long a member that lost sight itself takes nothing more: after a failover, the others need
 /// up to their longest pause to return.
 const RETURN_GRACE: Duration = Duration::from_secs(7);
@@ -30,6 +40,8 @@ const RETURN_GRACE: Duration = Duration::from_secs(7);
 /// This pgweir as a member of a fleet.
 pub(super) struct Fleet {
     name: String,
+    /// As whom alone the members know each other.
+    user: Option<String>,
     state: Mutex<State>,
 }
 
@@ -42,6 +54,8 @@ struct State {
     budget: Option<u32>,
     /// Nothing more is taken before this.
     grows_from: Option<Instant>,
+    /// When the last look began that went well.
+    looked: Option<Instant>,
 }
 
 impl State {
@@ -62,9 +76,16 @@ impl Fleet {
     /// `None` where no fleet is configured.
     pub(super) fn of(config: &config::Fleet) -> Option<Self> {
         let member = Member::new(random());
-        let state = State { share: config.share, member, tasks: 0, budget: None, grows_from: None };
-        let name = config.name.clone();
-        (!name.is_empty()).then(|| Self { name, state: Mutex::new(state) })
+        let state = State {
+            share: config.share,
+            member,
+            tasks: 0,
+            budget: None,
+            grows_from: None,
+            looked: None,
+        };
+        let (name, user) = (config.name.clone(), config.user.clone());
+        (!name.is_empty()).then(|| Self { name, user, state: Mutex::new(state) })
     }
 
     /// Takes over a changed share; in force after the next look.
@@ -74,6 +95,10 @@ impl Fleet {
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(super) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
     }
 
     pub(super) fn numbers(&self) -> FleetNumbers {
@@ -94,10 +119,21 @@ impl Fleet {
         self.state.lock().grows_from = clock::now().checked_add(RETURN_GRACE);
     }
 
-    /// Acts on what is seen. Yields what is in force now.
-    fn look(&self, view: &View, budget: u32, open: u32) -> u32 {
+    /// What is in force for a member that the others may take for gone; `None` for one that they see.
+    fn hold_back(&self, open: u32) -> Option<u32> {
+        let mut state = self.state.lock();
+        if clock::now().saturating_duration_since(state.looked?) < SEEN_FOR {
+            return None;
+        }
+        state.member.hold_back(open);
+        Some(state.member.in_force())
+    }
+
+    /// Acts on what is seen by a look that began at `begun`. Yields what is in force now.
+    fn look(&self, view: &View, begun: Instant, budget: u32, open: u32) -> u32 {
         let now = clock::now();
         let mut state = self.state.lock();
+        state.looked = Some(begun);
         let own = state.member.id();
         let mut sight = Sight::new(budget, view.free, own, view.announcements.iter().copied());
         let before = (state.tasks, state.member.in_force());
@@ -133,6 +169,24 @@ impl Fleet {
 impl Health {
     /// Keeps the control connection and takes the share that it shows, until dropped.
     pub(super) async fn watch_as_member(&self, fleet: &Fleet) {
+        tokio::join!(self.keep_control(fleet), self.hold_back(fleet));
+    }
+
+    /// Opens nothing more while the others may have taken this member for gone.
+    async fn hold_back(&self, fleet: &Fleet) {
+        let pools = &self.shared.pools;
+        let mut interval = tokio::time::interval(HOLD_INTERVAL);
+        loop {
+            interval.tick().await;
+            if let Some(most) = fleet.hold_back(pools.open_connections())
+                && most != pools.budget()
+            {
+                pools.set_budget(most);
+            }
+        }
+    }
+
+    async fn keep_control(&self, fleet: &Fleet) {
         let pools = &self.shared.pools;
         let mut pause = AWAY_PAUSE_MIN;
         let mut joined = false;
@@ -160,7 +214,7 @@ impl Health {
 
     async fn open_control(&self) -> Result<Control, ProbeError> {
         let endpoint = self.shared.pools.endpoint();
-        let mut last = ProbeError::Timeout;
+        let mut last = ConnectError::NoCredential.into();
         for (database, user) in self.logins() {
             match Control::open(&endpoint, &database, &self.shared.credentials, &user).await {
                 Ok(control) => return Ok(control),
@@ -175,14 +229,15 @@ impl Health {
     async fn attend(&self, fleet: &Fleet, mut control: Control) -> ProbeError {
         let pools = &self.shared.pools;
         loop {
+            let begun = clock::now();
             let own = fleet.announcement(pools.open_connections());
-            let view = match control.look(&fleet.name, &own).await {
+            let view = match control.look(&fleet.name, fleet.user(), &own).await {
                 Ok(view) => view,
                 Err(error) => return error,
             };
             self.reached(view.writable);
             let budget = view.capacity.budget(self.configured());
-            let share = fleet.look(&view, budget, pools.open_connections());
+            let share = fleet.look(&view, begun, budget, pools.open_connections());
             if share != pools.budget() {
                 pools.set_budget(share);
             }
@@ -214,7 +269,7 @@ mod tests {
 
     fn member(share: FleetShare) -> Fleet {
         let name = "orders".to_owned();
-        Fleet::of(&config::Fleet { name, share }).expect("it has a name")
+        Fleet::of(&config::Fleet { name, user: None, share }).expect("it has a name")
     }
 
     /// A target with nothing taken, and these other members, who hold so much each.
@@ -228,14 +283,13 @@ mod tests {
 
     /// Looks often enough for all that is to be had.
     fn settle(fleet: &Fleet, others: &[u32]) -> u32 {
-        (0..3).fold(0, |_, _| fleet.look(&view(others), BUDGET, 1))
+        (0..3).fold(0, |_, _| fleet.look(&view(others), clock::now(), BUDGET, 1))
     }
 
     #[test]
     fn without_a_name_there_is_no_fleet() {
-        assert!(
-            Fleet::of(&config::Fleet { name: String::new(), share: FleetShare::Equal }).is_none()
-        );
+        let (name, share) = (String::new(), FleetShare::Equal);
+        assert!(Fleet::of(&config::Fleet { name, user: None, share }).is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -260,6 +314,29 @@ mod tests {
         assert_eq!(settle(&fleet, &[]), 13);
         tokio::time::advance(RETURN_GRACE / 2).await;
         assert_eq!(settle(&fleet, &[]), 26);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_opens_nothing_more_from_when_the_others_may_take_its_share() {
+        let fleet = member(FleetShare::Equal);
+        assert_eq!(fleet.hold_back(1), None, "it has not joined");
+        assert_eq!(settle(&fleet, &[13]), 13);
+        tokio::time::advance(CALM_PAUSE * 5 / 4).await;
+        assert_eq!(fleet.hold_back(9), None, "the next look is still on its way");
+        tokio::time::advance(SEEN_FOR).await;
+        assert_eq!(fleet.hold_back(9), Some(9));
+        fleet.lost();
+        assert_eq!(fleet.hold_back(2), Some(2));
+        fleet.returned();
+        assert_eq!(fleet.look(&view(&[26]), clock::now(), BUDGET, 2), 2);
+        assert_eq!(fleet.hold_back(2), None);
+        assert_eq!(
+            settle(&fleet, &[13]),
+            2,
+            "of what others left it takes nothing before the grace"
+        );
+        tokio::time::advance(RETURN_GRACE).await;
+        assert_eq!(settle(&fleet, &[13]), 13);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::fleet::Fleet;
 use crate::admin::{AdminSource, Check, Readiness};
 use crate::client::Shared;
 use crate::config::{Config, MaxConnections};
+use crate::server::connect::ConnectError;
 use crate::target::{self, PROBE_DATABASE, ProbeError};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::{PoolRow, PoolSnapshot};
@@ -123,7 +124,7 @@ impl Health {
     async fn ask(&self) -> Result<target::Capacity, ProbeError> {
         let endpoint = self.shared.pools.endpoint();
         let credentials = &self.shared.credentials;
-        let mut last = ProbeError::Timeout;
+        let mut last = ConnectError::NoCredential.into();
         for (database, user) in self.logins() {
             match target::probe(&endpoint, &database, credentials, &user).await {
                 Ok(capacity) => return Ok(capacity),
@@ -136,7 +137,9 @@ impl Health {
 
     /// The database and the user of each login by which the target may be asked, best first.
     pub(super) fn logins(&self) -> impl Iterator<Item = (String, String)> {
+        let only = self.fleet.as_ref().and_then(Fleet::user);
         let users = self.shared.credentials.usernames().into_iter();
+        let users = users.filter(move |user| only.is_none_or(|only| user == only));
         users.flat_map(|user| [(PROBE_DATABASE.to_owned(), user.clone()), (user.clone(), user)])
     }
 
@@ -175,7 +178,9 @@ impl Health {
     pub(super) fn snapshot(&self) -> PoolSnapshot {
         let pools = &self.shared.pools;
         let rows = pools.counts().into_iter().map(|(pool, counts)| {
-            let held = counts.open.saturating_sub(counts.idle + counts.opening);
+            let others = counts.open.saturating_sub(counts.idle + counts.opening);
+            let closing = pool.unlent().min(others);
+            let held = others - closing;
             let pinned = pool.pinned().min(held);
             PoolRow {
                 database: pool.database.to_string(),
@@ -184,6 +189,7 @@ impl Health {
                 borrowed: u64::from(held - pinned),
                 pinned: u64::from(pinned),
                 opening: u64::from(counts.opening),
+                closing: u64::from(closing),
                 waiting: u64::from(counts.waiting),
             }
         });

@@ -142,7 +142,9 @@ pub(crate) async fn credentials(config: &Config) -> Result<Arc<Credentials>, Sta
 pub(crate) fn apply_live(shared: &Shared, config: &Config) {
     *shared.live.write() = Arc::new(Live::from_config(config));
     shared.revision.fetch_add(1, std::sync::atomic::Ordering::Release);
-    shared
-        .pools
-        .reconfigure(pool_settings(config), u32::from(config.target.connections_opened_at_once));
+    shared.pools.reconfigure(
+        pool_settings(config),
+        u32::from(config.target.connections_opened_at_once),
+        config.target.connect_timeout,
+    );
 }

@@ -49,31 +49,16 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// # Errors
 /// [`StartError`]; once it serves, nothing ends it but a signal.
 pub async fn run(config: Config, path: Option<&Path>) -> Result<(), StartError> {
+    // First of all: a start may take long, and who stops it means it.
+    let mut signals = Signals::listen()?;
     let log = log::init(super::log_settings(&config.log))?;
     let workers = Workers::start(&config)?;
-    let shared = build(&config, &workers).await?;
-    let health = Health::new(Arc::clone(&shared), &config);
-    let mut tasks = Tasks::default();
-    tasks.background(&config, &shared, &health).await?;
-    let lines = cloudwatch::Lines::of(&config, &health, log.writer());
-    if let Some(lines) = &lines {
-        tasks.all.push(tokio::spawn(Arc::clone(lines).write_on()));
-    }
-    tasks.listeners(&config, &shared, &workers)?;
-    tracing::info!(
-        listen = %config.proxy.listen,
-        workers = workers.handles.len(),
-        version = env!("CARGO_PKG_VERSION"),
-        "pgweir is ready for clients"
-    );
-    notify(State::Ready);
-    let timeout = obey(config, path, &shared, &health, &log).await?;
-    drain(&shared, &mut tasks, timeout).await?;
-    for task in tasks.all {
-        task.abort();
-    }
-    if let Some(lines) = lines {
-        lines.write();
+    let started = tokio::select! {
+        started = Started::start(&config, &workers, &log) => Some(started?),
+        () = signals.stop() => None,
+    };
+    if let Some(started) = started {
+        started.serve(config, path, &log, &mut signals).await;
     }
     tracing::info!("pgweir has stopped");
     // Joining the threads is for another thread than one that runs tasks.
@@ -81,6 +66,58 @@ pub async fn run(config: Config, path: Option<&Path>) -> Result<(), StartError> 
     let _ = stopped.await;
     let _ = log.flush(Duration::from_secs(1));
     Ok(())
+}
+
+/// Everything that a proxy consists of, at work.
+struct Started {
+    shared: Arc<Shared>,
+    health: Arc<Health>,
+    tasks: Tasks,
+    lines: Option<Arc<cloudwatch::Lines>>,
+}
+
+impl Started {
+    async fn start(
+        config: &Config,
+        workers: &Workers,
+        log: &LogControl,
+    ) -> Result<Self, StartError> {
+        let shared = build(config, workers).await?;
+        let health = Health::new(Arc::clone(&shared), config);
+        let mut tasks = Tasks::default();
+        tasks.background(config, &shared, &health).await?;
+        let lines = cloudwatch::Lines::of(config, &health, log.writer());
+        if let Some(lines) = &lines {
+            tasks.all.push(tokio::spawn(Arc::clone(lines).write_on()));
+        }
+        tasks.listeners(config, &shared, workers)?;
+        tracing::info!(
+            listen = %config.proxy.listen,
+            workers = workers.handles.len(),
+            version = env!("CARGO_PKG_VERSION"),
+            "pgweir is ready for clients"
+        );
+        notify(State::Ready);
+        Ok(Self { shared, health, tasks, lines })
+    }
+
+    /// Serves until it is told to stop, and stops in order.
+    async fn serve(
+        mut self,
+        config: Config,
+        path: Option<&Path>,
+        log: &LogControl,
+        signals: &mut Signals,
+    ) {
+        let timeout = obey(config, path, &self.shared, &self.health, log, signals).await;
+        drain(&self.shared, &mut self.tasks, timeout, signals).await;
+        for task in self.tasks.all {
+            task.abort();
+        }
+        if let Some(lines) = self.lines {
+            lines.write();
+        }
+    }
 }
 
 async fn build(config: &Config, workers: &Workers) -> Result<Arc<Shared>, StartError> {
@@ -225,8 +262,34 @@ async fn watch_certificate(shared: Arc<Shared>) {
     }
 }
 
-fn listen_to(kind: SignalKind) -> Result<Signal, StartError> {
-    signal(kind).map_err(StartError::io("cannot listen to signals"))
+/// The signals that are obeyed. Each is remembered until it is asked for.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From here on none of them ends the process by itself.
+    fn listen() -> Result<Self, StartError> {
+        let listen_to = |kind| signal(kind).map_err(StartError::io("cannot listen to signals"));
+        Ok(Self {
+            hangup: listen_to(SignalKind::hangup())?,
+            terminate: listen_to(SignalKind::terminate())?,
+            interrupt: listen_to(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for one that says stop.
+    ///
+    /// # Cancel safety
+    /// No signal is lost.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Obeys signals until one says stop. Yields how long the rest may take.
@@ -236,33 +299,25 @@ async fn obey(
     shared: &Arc<Shared>,
     health: &Health,
     log: &LogControl,
-) -> Result<Duration, StartError> {
-    let mut hangup = listen_to(SignalKind::hangup())?;
-    let mut terminate = listen_to(SignalKind::terminate())?;
-    let mut interrupt = listen_to(SignalKind::interrupt())?;
+    signals: &mut Signals,
+) -> Duration {
     loop {
         tokio::select! {
-            _ = hangup.recv() => {
+            _ = signals.hangup.recv() => {
                 notify(State::Reloading);
                 config = reload::reload(path, config, shared, health, log).await;
                 notify(State::Ready);
             }
-            _ = terminate.recv() => return Ok(config.proxy.shutdown_timeout),
-            _ = interrupt.recv() => return Ok(config.proxy.shutdown_timeout),
+            _ = signals.terminate.recv() => return config.proxy.shutdown_timeout,
+            _ = signals.interrupt.recv() => return config.proxy.shutdown_timeout,
         }
     }
 }
 
 /// Stops in order: no new clients, no idle ones, transactions to their end, then all.
-async fn drain(
-    shared: &Arc<Shared>,
-    tasks: &mut Tasks,
-    timeout: Duration,
-) -> Result<(), StartError> {
+async fn drain(shared: &Arc<Shared>, tasks: &mut Tasks, timeout: Duration, signals: &mut Signals) {
     tracing::info!(clients = shared.registry.len(), timeout_s = timeout.as_secs(), "shutting down");
     notify(State::Stopping);
-    let mut terminate = listen_to(SignalKind::terminate())?;
-    let mut interrupt = listen_to(SignalKind::interrupt())?;
     shared.draining.store(true, Ordering::SeqCst);
     for listener in tasks.listeners.drain(..) {
         listener.abort();
@@ -284,8 +339,7 @@ async fn drain(
     let in_time = tokio::select! {
         () = ended => true,
         () = tokio::time::sleep(timeout) => false,
-        _ = terminate.recv() => false,
-        _ = interrupt.recv() => false,
+        () = signals.stop() => false,
     };
     if !in_time {
         tracing::warn!(clients = shared.registry.len(), "ending the clients that are left");
@@ -298,5 +352,4 @@ async fn drain(
         }
     };
     let _ = tokio::time::timeout(LAST_WORDS, gone).await;
-    Ok(())
 }

@@ -157,7 +157,11 @@ pub(super) async fn cleartext_password(
     let mut offer = std::mem::take(&mut greeted.owed);
     encode::authentication(&mut offer, 3, &[]);
     send(greeted, &offer).await?;
-    let mut message = Zeroizing::new(password_message(greeted).await?);
+    // At once, so that no part of it is left behind where it grew out of.
+    greeted.buffer.reserve(MESSAGE_MAX);
+    let message = password_message(greeted).await;
+    greeted.buffer.shrink_to_fit();
+    let mut message = message?;
     match message.pop() {
         Some(0) => Ok(message),
         _ => refuse_malformed(greeted).await,
@@ -165,27 +169,28 @@ pub(super) async fn cleartext_password(
 }
 
 async fn send(greeted: &mut Greeted, bytes: &[u8]) -> Result<(), Rejection> {
-    greeted.stream.write_all(bytes).await.map_err(|_| Rejection::Malformed)
+    greeted.stream.write_all(bytes).await.map_err(|_| Rejection::Left)
 }
 
 /// The body of the next message, which must be a password or a SASL response.
-async fn password_message(greeted: &mut Greeted) -> Result<Vec<u8>, Rejection> {
+async fn password_message(greeted: &mut Greeted) -> Result<Zeroizing<Vec<u8>>, Rejection> {
     loop {
         let mut rest = greeted.buffer.as_slice();
         match frame::take(&mut rest, MESSAGE_MAX) {
             Ok(Some(frame)) if FrontendTag(frame.tag) == FrontendTag::PASSWORD => {
-                let (body, taken) = (frame.body().to_vec(), frame.bytes.len());
+                let (body, taken) = (Zeroizing::new(frame.body().to_vec()), frame.bytes.len());
+                greeted.buffer.iter_mut().take(taken).for_each(zeroize::Zeroize::zeroize);
                 greeted.buffer.drain(..taken);
                 return Ok(body);
             }
             Ok(Some(frame)) if FrontendTag(frame.tag) == FrontendTag::TERMINATE => {
-                return Err(Rejection::Password);
+                return Err(Rejection::Left);
             }
             Ok(None) => {}
             Ok(Some(_)) | Err(_) => return refuse_malformed(greeted).await,
         }
         match greeted.stream.read_append(&mut greeted.buffer).await {
-            Ok(0) | Err(_) => return Err(Rejection::Password),
+            Ok(0) | Err(_) => return Err(Rejection::Left),
             Ok(_) => {}
         }
     }

@@ -169,6 +169,8 @@ pub enum Rejection {
     TlsRequired,
     /// User or password.
     Password,
+    /// It left instead of proving who it is, as psql does before it asks for the password.
+    Left,
     /// It asked for something that pgweir does not do.
     Unsupported,
     /// Too many clients.
@@ -186,6 +188,7 @@ impl Label for Rejection {
         Self::Tls,
         Self::TlsRequired,
         Self::Password,
+        Self::Left,
         Self::Unsupported,
         Self::TooMany,
         Self::Database,
@@ -199,6 +202,7 @@ impl Label for Rejection {
             Self::Tls => "tls",
             Self::TlsRequired => "tls_required",
             Self::Password => "password",
+            Self::Left => "left",
             Self::Unsupported => "unsupported",
             Self::TooMany => "too_many",
             Self::Database => "database",

@@ -267,7 +267,7 @@ fn blank() -> Config {
             session_pinning_filters: PinningFilters { variable_sets: true },
         },
         admin: Admin { listen: Some(nowhere) },
-        fleet: Fleet { name: String::from("-"), share: FleetShare::Percent(0) },
+        fleet: Fleet { name: String::from("-"), user: None, share: FleetShare::Percent(0) },
         metrics: Metrics {
             cloudwatch_emf: true,
             cloudwatch_namespace: String::new(),

@@ -352,6 +352,12 @@ pub(super) static KEYS: &[Key<Draft>] = &[
         at!(Draft.config.fleet.name, rules::FLEET),
     ),
     Key::new(
+        "fleet.user",
+        Fallback::Absent(Example::Text("pgweir_fleet")),
+        "Database user, one of proxy.auth, as whom the members know each other; none = any of these users, so that each can pass for a member",
+        at!(Draft.config.fleet.user, rules::USERNAME),
+    ),
+    Key::new(
         "fleet.share",
         Fallback::Text("equal"),
         "This one's part of the fleet's budget: as much as the others, a part such as \"25%\", or a number",

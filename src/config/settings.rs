@@ -230,6 +230,8 @@ pub struct Fleet {
     /// What the members have in common: letters, digits, `-`, `_` and `.`, 32 at most. Default empty, which is no
     /// fleet: the whole budget is this one's.
     pub name: String,
+    /// The database user as whom the members know each other. Default none: any for whom there is a secret.
+    pub user: Option<String>,
     /// This member's part. Default `equal`; up to 100% or 262143.
     pub share: FleetShare,
 }

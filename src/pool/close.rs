@@ -1,6 +1,7 @@
 //! Closing servers: their slots are free when PostgreSQL has let go of them.
 
 use super::Pool;
+use super::lease::CountedUnlent;
 use crate::server::{CloseReason, Server};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,7 @@ impl Pool {
         let worker = server.worker;
         let runs = !server.side.pipeline.is_settled() && reason != CloseReason::ClosedByServer;
         let fence = runs.then(|| server.cancel.fence());
+        let unlent = CountedUnlent::of(self);
         let task = async move {
             let farewell = server.close(CLOSE_PATIENCE);
             match fence {
@@ -43,6 +45,7 @@ impl Pool {
                 None => farewell.await,
             }
             pool.vacate(worker);
+            drop(unlent);
         };
         match self.pools.runtime(worker) {
             Some(runtime) => drop(runtime.spawn(task)),
@@ -60,9 +63,11 @@ impl Pool {
         self.pools.core.lock().closing(self.id);
         let pool = Arc::clone(self);
         if let Some(runtime) = self.pools.runtimes.first() {
+            let unlent = CountedUnlent::of(self);
             runtime.spawn(async move {
                 tokio::time::sleep(ABANDON_PATIENCE).await;
                 pool.vacate(0);
+                drop(unlent);
             });
         }
     }

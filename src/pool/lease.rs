@@ -82,3 +82,22 @@ impl Drop for CountedPin {
         self.0.pinned.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+/// A server of the pool that no client has and none can get, as it is being cleaned or closed; counted
+/// until this is dropped.
+#[must_use = "dropping it takes the count down again"]
+pub(super) struct CountedUnlent(Arc<Pool>);
+
+impl CountedUnlent {
+    /// One more.
+    pub(super) fn of(pool: &Arc<Pool>) -> Self {
+        pool.unlent.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(pool))
+    }
+}
+
+impl Drop for CountedUnlent {
+    fn drop(&mut self) {
+        self.0.unlent.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -32,6 +32,7 @@ use crate::telemetry::Metrics;
 use crate::telemetry::clock;
 pub use error::BorrowError;
 use hashbrown::HashMap;
+use lease::CountedUnlent;
 pub use lease::{CountedPin, Lease};
 use open::Failure;
 use parking_lot::{Mutex, RwLock};
@@ -80,6 +81,7 @@ pub struct Pool {
     profile: profile::Profile,
     defaults: defaults::Defaults,
     pinned: AtomicU32,
+    unlent: AtomicU32,
     secret: secret::SecretInUse,
     sequences: sequences::SequenceUse,
 }
@@ -138,6 +140,7 @@ impl Pools {
             profile: profile::Profile::default(),
             defaults: defaults::Defaults::default(),
             pinned: AtomicU32::new(0),
+            unlent: AtomicU32::new(0),
             secret: secret::SecretInUse::default(),
             sequences: sequences::SequenceUse::default(),
         });
@@ -161,8 +164,14 @@ impl Pools {
         Arc::clone(&self.endpoint.read())
     }
 
-    /// Changes settings while clients are served.
-    pub fn reconfigure(self: &Arc<Self>, settings: PoolSettings, opening_max: u32) {
+    /// Changes settings while clients are served. `connect_timeout` is that of [`Endpoint::timeout`].
+    pub fn reconfigure(
+        self: &Arc<Self>,
+        settings: PoolSettings,
+        opening_max: u32,
+        connect_timeout: Duration,
+    ) {
+        Arc::make_mut(&mut self.endpoint.write()).timeout = connect_timeout;
         *self.settings.write() = Arc::new(settings);
         {
             let mut core = self.core.lock();
@@ -261,6 +270,12 @@ impl Pool {
     #[must_use]
     pub fn pinned(&self) -> u32 {
         self.pinned.load(Ordering::Relaxed)
+    }
+
+    /// Its servers that are being cleaned or closed now.
+    #[must_use]
+    pub fn unlent(&self) -> u32 {
+        self.unlent.load(Ordering::Relaxed)
     }
 
     /// The pools it belongs to.
@@ -437,8 +452,11 @@ impl Pool {
     fn clean(self: &Arc<Self>, mut server: Box<Server>, cleaning: Cleaning) {
         let pool = Arc::clone(self);
         let worker = server.worker;
+        let unlent = CountedUnlent::of(self);
         let task = async move {
-            match server.clean(cleaning).await {
+            let cleaned = server.clean(cleaning).await;
+            drop(unlent);
+            match cleaned {
                 Ok(()) => pool.give_back(server, clock::now()),
                 Err(reason) => pool.close(server, reason),
             }

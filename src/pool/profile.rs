@@ -12,6 +12,7 @@
 //! Source: <https://www.postgresql.org/docs/current/catalog-pg-proc.html>
 
 use super::defaults::DIGEST;
+use super::lease::CountedUnlent;
 use super::{Pool, Pools};
 use crate::server::query::QueryError;
 use crate::server::{CloseReason, Server};
@@ -252,11 +253,13 @@ impl Pool {
         let Some(runtime) = self.pools.runtime(server.worker) else {
             return self.close(server, CloseReason::Shutdown);
         };
+        let unlent = CountedUnlent::of(self);
         runtime.spawn(async move {
             let examined = match server.check_idle() {
                 Ok(()) => pool.examine(&mut server).await,
                 Err(reason) => Err(reason),
             };
+            drop(unlent);
             if let Err(reason) = examined {
                 return pool.close(server, reason);
             }

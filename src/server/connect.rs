@@ -26,8 +26,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpStream;
+use zeroize::Zeroizing;
 
 /// Where a target is and how it is reached.
+#[derive(Clone)]
 pub struct Endpoint {
     /// Host name or address.
     pub host: String,
@@ -279,6 +281,9 @@ async fn encrypt(endpoint: &Endpoint, tcp: TcpStream) -> Result<Stream, ConnectE
     }
 }
 
+/// Bytes of a `PasswordMessage` beside the password: tag, length and the byte that ends it.
+const PASSWORD_OVERHEAD: usize = 6;
+
 /// A login under way.
 struct Login {
     stream: Stream,
@@ -310,7 +315,12 @@ impl Login {
         match (request, proof) {
             (Authentication::Ok, _) => return Ok(()),
             (Authentication::CleartextPassword, proof) if self.stream.is_tls() => {
-                self.send(|out| encode::password(out, proof.password())).await?;
+                let password = proof.password();
+                // As large as the message, so that it is not left behind where it grew out of.
+                let mut out =
+                    Zeroizing::new(Vec::with_capacity(password.len() + PASSWORD_OVERHEAD));
+                encode::password(&mut out, password);
+                self.stream.write_all(&out).await?;
             }
             (Authentication::Md5Password(salt), Proof::Secret(credential)) => {
                 let verifier = Md5Verifier::derive(&credential.password, &credential.username);
@@ -449,7 +459,7 @@ mod tests {
         });
         let proof = Proof::Token {
             user: "app".to_owned(),
-            token: Arc::new(zeroize::Zeroizing::new(String::new())),
+            token: Arc::new(Zeroizing::new(String::new())),
             generation: 1,
         };
         let now = endpoint("127.0.0.1", address.port());

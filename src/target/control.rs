@@ -1,8 +1,12 @@
 //! The one connection that a member of a fleet keeps to its target: it says who it is, and sees who
 //! else is there, how much is taken, and whether the target can be written to.
 //!
-//! `application_name` and `datid` of everybody's row in `pg_stat_activity` are shown to every user
-//! of the database; what is shown to its owner only is not needed.
+//! `usename`, `application_name` and `datid` of everybody's row in `pg_stat_activity` are shown to
+//! every user of the database; what is shown to its owner only is not needed.
+//!
+//! Anybody may give any name to a connection of theirs, but not another user's. Those of users for
+//! whom pgweir has no secret are none of its fleet's; nor, where the fleet has a user of its own, are
+//! those of any other.
 //!
 //! Source: <https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-PG-STAT-ACTIVITY-VIEW>
 
@@ -12,6 +16,7 @@ use crate::credentials::Credentials;
 use crate::server::Server;
 use crate::server::connect::Endpoint;
 use crate::server::login::log_in;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Once, after the login: a member whose machine is gone should not count for hours.
@@ -27,6 +32,8 @@ const CONNECTIONS: &str = "(SELECT count(*) FROM pg_catalog.pg_stat_activity \
 /// A control connection that is logged in.
 pub struct Control {
     server: Server,
+    user: String,
+    credentials: Arc<Credentials>,
 }
 
 /// What is seen in one look.
@@ -60,22 +67,35 @@ impl Control {
         tokio::time::timeout(ASK_TIMEOUT, server.query(SETUP))
             .await
             .map_err(|_| ProbeError::Timeout)??;
-        Ok(Self { server })
+        Ok(Self { server, user: user.to_owned(), credentials: Arc::clone(credentials) })
     }
 
-    /// Announces, and then looks around.
+    /// Announces, and then looks around. Members are users for whom there is a secret, or `only` this one.
     ///
     /// # Errors
     /// [`ProbeError`]; the connection must not be used any more then.
     ///
     /// # Cancel safety
     /// None: the connection of a dropped call must not be used any more.
-    pub async fn look(&mut self, fleet: &str, own: &Announcement) -> Result<View, ProbeError> {
+    pub async fn look(
+        &mut self,
+        fleet: &str,
+        only: Option<&str>,
+        own: &Announcement,
+    ) -> Result<View, ProbeError> {
         let sql = question(fleet, own);
         let rows = tokio::time::timeout(ASK_TIMEOUT, self.server.query(&sql))
             .await
             .map_err(|_| ProbeError::Timeout)??;
-        read_view(&rows, fleet).ok_or(ProbeError::Answer)
+        // Not every member asks as the same user: in one, a secret may be newer than in another.
+        let users: HashSet<String> = match only {
+            Some(only) => HashSet::from([only.to_owned()]),
+            None => {
+                let known = self.credentials.usernames().into_iter();
+                known.chain([self.user.clone()]).collect()
+            }
+        };
+        read_view(&rows, fleet, |user| users.contains(user)).ok_or(ProbeError::Answer)
     }
 
     /// Says good-bye.
@@ -93,13 +113,18 @@ fn question(fleet: &str, own: &Announcement) -> String {
     format!(
         "SELECT pg_catalog.set_config('application_name', '{text}', false); \
          SELECT {CAPACITY_COLUMNS}, current_setting('transaction_read_only'), {CONNECTIONS}; \
-         SELECT application_name FROM pg_catalog.pg_stat_activity \
+         SELECT usename, application_name FROM pg_catalog.pg_stat_activity \
          WHERE left(application_name, {}) = '{prefix}'",
         prefix.len()
     )
 }
 
-fn read_view(rows: &[Vec<Option<String>>], fleet: &str) -> Option<View> {
+/// `is_ours` tells the users who may be members.
+fn read_view(
+    rows: &[Vec<Option<String>>],
+    fleet: &str,
+    is_ours: impl Fn(&str) -> bool,
+) -> Option<View> {
     let [_announced, target, members @ ..] = rows else { return None };
     let (capacity, [read_only, connections]) =
         target.split_at_checked(target.len().checked_sub(2)?)?
@@ -109,8 +134,8 @@ fn read_view(rows: &[Vec<Option<String>>], fleet: &str) -> Option<View> {
     let capacity = read_capacity(capacity)?;
     let taken: u32 = connections.as_deref()?.parse().ok()?;
     let name = |row: &Vec<Option<String>>| {
-        let [Some(name)] = row.as_slice() else { return None };
-        Announcement::read(name, fleet)
+        let [Some(user), Some(name)] = row.as_slice() else { return None };
+        if is_ours(user) { Announcement::read(name, fleet) } else { None }
     };
     Some(View {
         writable: !capacity.in_recovery && read_only.as_deref() == Some("off"),
@@ -137,17 +162,23 @@ mod tests {
         assert!(sql.ends_with("WHERE left(application_name, 14) = 'pgweir:orders:'"));
     }
 
+    fn read(rows: &[Vec<Option<String>>]) -> Option<View> {
+        read_view(rows, "orders", |user| ["app", "clone"].contains(&user))
+    }
+
     #[test]
     fn a_view_is_read_and_strangers_are_passed_over() {
         let rows = [
             row(&["pgweir:orders:000000ab:12"]),
             row(&["30", "3", "0", "0", "false", "160001", "off", "20"]),
-            row(&["pgweir:orders:000000ab:12"]),
-            row(&["pgweir:orders:somebody"]),
-            vec![None],
-            row(&["pgweir:orders:000000ac:1/5"]),
+            row(&["app", "pgweir:orders:000000ab:12"]),
+            row(&["app", "pgweir:orders:somebody"]),
+            vec![None, None],
+            vec![None, Some("pgweir:orders:000000ad:1".to_owned())],
+            row(&["clone", "pgweir:orders:000000ac:1/5"]),
+            row(&["stranger", "pgweir:orders:00000001:0/262143"]),
         ];
-        let view = read_view(&rows, "orders").expect("an answer");
+        let view = read(&rows).expect("an answer");
         assert_eq!((view.free, view.writable, view.capacity.max_connections), (7, true, 30));
         assert_eq!(
             view.announcements,
@@ -163,7 +194,7 @@ mod tests {
         for (recovery, read_only) in [("true", "on"), ("true", "off"), ("false", "on")] {
             let target = row(&["30", "3", "0", "0", recovery, "160001", read_only, "40"]);
             let rows = [row(&["announced"]), target];
-            let view = read_view(&rows, "orders").expect("an answer");
+            let view = read(&rows).expect("an answer");
             assert!(!view.writable);
             assert_eq!(view.free, 0, "more are connected than usual ones may be");
         }
@@ -171,8 +202,8 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_none_is_refused() {
-        assert_eq!(read_view(&[], "orders"), None);
-        assert_eq!(read_view(&[row(&["announced"])], "orders"), None);
+        assert_eq!(read(&[]), None);
+        assert_eq!(read(&[row(&["announced"])]), None);
         for target in [
             vec![],
             row(&["30"]),
@@ -180,7 +211,7 @@ mod tests {
             row(&["30", "3", "0", "0", "false", "160001", "off"]),
         ] {
             let rows = [row(&["announced"]), target];
-            assert_eq!(read_view(&rows, "orders"), None, "{rows:?}");
+            assert_eq!(read(&rows), None, "{rows:?}");
         }
     }
 }

@@ -8,6 +8,10 @@
 //! members may open never passes the budget. It takes less in two steps as well: it stops opening,
 //! and announces less as its connections end.
 //!
+//! Whom nobody sees any more, the others soon take for gone, and take what it held. So a member that
+//! has not looked for as long as that takes opens nothing beyond what it has open. What it had before
+//! is what it asks for when it is back.
+//!
 //! One connection of the budget is left to nobody: through it the next member finds its way in
 //! while the others hold all the rest. (With a budget of two there is none to spare.)
 
@@ -136,13 +140,15 @@ pub struct Member {
     in_force: u32,
     /// What the next announcement says to hold; more than `in_force` while it wants to grow.
     asked: u32,
+    /// Nobody may see it any more.
+    unseen: bool,
 }
 
 impl Member {
     /// A member that may have its control connection and nothing else.
     #[must_use]
     pub fn new(id: u32) -> Self {
-        Self { id, in_force: 1, asked: 1 }
+        Self { id, in_force: 1, asked: 1, unseen: false }
     }
 
     /// Its number.
@@ -172,12 +178,24 @@ impl Member {
 
     /// The control connection is lost: what is in force stays, and nothing more is taken.
     pub fn lost(&mut self) {
-        self.asked = self.in_force;
+        if !self.unseen {
+            self.asked = self.in_force;
+        }
+    }
+
+    /// The last look is so long ago that the others may take what this one holds: no more than
+    /// `open` are in force until the next one, for which is asked what was in force before.
+    pub fn hold_back(&mut self, open: u32) {
+        if !std::mem::replace(&mut self.unseen, true) {
+            self.asked = self.in_force;
+        }
+        self.in_force = self.in_force.min(open.max(1));
     }
 
     /// Acts on a look that was taken after the last [`Self::announcement`] was made. Yields what is
     /// in force from now on.
     pub fn look(&mut self, sight: &Sight, open: u32, fixed: Option<u32>) -> u32 {
+        self.unseen = false;
         let share = sight.share(self.id, fixed);
         let left = sight.left();
         if share <= self.in_force {

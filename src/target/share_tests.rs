@@ -103,7 +103,7 @@ fn a_member_that_joins_waits_until_the_others_have_given_back() {
 
 #[test]
 fn a_member_that_gives_back_holds_what_is_still_open() {
-    let mut member = Member { id: 1, in_force: 26, asked: 26 };
+    let mut member = Member { id: 1, in_force: 26, asked: 26, unseen: false };
     assert_eq!(member.look(&sight(27, &[equal(2, 1)]), 26, None), 13);
     assert_eq!(member.announcement(24, None).held, 24);
     assert!(member.in_motion(24));
@@ -113,7 +113,7 @@ fn a_member_that_gives_back_holds_what_is_still_open() {
 
 #[test]
 fn nothing_is_asked_for_that_the_target_does_not_have() {
-    let mut member = Member { id: 1, in_force: 5, asked: 5 };
+    let mut member = Member { id: 1, in_force: 5, asked: 5, unseen: false };
     let crowded = Sight { free: 2, ..sight(27, &[]) };
     assert_eq!(member.look(&crowded, 5, None), 5);
     assert_eq!(member.announcement(5, None).held, 7);
@@ -123,10 +123,41 @@ fn nothing_is_asked_for_that_the_target_does_not_have() {
 
 #[test]
 fn a_member_that_lost_sight_keeps_its_share_and_does_not_grow() {
-    let mut member = Member { id: 1, in_force: 5, asked: 13 };
+    let mut member = Member { id: 1, in_force: 5, asked: 13, unseen: false };
     member.lost();
     assert_eq!(member.in_force(), 5);
     assert_eq!(member.announcement(3, None).held, 5);
+}
+
+#[test]
+fn what_the_others_took_meanwhile_is_not_opened_again_by_a_member_that_was_unseen() {
+    let mut member = Member { id: 1, in_force: 13, asked: 13, unseen: false };
+    member.lost();
+    member.hold_back(9);
+    assert_eq!(member.in_force(), 9);
+    // Its connections end as well, and none of them may be opened anew.
+    member.hold_back(1);
+    member.hold_back(4);
+    member.lost();
+    assert_eq!(member.in_force(), 1);
+    // It is back, and the other one has it all.
+    assert_eq!(member.announcement(1, None).held, 13);
+    assert_eq!(member.look(&Sight { free: 0, ..sight(27, &[equal(2, 26)]) }, 1, None), 1);
+    assert_eq!(member.look(&sight(27, &[equal(2, 20)]), 1, None), 1);
+    assert_eq!(member.announcement(1, None).held, 6);
+    assert_eq!(member.look(&sight(27, &[equal(2, 13)]), 1, None), 6);
+}
+
+/// As after a failover: nobody waits until the others are back.
+#[test]
+fn what_nobody_took_meanwhile_is_in_force_again_with_the_first_look() {
+    for others in [&[][..], &[equal(2, 13)]] {
+        let mut member = Member { id: 1, in_force: 13, asked: 13, unseen: false };
+        member.hold_back(1);
+        member.lost();
+        assert_eq!(member.announcement(1, None).held, 13);
+        assert_eq!(member.look(&Sight { free: 0, ..sight(27, others) }, 1, None), 13);
+    }
 }
 
 #[test]
@@ -145,6 +176,8 @@ enum Step {
     Leave(usize),
     /// The control connection ends; the servers stay.
     Lose(usize),
+    /// That was long ago.
+    HoldBack(usize),
     /// It connects anew.
     Return(usize),
     Announce(usize),
@@ -162,6 +195,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|fixed| Step::Join { fixed }),
         1 => pick().prop_map(Step::Leave),
         1 => pick().prop_map(Step::Lose),
+        1 => pick().prop_map(Step::HoldBack),
         2 => pick().prop_map(Step::Return),
         6 => pick().prop_map(Step::Announce),
         6 => pick().prop_map(Step::Look),
@@ -215,6 +249,12 @@ impl World {
                     task.member.lost();
                     task.open -= 1;
                     task.may_look = false;
+                }
+            }
+            // Also where the control connection is not lost: a look may only take long.
+            Step::HoldBack(pick) => {
+                if let Some(task) = self.tasks.get_mut(pick % count) {
+                    task.member.hold_back(task.open);
                 }
             }
             Step::Return(pick) if free > 0 => {

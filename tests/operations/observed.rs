@@ -2,10 +2,11 @@
 
 use crate::support::certificates::Authority;
 use crate::support::eventually;
-use crate::support::messages::frontend;
+use crate::support::messages::{PROTOCOL_3_0, backend, frontend};
 use crate::support::pgweir::Setup;
 use crate::support::postgres::{DATABASE, PASSWORD, USER, shared};
 use crate::support::raw::RawClient;
+use crate::support::scripted::{ScriptedServer, mentions};
 
 /// RDS Proxy's metrics, in snake case; a gauge by its name, a counter with `_total`.
 ///
@@ -94,11 +95,49 @@ fn what_is_done_is_counted() {
     assert!(wrong.try_log_in(USER, "guess", &[("database", DATABASE)]).is_err());
     wrong.until_closed();
     assert_eq!(pgweir.metric("pgweir_client_logins_rejected_total", "password"), 1.0);
+    // psql leaves when it is asked for a password, and comes again with one.
+    for goodbye in [&b""[..], &frontend::terminate()] {
+        let mut asks = RawClient::connect(pgweir.port());
+        let parameters = [("user", USER), ("database", DATABASE)];
+        asks.send(&frontend::startup(PROTOCOL_3_0, &parameters));
+        asks.read_message();
+        asks.send(goodbye);
+    }
+    eventually("they have left", || {
+        pgweir.metric("pgweir_client_logins_rejected_total", "left") == 2.0
+    });
+    assert_eq!(pgweir.metric("pgweir_client_connections_setup_failed_auth_total", ""), 1.0);
     drop(client);
     eventually("the client is counted out", || {
         pgweir.metric("pgweir_client_connections", "") == 0.0
             && pgweir.metric("pgweir_database_connections_currently_session_pinned", "") == 0.0
     });
+}
+
+#[test]
+fn a_server_that_is_being_cleaned_or_closed_is_borrowed_by_nobody() {
+    // It does not get round to what comes behind the BEGIN.
+    let server = ScriptedServer::start(|connection| {
+        connection.accept_login()?;
+        connection.behave_until(|message| mentions(message, "BEGIN"))?;
+        let begun = [backend::command_complete("BEGIN"), backend::ready_for_query(b'T')];
+        connection.send(&begun.concat())?;
+        connection.hang()
+    });
+    let pgweir = Setup::before_port(server.port())
+        .user(USER, PASSWORD)
+        .target("tls = \"disable\"")
+        .target("max_connections = 1")
+        .start();
+    let servers =
+        |state: &str| pgweir.metric("pgweir_database_connections", &format!("state=\"{state}\""));
+    let mut client = pgweir.client();
+    client.query("BEGIN");
+    assert_eq!((servers("borrowed"), servers("closing")), (1.0, 0.0));
+    drop(client);
+    eventually("its client is gone", || servers("closing") == 1.0);
+    assert_eq!(servers("borrowed"), 0.0);
+    assert_eq!(pgweir.metric("pgweir_database_connections_currently_borrowed", ""), 0.0);
 }
 
 #[test]

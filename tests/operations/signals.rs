@@ -8,7 +8,7 @@ use crate::support::postgres::{
     DATABASE, OTHER_DATABASE, OTHER_USER, PASSWORD, PgVersion, Postgres, USER, shared,
 };
 use crate::support::raw::RawClient;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 fn start() -> Pgweir {
@@ -191,9 +191,123 @@ fn a_reload_takes_a_new_certificate_and_keeps_those_who_have_the_old_one() {
     // A certificate without its key is refused, and the one in use is kept.
     std::fs::write(pgweir.dir().join("server.key"), "no key").unwrap();
     reload(&pgweir);
-    assert!(pgweir.log().contains("certificate not reloaded"), "{}", pgweir.log());
+    let log = pgweir.log();
+    assert!(log.contains("the certificate for clients cannot be used"), "{log}");
     let mut still = RawClient::connect_tls(pgweir.port(), &new);
     still.log_in(USER, PASSWORD, DATABASE);
+}
+
+#[test]
+fn a_reload_whose_certificate_cannot_be_used_changes_nothing_until_that_is_repaired() {
+    let authority = Authority::new();
+    let pgweir = start();
+    let signed = authority.sign_loopback();
+    signed.write_into(pgweir.dir());
+    std::fs::write(pgweir.dir().join("server.key"), "no key").unwrap();
+    rewrite(&pgweir, |text| {
+        let tls = "tls_certificate = \"server.pem\"\ntls_private_key = \"server.key\"";
+        text.replace("[proxy]", &format!("[proxy]\n{tls}\nrequire_tls = true"))
+    });
+    reload(&pgweir);
+    let log = pgweir.log();
+    assert!(log.contains("server.key") && !log.contains("configuration reloaded"), "{log}");
+    assert_eq!(pgweir.client().value("SELECT 'served'"), "served");
+
+    signed.write_into(pgweir.dir());
+    reload(&pgweir);
+    let mut encrypted = RawClient::connect_tls(pgweir.port(), &authority);
+    encrypted.log_in(USER, PASSWORD, DATABASE);
+    assert_eq!(encrypted.value("SELECT 'encrypted'"), "encrypted");
+    let refusal = RawClient::connect(pgweir.port())
+        .try_log_in(USER, PASSWORD, &[("database", DATABASE)])
+        .unwrap_err();
+    assert_eq!(refusal.line(), "ErrorResponse FATAL 28000");
+}
+
+#[test]
+fn a_reload_without_a_usable_secret_changes_nothing_until_there_is_one() {
+    let setup = Setup::before_port(shared().port()).user(USER, PASSWORD);
+    let pgweir = setup.target("max_connections = 2").start();
+    rewrite(&pgweir, |text| {
+        text.replace("app.json", "moved.json").replace("max_connections = 2", "max_connections = 1")
+    });
+    let allowed = || pgweir.metric("pgweir_max_database_connections_allowed", "");
+    reload(&pgweir);
+    let log = pgweir.log();
+    assert!(log.contains("moved.json") && !log.contains("configuration reloaded"), "{log}");
+    assert_eq!(allowed(), 2.0);
+    assert_eq!(pgweir.client().value("SELECT 'served'"), "served");
+
+    std::fs::rename(pgweir.dir().join("app.json"), pgweir.dir().join("moved.json")).unwrap();
+    reload(&pgweir);
+    assert_eq!(allowed(), 1.0);
+    assert_eq!(pgweir.client().value("SELECT 'served'"), "served");
+}
+
+/// What needs a restart is not in force: tokens would go to a target that nobody has verified.
+#[test]
+fn a_reload_that_rests_upon_what_needs_a_restart_changes_nothing() {
+    let pgweir = start();
+    rewrite(&pgweir, |text| {
+        let iam = "[proxy]\ndefault_auth_scheme = \"IAM_AUTH\"\nidle_client_timeout = \"1h\"";
+        text.replace("[proxy]", iam).replace("tls = \"prefer\"", "tls = \"verify-full\"")
+    });
+    reload(&pgweir);
+    let log = pgweir.log();
+    assert!(log.contains("IAM authentication needs target.tls"), "{log}");
+    assert!(!log.contains("setting changed"), "{log}");
+    assert_eq!(pgweir.client().value("SELECT 'served'"), "served");
+}
+
+#[test]
+fn a_reload_changes_how_long_connecting_may_take() {
+    // The kernel accepts for it, and nobody ever answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let pgweir = Setup::before_port(silent.local_addr().unwrap().port())
+        .user(USER, PASSWORD)
+        .target("max_connections = 2")
+        .target("connect_timeout = \"1h\"")
+        .target("fail_fast_after = \"1ms\"")
+        .launch();
+    eventually("it is ready", || pgweir.log().contains("ready for clients"));
+    rewrite(&pgweir, |text| text.replace("\"1h\"", "\"100ms\""));
+    reload(&pgweir);
+    let refusal = RawClient::connect(pgweir.port())
+        .try_log_in(USER, PASSWORD, &[("database", DATABASE)])
+        .unwrap_err();
+    assert_eq!(refusal.line(), "ErrorResponse FATAL 08001");
+    assert_eq!(refusal.field('D'), "connecting took longer than connect_timeout");
+}
+
+/// A pgweir whose start does not get on, as its secret does not come.
+fn starting() -> (Pgweir, TcpStream) {
+    let aws = TcpListener::bind("127.0.0.1:0").unwrap();
+    let setup = Setup::before_port(shared().port()).entry("secret_arn = \"app\"");
+    let pgweir = setup
+        .environment("AWS_ENDPOINT_URL", &format!("http://{}", aws.local_addr().unwrap()))
+        .environment("AWS_REGION", "eu-central-1")
+        .environment("AWS_ACCESS_KEY_ID", "test")
+        .environment("AWS_SECRET_ACCESS_KEY", "test")
+        .launch();
+    let (asked, _) = aws.accept().unwrap();
+    (pgweir, asked)
+}
+
+#[test]
+fn a_start_that_takes_long_is_ended_in_order() {
+    for stop in ["TERM", "INT"] {
+        let (mut pgweir, _asked) = starting();
+        pgweir.signal(stop);
+        assert_eq!(pgweir.wait().code(), Some(0), "{}", pgweir.log());
+        assert!(pgweir.log().contains("pgweir has stopped"));
+    }
+}
+
+#[test]
+fn a_start_that_takes_long_survives_being_told_to_reload() {
+    let (mut pgweir, _asked) = starting();
+    pgweir.signal("HUP");
+    assert_eq!(pgweir.stop().code(), Some(0), "{}", pgweir.log());
 }
 
 #[test]

@@ -142,9 +142,19 @@ impl Keeper {
         let shard = self.pools.metrics.shard(self.worker);
         shard.count.database_connection_requests.one();
         let (endpoint, credentials) = (self.pools.endpoint(), &self.pools.credentials);
+        if endpoint.connector.wants_tls() {
+            shard.count.database_connection_requests_with_tls.one();
+        }
         match log_in(&endpoint, &self.listener.database, credentials, &pool.user).await {
-            Ok((server, _)) => Ok(server),
+            Ok((mut server, _)) => {
+                shard.count.database_connections_setup_succeeded.one();
+                if server.stream.is_tls() {
+                    server.tls_gauge = Some(shard.enter(GaugeKind::DatabaseConnectionsWithTls));
+                }
+                Ok(server)
+            }
             Err(error) => {
+                shard.count.database_connections_setup_failed.one();
                 self.vacate();
                 Err(error.into())
             }

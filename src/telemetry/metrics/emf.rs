@@ -140,8 +140,9 @@ static TABLE: [Entry; 27] = [
     counter("DatabaseConnectionRequestsWithTLS", By::Server, |m| {
         count(m, |c| &c.database_connection_requests_with_tls)
     }),
-    gauge("DatabaseConnections", By::Server, |_, pools| {
-        rows(pools, |row| row.idle + row.borrowed + row.pinned + row.opening)
+    gauge("DatabaseConnections", By::Server, |m, pools| {
+        rows(pools, |row| row.idle + row.borrowed + row.pinned + row.opening + row.closing)
+            + kind(m, GaugeKind::DatabaseConnectionsListening)
     }),
     latency("DatabaseConnectionsBorrowLatency", By::Client, |m| time(m, |t| &t.borrow)),
     counter("DatabaseConnectionsBorrowRequests", By::Role, |m| {

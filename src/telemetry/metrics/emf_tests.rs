@@ -37,7 +37,7 @@ const GAUGES: &str = concat!(
     r#""ProxyName":"orders","EndpointName":"default","TargetGroup":"default","#,
     r#""Target":"db.example.com","TargetRole":"READ_WRITE","#,
     r#""AvailabilityPercentage":0,"ClientConnections":1,"ClientConnectionsInSetup":0,"#,
-    r#""ClientConnectionsNoTLS":0,"ClientConnectionsTLS":0,"DatabaseConnections":10,"#,
+    r#""ClientConnectionsNoTLS":0,"ClientConnectionsTLS":0,"DatabaseConnections":16,"#,
     r#""DatabaseConnectionsCurrentlyBorrowed":5,"DatabaseConnectionsCurrentlyInTransaction":0,"#,
     r#""DatabaseConnectionsCurrentlySessionPinned":0,"DatabaseConnectionsWithTLS":0,"#,
     r#""MaxDatabaseConnectionsAllowed":80}"#
@@ -47,7 +47,9 @@ const GAUGES: &str = concat!(
 fn where_nothing_happened_only_gauges_are_shown() {
     let metrics = Metrics::new(2, Labels::none());
     let _client = metrics.shard(1).enter(GaugeKind::ClientConnections);
-    let row = PoolRow { idle: 1, borrowed: 2, pinned: 3, opening: 4, ..PoolRow::default() };
+    let _listens = metrics.shard(0).enter(GaugeKind::DatabaseConnectionsListening);
+    let row =
+        PoolRow { idle: 1, borrowed: 2, pinned: 3, opening: 4, closing: 5, ..PoolRow::default() };
     let pools = PoolSnapshot {
         rows: vec![row],
         max_database_connections_allowed: 80,

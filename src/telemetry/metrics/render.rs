@@ -191,6 +191,7 @@ fn connections(out: &mut Exposition, rows: &Rows<'_>) {
             ("borrowed", numbers.borrowed),
             ("pinned", numbers.pinned),
             ("opening", numbers.opening),
+            ("closing", numbers.closing),
         ] {
             let labels = [("database", database), ("user", user), ("state", state)];
             out.sample(name, &labels, value);

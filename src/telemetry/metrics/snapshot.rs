@@ -63,6 +63,8 @@ pub struct PoolRow {
     pub pinned: u64,
     /// Servers that are being connected.
     pub opening: u64,
+    /// Servers that are being cleaned or closed.
+    pub closing: u64,
     /// Clients that wait for a server.
     pub waiting: u64,
 }
@@ -74,6 +76,7 @@ pub(super) struct Numbers {
     pub(super) borrowed: u64,
     pub(super) pinned: u64,
     pub(super) opening: u64,
+    pub(super) closing: u64,
     pub(super) waiting: u64,
 }
 
@@ -83,11 +86,12 @@ impl Numbers {
         self.borrowed += more.borrowed;
         self.pinned += more.pinned;
         self.opening += more.opening;
+        self.closing += more.closing;
         self.waiting += more.waiting;
     }
 
     fn busyness(&self) -> u64 {
-        self.idle + self.borrowed + self.pinned + self.opening + self.waiting
+        self.idle + self.borrowed + self.pinned + self.opening + self.closing + self.waiting
     }
 }
 
@@ -113,6 +117,7 @@ pub(super) fn bounded(rows: &[PoolRow]) -> (Rows<'_>, Numbers) {
             borrowed: row.borrowed,
             pinned: row.pinned,
             opening: row.opening,
+            closing: row.closing,
             waiting: row.waiting,
         };
         sum.add(numbers);

@@ -37,6 +37,7 @@ fn row(database: &str, user: &str) -> PoolRow {
         borrowed: 2,
         pinned: 3,
         opening: 4,
+        closing: 6,
         waiting: 5,
     }
 }
