@@ -21,7 +21,7 @@ use support::messages::{Message, backend};
 use support::pgweir::{Pgweir, Setup};
 use support::postgres::{CLEARTEXT_USER, DATABASE, PgVersion, Postgres, USER};
 use support::raw::RawClient;
-use support::scripted::{First, ScriptedServer};
+use support::scripted::{First, ScriptedServer, mentions};
 use support::{run, tools_dir};
 
 const REGION: &str = "eu-central-1";
@@ -68,11 +68,9 @@ fn a_client_s_token_is_proven_by_the_database_and_then_good_until_it_expires() {
     let token = token_of("lambda", port, CLEARTEXT_USER, now());
     let mut superuser = postgres.superuser();
     superuser.execute(&format!("ALTER ROLE {CLEARTEXT_USER} PASSWORD '{token}'"));
-    let setup = Setup::before_port(port);
-    let secret = serde_json::json!({ "username": CLEARTEXT_USER, "password": token });
-    std::fs::write(setup.dir().join("iam.json"), secret.to_string()).unwrap();
-    let entry = "secret_file = \"iam.json\"\niam_auth = \"REQUIRED\"";
-    let pgweir = with_iam(setup.entry(entry), authority).start();
+    // The role of pgweir may not log in itself: nothing but the client's token can have opened the server.
+    let entry = format!("username = \"{CLEARTEXT_USER}\"\niam_auth = \"REQUIRED\"");
+    let pgweir = with_role(with_iam(Setup::before_port(port).entry(&entry), authority)).start();
 
     let mut client = log_in(&pgweir, authority, CLEARTEXT_USER, &token).ok().unwrap();
     assert_eq!(client.value("SELECT current_user"), CLEARTEXT_USER);
@@ -106,39 +104,93 @@ fn a_client_s_token_is_proven_by_the_database_and_then_good_until_it_expires() {
     assert!(!log.contains("X-Amz-Signature") && !log.contains(&token), "a token is in the log");
 }
 
-#[test]
-fn pgweir_logs_in_with_tokens_that_it_signs_itself() {
-    let authority = Authority::new();
-    let shown: Arc<Mutex<Vec<String>>> = Arc::default();
-    let seen = shown.clone();
-    let target = ScriptedServer::start_tls(&authority.sign_loopback(), move |server| {
-        let First::Startup(_) = server.read_first()? else { return Ok(()) };
-        server.send(&backend::authentication_cleartext())?;
-        let password = server.read_message()?.strings().remove(0);
-        seen.lock().unwrap().push(password);
-        server.send(&server.welcome())?;
-        server.behave()
-    });
-    let setup = Setup::before_port(target.port())
-        .entry(&format!("username = \"{USER}\"\niam_auth = \"REQUIRED\""))
-        .proxy("default_auth_scheme = \"IAM_AUTH\"")
+/// RDS, as far as IAM goes: it takes the tokens of `lambda` and of `role`, and nothing else of anybody.
+struct Rds {
+    server: ScriptedServer,
+    shown: Arc<Mutex<Vec<String>>>,
+}
+
+/// What a client says to have its server closed.
+const CLOSE: &str = "SELECT 'close'";
+
+impl Rds {
+    fn start(authority: &Authority) -> Self {
+        let shown: Arc<Mutex<Vec<String>>> = Arc::default();
+        let seen = shown.clone();
+        let server = ScriptedServer::start_tls(&authority.sign_loopback(), move |server| {
+            let First::Startup(parameters) = server.read_first()? else { return Ok(()) };
+            server.send(&backend::authentication_cleartext())?;
+            let password = server.read_message()?.strings().remove(0);
+            seen.lock().unwrap().push(password.clone());
+            if !is_genuine(&password, &parameters) {
+                let text = "PAM authentication failed for user";
+                return server.send(&backend::error("FATAL", "28000", text));
+            }
+            if !parameters.contains(&format!("database={DATABASE}")) {
+                return server.send(&backend::error("FATAL", "3D000", "database does not exist"));
+            }
+            server.send(&server.welcome())?;
+            let close = server.behave_until(|message| mentions(message, CLOSE))?;
+            server.answer(&close)
+        });
+        Self { server, shown }
+    }
+
+    fn port(&self) -> u16 {
+        self.server.port()
+    }
+
+    /// Every password that it was shown so far.
+    fn shown(&self) -> Vec<String> {
+        self.shown.lock().unwrap().clone()
+    }
+}
+
+fn is_genuine(password: &str, parameters: &[String]) -> bool {
+    let Ok(claims) = TokenClaims::read(password.as_bytes()) else { return false };
+    parameters.contains(&format!("user={}", claims.user))
+        && ["lambda", "role"].iter().any(|client| is_of(client, password))
+}
+
+fn is_of(client: &str, token: &str) -> bool {
+    let claims = TokenClaims::read(token.as_bytes()).unwrap();
+    let port = claims.endpoint.rsplit(':').next().unwrap().parse().unwrap();
+    token_of(client, port, &claims.user, claims.signed_at) == token
+}
+
+/// The credentials that pgweir signs its own tokens with.
+fn with_role(setup: Setup) -> Setup {
+    setup
         .environment("AWS_REGION", REGION)
         .environment("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
         .environment("AWS_SECRET_ACCESS_KEY", "role")
         .environment("AWS_SESSION_TOKEN", "session/token+of=the/role")
-        .environment("AWS_EC2_METADATA_DISABLED", "true");
-    let pgweir = with_iam(setup, &authority).start();
-    let token = token_of("lambda", target.port(), USER, now());
+        .environment("AWS_EC2_METADATA_DISABLED", "true")
+}
+
+/// A user who has `rds_iam` cannot log in by a password any more, so what the secret holds is of no use there.
+#[test]
+fn servers_of_clients_with_tokens_are_opened_with_tokens() {
+    let authority = Authority::new();
+    let rds = Rds::start(&authority);
+    let setup = Setup::before_port(rds.port());
+    let secret = serde_json::json!({ "username": USER, "password": "not for RDS" });
+    std::fs::write(setup.dir().join("app.json"), secret.to_string()).unwrap();
+    let setup = setup.entry("secret_file = \"app.json\"\niam_auth = \"REQUIRED\"");
+    let pgweir = with_role(with_iam(setup, &authority)).start();
+    let token = token_of("lambda", rds.port(), USER, now());
     let mut client = log_in(&pgweir, &authority, USER, &token).ok().unwrap();
+    // That was the server which has proven the token; the next one is pgweir's own.
+    client.query(CLOSE);
     client.query("SELECT 1");
 
-    let shown = shown.lock().unwrap().clone();
+    let shown = rds.shown();
     assert!(shown.contains(&token), "the database was not asked about the client's token");
     let own: Vec<&String> = shown.iter().filter(|shown| **shown != token).collect();
     assert!(!own.is_empty(), "pgweir did not log in by itself");
     for own in own {
-        let claims = TokenClaims::read(own.as_bytes()).unwrap();
-        assert_eq!(*own, token_of("role", target.port(), USER, claims.signed_at));
+        let claims = TokenClaims::read(own.as_bytes()).expect("a token, not a password");
+        assert_eq!(*own, token_of("role", rds.port(), USER, claims.signed_at));
     }
 }
 
