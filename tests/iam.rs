@@ -19,10 +19,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use support::certificates::Authority;
 use support::messages::{Message, backend};
 use support::pgweir::{Pgweir, Setup};
-use support::postgres::{CLEARTEXT_USER, DATABASE, PgVersion, Postgres, USER};
+use support::postgres::{CLEARTEXT_USER, DATABASE, OTHER_USER, PgVersion, Postgres, USER};
 use support::raw::RawClient;
 use support::scripted::{First, ScriptedServer, mentions};
-use support::{run, tools_dir};
+use support::{eventually, run, tools_dir};
 
 const REGION: &str = "eu-central-1";
 
@@ -192,6 +192,78 @@ fn servers_of_clients_with_tokens_are_opened_with_tokens() {
         let claims = TokenClaims::read(own.as_bytes()).expect("a token, not a password");
         assert_eq!(*own, token_of("role", rds.port(), USER, claims.signed_at));
     }
+}
+
+/// In front of `rds`, for users who have `rds_iam`.
+fn before(rds: &Rds, authority: &Authority, users: &[&str]) -> Pgweir {
+    let setup = users.iter().fold(Setup::before_port(rds.port()), |setup, user| {
+        setup.entry(&format!("username = \"{user}\"\niam_auth = \"REQUIRED\""))
+    });
+    with_role(with_iam(setup, authority)).start()
+}
+
+/// Anybody can name databases and make up tokens, so nothing is kept of that; nor does a refusal tell who exists.
+#[test]
+fn wrong_tokens_leave_nothing_and_are_told_the_same_as_those_of_nobody() {
+    let authority = Authority::new();
+    let rds = Rds::start(&authority);
+    let pgweir = before(&rds, &authority, &[USER]);
+    let refusals: Vec<Message> = std::thread::scope(|scope| {
+        let logins = [(USER, "made-up-0"), (USER, "made-up-1"), ("nobody", DATABASE)];
+        let logins = logins.map(|(user, database)| {
+            let token = token_of("stranger", rds.port(), user, now());
+            let (pgweir, authority) = (&pgweir, &authority);
+            scope.spawn(move || {
+                let mut client = RawClient::connect_tls(pgweir.port(), authority);
+                client.try_log_in(user, &token, &[("database", database)]).unwrap_err()
+            })
+        });
+        logins.map(|login| login.join().unwrap()).into()
+    });
+    assert!(!pgweir.http_get("/metrics").unwrap().contains("made-up"), "a stranger made a pool");
+    let text = |refusal: &Message| {
+        let text = ['C', 'M', 'D', 'H'].map(|field| refusal.field(field)).join("|");
+        text.replace("nobody", USER)
+    };
+    assert!(refusals.iter().all(|refusal| text(refusal) == text(&refusals[0])));
+    assert_eq!(refusals[0].field('C'), "28P01");
+    assert_eq!(rds.shown().iter().filter(|shown| is_of("stranger", shown)).count(), 2);
+
+    let token = token_of("lambda", rds.port(), USER, now());
+    log_in(&pgweir, &authority, USER, &token).ok().unwrap();
+}
+
+#[test]
+fn a_proven_token_lets_nobody_in_who_is_gone() {
+    let authority = Authority::new();
+    let rds = Rds::start(&authority);
+    let pgweir = before(&rds, &authority, &[OTHER_USER, USER]);
+    let token = token_of("lambda", rds.port(), USER, now());
+    log_in(&pgweir, &authority, USER, &token).ok().unwrap();
+    let file = pgweir.dir().join("pgweir.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let entry = format!("[[proxy.auth]]\nusername = \"{USER}\"\niam_auth = \"REQUIRED\"\n");
+    assert!(text.contains(&entry));
+    std::fs::write(&file, text.replace(&entry, "")).unwrap();
+    pgweir.signal("HUP");
+    eventually("it reloads", || pgweir.log().contains("configuration reloaded"));
+    let refusal = log_in(&pgweir, &authority, USER, &token).err().unwrap();
+    assert_eq!(refusal.field('C'), "28P01");
+}
+
+/// As in `pg_hba.conf`: `trust`. Then it has not looked at the token.
+#[test]
+fn a_target_that_asks_for_no_password_proves_no_token() {
+    let authority = Authority::new();
+    let target = ScriptedServer::start_tls(&authority.sign_loopback(), |server| {
+        server.accept_login()?;
+        server.behave()
+    });
+    let setup = Setup::before_port(target.port())
+        .entry(&format!("username = \"{USER}\"\niam_auth = \"REQUIRED\""));
+    let pgweir = with_role(with_iam(setup, &authority)).start();
+    let token = token_of("stranger", target.port(), USER, now());
+    assert!(log_in(&pgweir, &authority, USER, &token).is_err());
 }
 
 /// The same parameters, in whatever order.

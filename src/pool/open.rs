@@ -227,6 +227,7 @@ impl Pool {
                 seat.refuse(error.clone());
             }
         }
+        // The pool is held, so that it does not forget the pause if nobody else needs it.
         let pool = Arc::clone(self);
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;

@@ -290,7 +290,8 @@ impl Login {
         }
         let request = Authentication::read(&body).ok_or(ConnectError::Protocol)?;
         match (request, proof) {
-            (Authentication::Ok, _) => return Ok(()),
+            // A target that asks for nothing proves no token.
+            (Authentication::Ok, Proof::Secret(_)) => return Ok(()),
             (Authentication::CleartextPassword, proof) if self.stream.is_tls() => {
                 self.send(|out| encode::password(out, proof.password())).await?;
             }
