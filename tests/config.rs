@@ -167,11 +167,18 @@ fn iam_needs_tls_and_somebody_who_proves_the_user() {
     let right = format!("{IAM}\nusername = \"app\"\niam_auth = \"REQUIRED\"");
     let scheme = "default_auth_scheme = \"IAM_AUTH\"\n[[proxy.auth]]";
     let by_default = right.replace("[[proxy.auth]]", scheme);
-    let config = parse(&by_default).expect("is right");
-    assert_eq!(config.proxy.auth[0].auth_scheme, AuthScheme::IamAuth);
+    // A user who has `rds_iam` has no password in the target any more, whatever the default is.
+    for text in [&right, &by_default, &right.replace("username", "secret_arn")] {
+        let config = parse(text).expect("is right");
+        assert_eq!(config.proxy.auth[0].auth_scheme, AuthScheme::IamAuth);
+    }
+    let config = parse(&right).expect("is right");
     assert_eq!(config.proxy.auth[0].source, SecretSource::Nowhere { username: "app".to_owned() });
     for (text, wrong) in [
-        (right.clone(), "has a username and no password for it"),
+        (
+            format!("{right}\nauth_scheme = \"SECRETS\""),
+            "proxy.auth[0]: has iam_auth = \"REQUIRED\" and auth_scheme = \"SECRETS\"",
+        ),
         (by_default.replace("verify-full", "require"), "target.tls is not \"verify-full\""),
         (
             by_default.replace("tls_certificate = \"c.pem\"\ntls_private_key = \"k.pem\"\n", ""),
@@ -214,7 +221,7 @@ fn the_examples_in_the_reference_are_right() {
             format!(
                 "{IAM}\n{example}\n{}",
                 if example.starts_with("username") {
-                    "auth_scheme = \"IAM_AUTH\"\niam_auth = \"REQUIRED\""
+                    "iam_auth = \"REQUIRED\""
                 } else {
                     "secret_file = \"a.json\""
                 }

@@ -19,10 +19,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use support::certificates::Authority;
 use support::messages::{Message, backend};
 use support::pgweir::{Pgweir, Setup};
-use support::postgres::{CLEARTEXT_USER, DATABASE, PgVersion, Postgres, USER};
+use support::postgres::{CLEARTEXT_USER, DATABASE, OTHER_USER, PgVersion, Postgres, USER};
 use support::raw::RawClient;
-use support::scripted::{First, ScriptedServer};
-use support::{run, tools_dir};
+use support::scripted::{First, ScriptedServer, mentions};
+use support::{eventually, run, tools_dir};
 
 const REGION: &str = "eu-central-1";
 
@@ -68,11 +68,9 @@ fn a_client_s_token_is_proven_by_the_database_and_then_good_until_it_expires() {
     let token = token_of("lambda", port, CLEARTEXT_USER, now());
     let mut superuser = postgres.superuser();
     superuser.execute(&format!("ALTER ROLE {CLEARTEXT_USER} PASSWORD '{token}'"));
-    let setup = Setup::before_port(port);
-    let secret = serde_json::json!({ "username": CLEARTEXT_USER, "password": token });
-    std::fs::write(setup.dir().join("iam.json"), secret.to_string()).unwrap();
-    let entry = "secret_file = \"iam.json\"\niam_auth = \"REQUIRED\"";
-    let pgweir = with_iam(setup.entry(entry), authority).start();
+    // The role of pgweir may not log in itself: nothing but the client's token can have opened the server.
+    let entry = format!("username = \"{CLEARTEXT_USER}\"\niam_auth = \"REQUIRED\"");
+    let pgweir = with_role(with_iam(Setup::before_port(port).entry(&entry), authority)).start();
 
     let mut client = log_in(&pgweir, authority, CLEARTEXT_USER, &token).ok().unwrap();
     assert_eq!(client.value("SELECT current_user"), CLEARTEXT_USER);
@@ -106,40 +104,166 @@ fn a_client_s_token_is_proven_by_the_database_and_then_good_until_it_expires() {
     assert!(!log.contains("X-Amz-Signature") && !log.contains(&token), "a token is in the log");
 }
 
-#[test]
-fn pgweir_logs_in_with_tokens_that_it_signs_itself() {
-    let authority = Authority::new();
-    let shown: Arc<Mutex<Vec<String>>> = Arc::default();
-    let seen = shown.clone();
-    let target = ScriptedServer::start_tls(&authority.sign_loopback(), move |server| {
-        let First::Startup(_) = server.read_first()? else { return Ok(()) };
-        server.send(&backend::authentication_cleartext())?;
-        let password = server.read_message()?.strings().remove(0);
-        seen.lock().unwrap().push(password);
-        server.send(&server.welcome())?;
-        server.behave()
-    });
-    let setup = Setup::before_port(target.port())
-        .entry(&format!("username = \"{USER}\"\niam_auth = \"REQUIRED\""))
-        .proxy("default_auth_scheme = \"IAM_AUTH\"")
+/// RDS, as far as IAM goes: it takes the tokens of `lambda` and of `role`, and nothing else of anybody.
+struct Rds {
+    server: ScriptedServer,
+    shown: Arc<Mutex<Vec<String>>>,
+}
+
+/// What a client says to have its server closed.
+const CLOSE: &str = "SELECT 'close'";
+
+impl Rds {
+    fn start(authority: &Authority) -> Self {
+        let shown: Arc<Mutex<Vec<String>>> = Arc::default();
+        let seen = shown.clone();
+        let server = ScriptedServer::start_tls(&authority.sign_loopback(), move |server| {
+            let First::Startup(parameters) = server.read_first()? else { return Ok(()) };
+            server.send(&backend::authentication_cleartext())?;
+            let password = server.read_message()?.strings().remove(0);
+            seen.lock().unwrap().push(password.clone());
+            if !is_genuine(&password, &parameters) {
+                let text = "PAM authentication failed for user";
+                return server.send(&backend::error("FATAL", "28000", text));
+            }
+            if !parameters.contains(&format!("database={DATABASE}")) {
+                return server.send(&backend::error("FATAL", "3D000", "database does not exist"));
+            }
+            server.send(&server.welcome())?;
+            let close = server.behave_until(|message| mentions(message, CLOSE))?;
+            server.answer(&close)
+        });
+        Self { server, shown }
+    }
+
+    fn port(&self) -> u16 {
+        self.server.port()
+    }
+
+    /// Every password that it was shown so far.
+    fn shown(&self) -> Vec<String> {
+        self.shown.lock().unwrap().clone()
+    }
+}
+
+fn is_genuine(password: &str, parameters: &[String]) -> bool {
+    let Ok(claims) = TokenClaims::read(password.as_bytes()) else { return false };
+    parameters.contains(&format!("user={}", claims.user))
+        && ["lambda", "role"].iter().any(|client| is_of(client, password))
+}
+
+fn is_of(client: &str, token: &str) -> bool {
+    let claims = TokenClaims::read(token.as_bytes()).unwrap();
+    let port = claims.endpoint.rsplit(':').next().unwrap().parse().unwrap();
+    token_of(client, port, &claims.user, claims.signed_at) == token
+}
+
+/// The credentials that pgweir signs its own tokens with.
+fn with_role(setup: Setup) -> Setup {
+    setup
         .environment("AWS_REGION", REGION)
         .environment("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
         .environment("AWS_SECRET_ACCESS_KEY", "role")
         .environment("AWS_SESSION_TOKEN", "session/token+of=the/role")
-        .environment("AWS_EC2_METADATA_DISABLED", "true");
-    let pgweir = with_iam(setup, &authority).start();
-    let token = token_of("lambda", target.port(), USER, now());
+        .environment("AWS_EC2_METADATA_DISABLED", "true")
+}
+
+/// A user who has `rds_iam` cannot log in by a password any more, so what the secret holds is of no use there.
+#[test]
+fn servers_of_clients_with_tokens_are_opened_with_tokens() {
+    let authority = Authority::new();
+    let rds = Rds::start(&authority);
+    let setup = Setup::before_port(rds.port());
+    let secret = serde_json::json!({ "username": USER, "password": "not for RDS" });
+    std::fs::write(setup.dir().join("app.json"), secret.to_string()).unwrap();
+    let setup = setup.entry("secret_file = \"app.json\"\niam_auth = \"REQUIRED\"");
+    let pgweir = with_role(with_iam(setup, &authority)).start();
+    let token = token_of("lambda", rds.port(), USER, now());
     let mut client = log_in(&pgweir, &authority, USER, &token).ok().unwrap();
+    // That was the server which has proven the token; the next one is pgweir's own.
+    client.query(CLOSE);
     client.query("SELECT 1");
 
-    let shown = shown.lock().unwrap().clone();
+    let shown = rds.shown();
     assert!(shown.contains(&token), "the database was not asked about the client's token");
     let own: Vec<&String> = shown.iter().filter(|shown| **shown != token).collect();
     assert!(!own.is_empty(), "pgweir did not log in by itself");
     for own in own {
-        let claims = TokenClaims::read(own.as_bytes()).unwrap();
-        assert_eq!(*own, token_of("role", target.port(), USER, claims.signed_at));
+        let claims = TokenClaims::read(own.as_bytes()).expect("a token, not a password");
+        assert_eq!(*own, token_of("role", rds.port(), USER, claims.signed_at));
     }
+}
+
+/// In front of `rds`, for users who have `rds_iam`.
+fn before(rds: &Rds, authority: &Authority, users: &[&str]) -> Pgweir {
+    let setup = users.iter().fold(Setup::before_port(rds.port()), |setup, user| {
+        setup.entry(&format!("username = \"{user}\"\niam_auth = \"REQUIRED\""))
+    });
+    with_role(with_iam(setup, authority)).start()
+}
+
+/// Anybody can name databases and make up tokens, so nothing is kept of that; nor does a refusal tell who exists.
+#[test]
+fn wrong_tokens_leave_nothing_and_are_told_the_same_as_those_of_nobody() {
+    let authority = Authority::new();
+    let rds = Rds::start(&authority);
+    let pgweir = before(&rds, &authority, &[USER]);
+    let refusals: Vec<Message> = std::thread::scope(|scope| {
+        let logins = [(USER, "made-up-0"), (USER, "made-up-1"), ("nobody", DATABASE)];
+        let logins = logins.map(|(user, database)| {
+            let token = token_of("stranger", rds.port(), user, now());
+            let (pgweir, authority) = (&pgweir, &authority);
+            scope.spawn(move || {
+                let mut client = RawClient::connect_tls(pgweir.port(), authority);
+                client.try_log_in(user, &token, &[("database", database)]).unwrap_err()
+            })
+        });
+        logins.map(|login| login.join().unwrap()).into()
+    });
+    assert!(!pgweir.http_get("/metrics").unwrap().contains("made-up"), "a stranger made a pool");
+    let text = |refusal: &Message| {
+        let text = ['C', 'M', 'D', 'H'].map(|field| refusal.field(field)).join("|");
+        text.replace("nobody", USER)
+    };
+    assert!(refusals.iter().all(|refusal| text(refusal) == text(&refusals[0])));
+    assert_eq!(refusals[0].field('C'), "28P01");
+    assert_eq!(rds.shown().iter().filter(|shown| is_of("stranger", shown)).count(), 2);
+
+    let token = token_of("lambda", rds.port(), USER, now());
+    log_in(&pgweir, &authority, USER, &token).ok().unwrap();
+}
+
+#[test]
+fn a_proven_token_lets_nobody_in_who_is_gone() {
+    let authority = Authority::new();
+    let rds = Rds::start(&authority);
+    let pgweir = before(&rds, &authority, &[OTHER_USER, USER]);
+    let token = token_of("lambda", rds.port(), USER, now());
+    log_in(&pgweir, &authority, USER, &token).ok().unwrap();
+    let file = pgweir.dir().join("pgweir.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let entry = format!("[[proxy.auth]]\nusername = \"{USER}\"\niam_auth = \"REQUIRED\"\n");
+    assert!(text.contains(&entry));
+    std::fs::write(&file, text.replace(&entry, "")).unwrap();
+    pgweir.signal("HUP");
+    eventually("it reloads", || pgweir.log().contains("configuration reloaded"));
+    let refusal = log_in(&pgweir, &authority, USER, &token).err().unwrap();
+    assert_eq!(refusal.field('C'), "28P01");
+}
+
+/// As in `pg_hba.conf`: `trust`. Then it has not looked at the token.
+#[test]
+fn a_target_that_asks_for_no_password_proves_no_token() {
+    let authority = Authority::new();
+    let target = ScriptedServer::start_tls(&authority.sign_loopback(), |server| {
+        server.accept_login()?;
+        server.behave()
+    });
+    let setup = Setup::before_port(target.port())
+        .entry(&format!("username = \"{USER}\"\niam_auth = \"REQUIRED\""));
+    let pgweir = with_role(with_iam(setup, &authority)).start();
+    let token = token_of("stranger", target.port(), USER, now());
+    assert!(log_in(&pgweir, &authority, USER, &token).is_err());
 }
 
 /// The same parameters, in whatever order.

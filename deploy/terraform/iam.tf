@@ -26,11 +26,11 @@ data "aws_iam_policy_document" "assume" {
 
 data "aws_iam_policy_document" "task" {
   dynamic "statement" {
-    for_each = length(var.auth) == 0 ? [] : [1]
+    for_each = length(local.secret_arns) == 0 ? [] : [1]
 
     content {
       actions   = ["secretsmanager:GetSecretValue"]
-      resources = var.auth[*].secret_arn
+      resources = local.secret_arns
     }
   }
 
@@ -50,11 +50,11 @@ data "aws_iam_policy_document" "task" {
   }
 
   dynamic "statement" {
-    for_each = length(var.iam_database_users) == 0 ? [] : [1]
+    for_each = length(local.iam_entries) == 0 ? [] : [1]
 
     content {
       actions   = ["rds-db:connect"]
-      resources = [for user in var.iam_database_users : "arn:${local.partition}:rds-db:${local.region}:${local.account_id}:dbuser:${local.target_resource_id}/${user}"]
+      resources = [for auth in local.iam_entries : "arn:${local.partition}:rds-db:${local.region}:${local.account_id}:dbuser:${local.target_resource_id}/${coalesce(auth.username, "-")}"]
     }
   }
 }
@@ -94,6 +94,21 @@ data "aws_iam_policy_document" "execution" {
     content {
       actions   = ["secretsmanager:GetSecretValue"]
       resources = [var.tls_secret_arn]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.tls_secret_kms_key_arn == null ? [] : [1]
+
+    content {
+      actions   = ["kms:Decrypt"]
+      resources = [var.tls_secret_kms_key_arn]
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = ["secretsmanager.${local.region}.${data.aws_partition.current.dns_suffix}"]
+      }
     }
   }
 }

@@ -1,10 +1,15 @@
 locals {
+  secret_arns = [for auth in var.auth : auth.secret_arn if auth.secret_arn != null]
+  # As whom pgweir logs in to the database with IAM. Who has rds_iam there cannot log in by password any more.
+  iam_entries = [for auth in var.auth : auth if var.default_auth_scheme == "IAM_AUTH" || auth.iam_auth == "REQUIRED"]
+
   # Numbered, as pgweir's variables of a list are.
   auth_environment = merge([for index, auth in var.auth : merge(
-    {
+    auth.secret_arn == null ? {} : {
       "PGWEIR_PROXY_AUTH_${index}_SECRET_ARN"                = auth.secret_arn
       "PGWEIR_PROXY_AUTH_${index}_CLIENT_PASSWORD_AUTH_TYPE" = auth.client_password_auth_type
     },
+    auth.secret_arn != null ? {} : { "PGWEIR_PROXY_AUTH_${index}_USERNAME" = auth.username },
     auth.iam_auth == "DISABLED" ? {} : { "PGWEIR_PROXY_AUTH_${index}_IAM_AUTH" = auth.iam_auth },
   )]...)
 
@@ -119,13 +124,23 @@ resource "aws_ecs_task_definition" "this" {
     }
 
     precondition {
-      condition     = var.default_auth_scheme == "IAM_AUTH" || length(var.auth) > 0
-      error_message = "At least one entry of auth, or default_auth_scheme = IAM_AUTH."
+      condition     = length(var.auth) > 0
+      error_message = "At least one entry of auth; with default_auth_scheme = IAM_AUTH, { username = \"...\", iam_auth = \"REQUIRED\" } is enough."
     }
 
     precondition {
-      condition     = var.default_auth_scheme != "IAM_AUTH" || length(var.iam_database_users) > 0
-      error_message = "default_auth_scheme = IAM_AUTH needs iam_database_users."
+      condition     = alltrue([for auth in local.iam_entries : auth.username != null])
+      error_message = "An entry with iam_auth = REQUIRED, or any with default_auth_scheme = IAM_AUTH, needs the username beside its secret."
+    }
+
+    precondition {
+      condition     = length(local.iam_entries) == 0 || var.target_tls == "verify-full"
+      error_message = "IAM needs target_tls = verify-full, as tokens go to nobody but the database."
+    }
+
+    precondition {
+      condition     = alltrue([for auth in var.auth : auth.iam_auth == "DISABLED"]) || var.tls_secret_arn != null
+      error_message = "Clients with IAM tokens need tls_secret_arn."
     }
   }
 }

@@ -23,13 +23,14 @@ variable "engine_family" {
 }
 
 variable "auth" {
-  description = "The database users that clients log in as, by the secrets that hold their names and passwords; up to 1000. iam_auth: DISABLED or REQUIRED."
+  description = "The database users that clients log in as, up to 1000: by secret_arn, a secret with name and password, or by username alone where iam_auth is REQUIRED. With iam_auth = REQUIRED, or default_auth_scheme = IAM_AUTH, pgweir logs in to the database with IAM tokens as that user, who needs rds_iam, and username is needed beside a secret too."
   type = list(object({
     auth_scheme               = optional(string, "SECRETS")
     client_password_auth_type = optional(string, "POSTGRES_SCRAM_SHA_256")
     description               = optional(string)
     iam_auth                  = optional(string, "DISABLED")
-    secret_arn                = string
+    secret_arn                = optional(string)
+    username                  = optional(string)
   }))
   default = []
 
@@ -37,10 +38,20 @@ variable "auth" {
     condition     = alltrue([for auth in var.auth : auth.auth_scheme == "SECRETS"])
     error_message = "The auth_scheme of an entry is SECRETS."
   }
+
+  validation {
+    condition     = alltrue([for auth in var.auth : contains(["DISABLED", "REQUIRED"], auth.iam_auth)])
+    error_message = "The iam_auth of an entry is DISABLED or REQUIRED."
+  }
+
+  validation {
+    condition     = alltrue([for auth in var.auth : auth.secret_arn != null || (auth.username != null && auth.iam_auth == "REQUIRED")])
+    error_message = "An entry has a secret_arn, or a username with iam_auth = REQUIRED."
+  }
 }
 
 variable "default_auth_scheme" {
-  description = "NONE, or IAM_AUTH: pgweir logs in to the database with IAM tokens of its own, without secrets."
+  description = "NONE, or IAM_AUTH: pgweir logs in to the database with IAM tokens of its own, as each user of auth."
   type        = string
   default     = "NONE"
 
@@ -169,6 +180,12 @@ variable "tls_secret_arn" {
   default     = null
 }
 
+variable "tls_secret_kms_key_arn" {
+  description = "Key that tls_secret_arn is encrypted with, if it is not the AWS-managed one."
+  type        = string
+  default     = null
+}
+
 variable "target_tls" {
   description = "How the database is reached, as libpq's sslmode."
   type        = string
@@ -176,15 +193,9 @@ variable "target_tls" {
 }
 
 variable "secrets_kms_key_arn" {
-  description = "Key that the secrets are encrypted with, if it is not the AWS-managed one."
+  description = "Key that the users' secrets are encrypted with, if it is not the AWS-managed one."
   type        = string
   default     = null
-}
-
-variable "iam_database_users" {
-  description = "Database users that pgweir may log in as with IAM; may hold wildcards."
-  type        = list(string)
-  default     = []
 }
 
 variable "api_security_group_id" {

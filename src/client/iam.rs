@@ -14,8 +14,9 @@ use crate::telemetry::clock;
 use crate::wire::{ErrorResponse, SqlState, encode};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 /// Tokens that were proven and are remembered. One more is proven each time.
 const PROVEN_MAX: usize = 20_000;
@@ -27,7 +28,10 @@ const REFUSED_MAX: usize = 1000;
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 
 /// Tokens that are proven at the same time, and what the database bears: its own check is slow.
-const PROOFS_AT_ONCE: usize = 4;
+const PROOFS_AT_ONCE: usize = 8;
+
+/// Of these, tokens of one user: whoever shows wrong ones of one leaves room for the others.
+const PROOFS_AT_ONCE_OF_USER: usize = 4;
 
 /// Longest that a client waits for the database's word.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(20);
@@ -39,6 +43,8 @@ pub struct ClientTokens {
     proven: Mutex<HashMap<Hash, Instant>>,
     refused: Mutex<HashMap<Hash, Instant>>,
     proving: Semaphore,
+    /// Of each user who has a token proven now.
+    proving_of: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
 impl Default for ClientTokens {
@@ -47,6 +53,7 @@ impl Default for ClientTokens {
             proven: Mutex::default(),
             refused: Mutex::default(),
             proving: Semaphore::new(PROOFS_AT_ONCE),
+            proving_of: Mutex::default(),
         }
     }
 }
@@ -61,6 +68,20 @@ impl ClientTokens {
             return Some(true);
         }
         holds(&self.refused).then_some(false)
+    }
+
+    /// Waits until one more token of this user may be proven, which holds for as long as the permits.
+    async fn turn(
+        &self,
+        user: &str,
+    ) -> Result<(OwnedSemaphorePermit, SemaphorePermit<'_>), AcquireError> {
+        let of_user = {
+            let mut all = self.proving_of.lock();
+            all.retain(|_, turns| Arc::strong_count(turns) > 1);
+            let turns = all.entry(user.to_owned());
+            Arc::clone(turns.or_insert_with(|| Arc::new(Semaphore::new(PROOFS_AT_ONCE_OF_USER))))
+        };
+        Ok((of_user.acquire_owned().await?, self.proving.acquire().await?))
     }
 
     fn remember(&self, hash: Hash, good: bool, until: Instant, now: Instant) {
@@ -79,6 +100,10 @@ impl ClientTokens {
 /// Why a token was not accepted.
 enum Refused {
     Claims(TokenError),
+    /// There is no such user; its client is told what others are at that time.
+    Unknown {
+        away: bool,
+    },
     Target,
     Unasked(ProofError),
 }
@@ -109,6 +134,7 @@ pub(super) async fn authenticate(
     }
 }
 
+/// The errors come in an order that tells nothing of who exists: what the token says of itself comes first.
 async fn check(greeted: &Greeted, worker: &Worker, token: &[u8]) -> Result<(), Refused> {
     let shared = &worker.shared;
     let endpoint = shared.pools.endpoint();
@@ -117,18 +143,20 @@ async fn check(greeted: &Greeted, worker: &Worker, token: &[u8]) -> Result<(), R
     let left = TokenClaims::read(token)
         .and_then(|claims| claims.check(&endpoint.host, endpoint.port, &greeted.user, seconds))
         .map_err(Refused::Claims)?;
+    // Before what is known of the token: the user may have gone since.
+    if shared.credentials.lookup(&greeted.user).is_none() {
+        let away = shared.pools.target_health(|health| health.away_since.is_some());
+        return Err(Refused::Unknown { away });
+    }
     let now = clock::now();
     let (hash, tokens) = (rds_token::fingerprint(token), &shared.client_tokens);
     let told = |good: bool| if good { Ok(()) } else { Err(Refused::Target) };
     if let Some(good) = tokens.known(&hash, now) {
         return told(good);
     }
-    if shared.credentials.lookup(&greeted.user).is_none() {
-        return Err(Refused::Target);
-    }
     let deadline = now + PROOF_TIMEOUT;
     let busy = |error| Refused::Unasked(ProofError::Busy(error));
-    let permit = tokio::time::timeout_at(deadline.into(), tokens.proving.acquire()).await;
+    let permit = tokio::time::timeout_at(deadline.into(), tokens.turn(&greeted.user)).await;
     let waited = || clock::now().saturating_duration_since(now);
     let _permit = permit.map_err(|_| {
         let cause = "other tokens are being proven";
@@ -138,9 +166,9 @@ async fn check(greeted: &Greeted, worker: &Worker, token: &[u8]) -> Result<(), R
     if let Some(good) = tokens.known(&hash, clock::now()) {
         return told(good);
     }
-    let pool = shared.pools.pool(&greeted.database, &greeted.user).map_err(busy)?;
     let text = std::str::from_utf8(token).map_err(|_| Refused::Claims(TokenError::NotAToken))?;
-    let outcome = pool.prove(text, worker.index, deadline).await;
+    let session = (&*greeted.database, &*greeted.user);
+    let outcome = shared.pools.prove(session, text, worker.index, deadline).await;
     let after = clock::now();
     match outcome {
         Ok(()) => {
@@ -167,18 +195,19 @@ async fn refuse<T>(greeted: &mut Greeted, refused: &Refused) -> Result<T, Reject
         Refused::Claims(error) => denied().with_detail(format!("{error}.")).with_hint(
             "Sign the token for the database's own endpoint and port, and for this user.",
         ),
-        Refused::Target => denied(),
+        Refused::Target | Refused::Unknown { away: false } => denied(),
         Refused::Unasked(ProofError::Busy(_)) => ErrorResponse::fatal(
             SqlState::TOO_MANY_CONNECTIONS,
             "The IAM authentication failed because of too many competing requests.",
         ),
-        Refused::Unasked(_) => ErrorResponse::fatal(
+        Refused::Unasked(_) | Refused::Unknown { away: true } => ErrorResponse::fatal(
             SqlState::UNABLE_TO_CONNECT,
             "the database is not available, so that the IAM token cannot be checked",
         ),
     };
     match refused {
         Refused::Claims(error) => tracing::info!(user, %error, "IAM token refused"),
+        Refused::Unknown { .. } => tracing::info!(user, "IAM token of nobody known refused"),
         Refused::Target => tracing::info!(user, "IAM token refused by the target"),
         Refused::Unasked(error) => tracing::warn!(
             user,
@@ -189,7 +218,7 @@ async fn refuse<T>(greeted: &mut Greeted, refused: &Refused) -> Result<T, Reject
     farewell(&mut greeted.stream, &response.to_bytes()).await;
     Err(match refused {
         Refused::Unasked(_) => Rejection::Database,
-        Refused::Claims(_) | Refused::Target => Rejection::Password,
+        Refused::Claims(_) | Refused::Unknown { .. } | Refused::Target => Rejection::Password,
     })
 }
 
@@ -207,6 +236,23 @@ mod tests {
         assert_eq!(tokens.known(&[3; 32], now), None);
         assert_eq!(tokens.known(&[2; 32], now + REFUSED_FOR), None);
         assert_eq!(tokens.known(&[1; 32], now + Duration::from_secs(900)), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tokens_of_one_user_leave_room_for_those_of_others() {
+        let tokens = ClientTokens::default();
+        let mut held = Vec::new();
+        for _ in 0..PROOFS_AT_ONCE_OF_USER {
+            held.push(tokens.turn("flooded").await.unwrap());
+        }
+        let one_more = || tokio::time::timeout(PROOF_TIMEOUT, tokens.turn("flooded"));
+        assert!(one_more().await.is_err());
+        held.push(tokens.turn("other").await.unwrap());
+        drop(held.swap_remove(0));
+        held.push(one_more().await.unwrap().unwrap());
+        drop(held);
+        drop(tokens.turn("third").await.unwrap());
+        assert_eq!(tokens.proving_of.lock().len(), 1, "who has left is forgotten");
     }
 
     #[test]

@@ -192,10 +192,14 @@ impl Draft {
             };
             if entry.username.is_some() && has_secret {
                 complain("has both a secret and username", "keep one of the two");
-            } else if entry.username.is_some() && !(to_target && from_client) {
-                let right =
-                    "set auth_scheme = \"IAM_AUTH\" and iam_auth = \"REQUIRED\", or name a secret";
+            } else if entry.username.is_some() && !from_client {
+                let right = "set iam_auth = \"REQUIRED\", or name a secret";
                 complain("has a username and no password for it", right);
+            }
+            if from_client && !to_target {
+                let wrong = "has iam_auth = \"REQUIRED\" and auth_scheme = \"SECRETS\", but who logs in \
+                    to RDS by IAM cannot do so by password";
+                complain(wrong, "remove auth_scheme, or set iam_auth to DISABLED");
             }
             if from_client && !client_tls {
                 let right = "set proxy.tls_certificate and proxy.tls_private_key";

@@ -179,11 +179,12 @@ impl Entry {
         })
     }
 
-    /// How servers are logged in to.
+    /// How servers are logged in to. A user whose clients show tokens has `rds_iam` in the target, and
+    /// with it no password any more.
     pub fn scheme(&self, default: DefaultAuthScheme) -> AuthScheme {
-        self.auth_scheme.unwrap_or(match default {
-            DefaultAuthScheme::None => AuthScheme::Secrets,
-            DefaultAuthScheme::IamAuth => AuthScheme::IamAuth,
+        self.auth_scheme.unwrap_or(match (self.iam_auth, default) {
+            (IamAuth::Disabled, DefaultAuthScheme::None) => AuthScheme::Secrets,
+            (IamAuth::Required, _) | (_, DefaultAuthScheme::IamAuth) => AuthScheme::IamAuth,
         })
     }
 }

@@ -29,7 +29,7 @@ pub(super) static ENTRY_KEYS: &[Key<Entry>] = &[
     Key::new(
         "username",
         Fallback::Absent(Example::Text("app_user")),
-        "The user's name where there is no secret: with auth_scheme IAM_AUTH and iam_auth REQUIRED",
+        "The user's name where there is no secret: with iam_auth REQUIRED",
         at!(Entry.username, rules::USERNAME),
     )
     .live()
@@ -45,14 +45,14 @@ pub(super) static ENTRY_KEYS: &[Key<Entry>] = &[
     Key::new(
         "iam_auth",
         Fallback::Text("DISABLED"),
-        "Whether clients log in with an RDS IAM token for the target instead of a password; needs TLS",
+        "Whether clients log in with an RDS IAM token for the target instead of a password, and pgweir then too; needs TLS",
         at!(Entry.iam_auth),
     )
     .live(),
     Key::new(
         "auth_scheme",
         Fallback::Absent(Example::Text("IAM_AUTH")),
-        "How servers are logged in to as this user; default as default_auth_scheme says",
+        "How servers are logged in to as this user; default IAM_AUTH with iam_auth REQUIRED, or else as default_auth_scheme says",
         at!(Entry.auth_scheme),
     )
     .live(),

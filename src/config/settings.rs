@@ -130,7 +130,8 @@ pub struct Auth {
     pub client_password_auth_type: ClientPasswordAuthType,
     /// Whether clients log in with an RDS IAM token for the target instead of the password. Default `DISABLED`.
     pub iam_auth: IamAuth,
-    /// How servers are logged in to. Default as [`Proxy::default_auth_scheme`].
+    /// How servers are logged in to. Default `IAM_AUTH` if clients use IAM, or else as
+    /// [`Proxy::default_auth_scheme`].
     pub auth_scheme: AuthScheme,
 }
 

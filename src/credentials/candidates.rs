@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::credential::Credential;
 use crate::auth::secret::Secret;
+use crate::config::Auth;
 
 /// Passwords kept beside the current one: two before it, one that is coming, and one to spare.
 const OTHERS_MAX: usize = 4;
@@ -55,9 +56,18 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// With nothing but a current one, if there is one.
-    pub fn new(current: Option<Arc<Credential>>) -> Self {
-        Self { current, ..Self::default() }
+    /// The same for clients or servers that prove it in another way.
+    pub fn retyped(&self, auth: &Auth) -> Self {
+        let retyped = |credential: &Arc<Credential>| Arc::new(credential.retyped(auth));
+        let others = self
+            .others
+            .iter()
+            .map(|other| Candidate { credential: retyped(&other.credential), ..other.clone() });
+        Self {
+            current: self.current.as_ref().map(retyped),
+            others: others.collect(),
+            pending: self.pending.as_ref().map(retyped),
+        }
     }
 
     /// What the source says.
@@ -72,8 +82,8 @@ impl Candidates {
         known.find(|credential| credential.is_of(secret)).map(Arc::clone)
     }
 
-    /// The source has another secret now. The one before it stays for `overlap`, or for as long as it
-    /// is the one before if it is of another user.
+    /// The source has another secret now. The one before it stays for `overlap`, or longer if the source
+    /// keeps it: see [`Candidates::add_previous`].
     pub fn replace(&mut self, new: Arc<Credential>, overlap: Duration, now: Instant) {
         let end = now.checked_add(overlap);
         let (generation, before) = (new.generation, self.current.replace(new));
@@ -83,28 +93,28 @@ impl Candidates {
             other.ahead = false;
         }
         if let Some(before) = before {
-            let new = self.current.as_ref();
-            let same_user = new.is_some_and(|new| new.username == before.username);
-            let until = if same_user { end } else { None };
-            self.keep(Candidate { credential: before, until, ahead: false }, now);
+            self.keep(Candidate { credential: before, until: end, ahead: false }, now);
         }
         if self.pending.as_ref().is_some_and(|pending| pending.generation == generation) {
             self.pending = None;
         }
     }
 
-    /// The source says what came before the current one.
+    /// The source says what came before the current one, and keeps it: without `until`, it is accepted
+    /// for as long as it is the one before.
     pub fn add_previous(
         &mut self,
         previous: Arc<Credential>,
         until: Option<Instant>,
         now: Instant,
     ) {
-        let is_known = |known: &Arc<Credential>| known.generation == previous.generation;
-        let known = self.current.as_ref().is_some_and(is_known)
-            || self.others.iter().any(|other| is_known(&other.credential));
-        if !known {
-            self.keep(Candidate { credential: previous, until, ahead: false }, now);
+        if self.current.as_ref().is_some_and(|current| same(current, &previous)) {
+            return;
+        }
+        match self.others.iter_mut().find(|other| same(&other.credential, &previous)) {
+            Some(known) if until.is_none() => known.until = None,
+            Some(_) => {}
+            None => self.keep(Candidate { credential: previous, until, ahead: false }, now),
         }
     }
 
@@ -184,7 +194,7 @@ fn same(a: &Credential, b: &Credential) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Auth, AuthScheme, ClientPasswordAuthType, IamAuth, SecretSource};
+    use crate::config::{AuthScheme, ClientPasswordAuthType, IamAuth, SecretSource};
 
     const OVERLAP: Duration = Duration::from_secs(60);
 
@@ -200,6 +210,10 @@ mod tests {
         Arc::new(Credential::derive(secret, &auth, [0; 16], generation).await.unwrap())
     }
 
+    fn holding(current: Arc<Credential>) -> Candidates {
+        Candidates { current: Some(current), ..Candidates::default() }
+    }
+
     fn accepted(candidates: &Candidates, username: &str, now: Instant) -> Vec<u64> {
         let all = candidates.of_user(username);
         let accepted = all.iter().filter(|candidate| candidate.is_accepted(now));
@@ -209,7 +223,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_password_before_is_accepted_for_the_overlap() {
         let now = Instant::now();
-        let mut candidates = Candidates::new(Some(credential("app", 1).await));
+        let mut candidates = holding(credential("app", 1).await);
         candidates.replace(credential("app", 2).await, OVERLAP, now);
         assert_eq!(accepted(&candidates, "app", now), [2, 1]);
         assert_eq!(accepted(&candidates, "app", now + OVERLAP), [2]);
@@ -220,7 +234,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_an_overlap_the_password_before_is_forgotten_at_once() {
         let now = Instant::now();
-        let mut candidates = Candidates::new(Some(credential("app", 1).await));
+        let mut candidates = holding(credential("app", 1).await);
         candidates.replace(credential("app", 2).await, Duration::ZERO, now);
         assert_eq!(accepted(&candidates, "app", now), [2]);
     }
@@ -229,21 +243,37 @@ mod tests {
     async fn of_alternating_users_the_other_one_stays_until_the_next_rotation() {
         let now = Instant::now();
         let much_later = now + OVERLAP * 1000;
-        let mut candidates = Candidates::new(Some(credential("app", 1).await));
+        let mut candidates = holding(credential("app", 1).await);
+        let first = Arc::clone(candidates.current().unwrap());
         candidates.replace(credential("app_clone", 2).await, OVERLAP, now);
+        candidates.add_previous(first, None, now);
         assert_eq!(accepted(&candidates, "app", much_later), [1]);
         assert_eq!(candidates.other_users(), ["app"]);
+        let second = Arc::clone(candidates.current().unwrap());
         candidates.replace(credential("app", 3).await, OVERLAP, much_later);
+        candidates.add_previous(second, None, much_later);
         assert_eq!(accepted(&candidates, "app", much_later), [3, 1]);
         assert_eq!(accepted(&candidates, "app", much_later + OVERLAP), [3]);
         assert_eq!(accepted(&candidates, "app_clone", much_later + OVERLAP * 9), [2]);
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_user_that_the_source_does_not_keep_goes_with_the_overlap() {
+        let now = Instant::now();
+        for overlap in [OVERLAP, Duration::ZERO] {
+            let mut candidates = holding(credential("app", 1).await);
+            candidates.replace(credential("other", 2).await, overlap, now);
+            let expected: &[u64] = if overlap.is_zero() { &[] } else { &[1] };
+            assert_eq!(accepted(&candidates, "app", now), expected);
+            assert!(accepted(&candidates, "app", now + overlap).is_empty());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_pending_password_that_the_target_took_goes_ahead_and_becomes_current() {
         let now = Instant::now();
         let (old, new) = (credential("app", 1).await, credential("app", 2).await);
-        let mut candidates = Candidates::new(Some(Arc::clone(&old)));
+        let mut candidates = holding(Arc::clone(&old));
         candidates.set_pending(Some(Arc::clone(&new)));
         let tried = candidates.alternatives(&old, now);
         assert_eq!(tried.len(), 1);
@@ -260,7 +290,7 @@ mod tests {
     async fn what_alone_the_target_takes_opens_servers_beyond_its_overlap() {
         let now = Instant::now();
         let (old, new) = (credential("app", 1).await, credential("app", 2).await);
-        let mut candidates = Candidates::new(Some(Arc::clone(&old)));
+        let mut candidates = holding(Arc::clone(&old));
         candidates.replace(Arc::clone(&new), OVERLAP, now);
         assert!(candidates.prove(&old, now));
         let first = candidates.of_user("app").remove(0);

@@ -55,7 +55,7 @@ pub use iam_token::{Token, Tokens};
 use reader::{ReadSecret, Reader, SecretValue, Stage};
 use schedule::Schedule;
 use secrets_manager::Chain;
-use source::{Change, Outcome, Source};
+use source::{Change, Outcome, Previous, Source};
 
 /// Sources read at the same time.
 const READS_AT_ONCE: usize = 8;
@@ -270,12 +270,17 @@ impl Credentials {
         }
         let SecretValue { bytes, created } = self.read_stage(source, Stage::Current).await?;
         let secret = Secret::from_json(&bytes)?;
+        let overlap = self.timing.read().overlap;
         if source.holds(&secret) {
-            return Ok(Outcome::Unchanged);
+            let previous = if source.owes_previous() {
+                self.previous(source, &secret.username, created, overlap).await
+            } else {
+                Previous::Read(None)
+            };
+            return Ok(Outcome::Unchanged(previous));
         }
         let current = self.credential_of(source, secret).await?;
-        let overlap = self.timing.read().overlap;
-        let previous = self.previous(source, &current, created, overlap).await;
+        let previous = self.previous(source, &current.username, created, overlap).await;
         Ok(Outcome::Changed(Change { current, previous, overlap }))
     }
 
@@ -286,14 +291,15 @@ impl Credentials {
         username: &str,
     ) -> Result<Outcome, SourceError> {
         if source.credential().is_some() {
-            return Ok(Outcome::Unchanged);
+            return Ok(Outcome::Unchanged(Previous::Read(None)));
         }
         let mut random = [0; 32];
         aws_lc_rs::rand::fill(&mut random).map_err(|_| SourceError::Derivation)?;
         let password = Password::new(STANDARD.encode(random));
         let secret = Secret { username: username.to_owned(), password };
         let current = self.credential_of(source, secret).await?;
-        Ok(Outcome::Changed(Change { current, previous: None, overlap: Duration::ZERO }))
+        let previous = Previous::Read(None);
+        Ok(Outcome::Changed(Change { current, previous, overlap: Duration::ZERO }))
     }
 
     async fn read_stage(&self, source: &Source, stage: Stage) -> Result<SecretValue, SourceError> {

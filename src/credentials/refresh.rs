@@ -12,7 +12,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tracing::error;
 
-use super::credential::Credential;
 use super::error::{CredentialProblem, LoadError};
 use super::source::Source;
 use super::{Credentials, problems};
@@ -84,8 +83,8 @@ impl Credentials {
     /// Takes another list of sources into use, for SIGHUP.
     ///
     /// A source that stays keeps its value and generation, and is read again soon. New ones are read
-    /// before anything changes. A source whose `client_password_auth_type` alone changed keeps its
-    /// value too. What is wrong afterwards is returned, and has been logged.
+    /// before anything changes. A source of which only the ways to log in changed keeps all its values
+    /// too. What is wrong afterwards is returned, and has been logged.
     ///
     /// # Errors
     /// [`LoadError::NoneUsable`] if no user could log in with the new list; the old one stays then.
@@ -104,7 +103,8 @@ impl Credentials {
             if let Some(at) = staying.iter().position(|source| source.config == *auth) {
                 next.push(staying.swap_remove(at));
             } else {
-                let source = Arc::new(Source::new(auth.clone(), inherited(auth, &old)));
+                let before = old.iter().find(|source| source.config.source == auth.source);
+                let source = Arc::new(Source::new(auth.clone(), before.map(Arc::as_ref)));
                 fresh.push(Arc::clone(&source));
                 next.push(source);
             }
@@ -121,11 +121,4 @@ impl Credentials {
         self.publish();
         Ok(problems(&next))
     }
-}
-
-/// What is known of a source that was there before, with another way for clients to log in.
-fn inherited(auth: &Auth, old: &[Arc<Source>]) -> Option<Arc<Credential>> {
-    let before = old.iter().find(|source| source.config.source == auth.source)?;
-    let credential = before.credential()?;
-    Some(Arc::new(credential.retyped(auth)))
 }

@@ -8,7 +8,7 @@ use tracing::{debug, error, info};
 
 use super::credential::Credential;
 use super::reader::Stage;
-use super::source::Source;
+use super::source::{Previous, RefusedBy, Source};
 use super::{Credentials, SourceError};
 use crate::auth::secret::Secret;
 
@@ -23,36 +23,44 @@ impl Credentials {
     pub(super) async fn previous(
         &self,
         source: &Source,
-        current: &Credential,
+        current: &str,
         created: Option<SystemTime>,
         overlap: Duration,
-    ) -> Option<(Arc<Credential>, Option<Instant>)> {
+    ) -> Previous {
         if overlap.is_zero() {
-            return None;
+            return Previous::Read(None);
         }
-        let previous = self.read_version(source, Stage::Previous).await?;
-        if previous.username != current.username {
-            return Some((previous, None));
+        let previous = match self.read_version(source, Stage::Previous).await {
+            Ok(Some(previous)) => previous,
+            Ok(None) => return Previous::Read(None),
+            Err(_) => return Previous::Owed,
+        };
+        if previous.username != current {
+            return Previous::Read(Some((previous, None)));
         }
         let age = created.and_then(|at| SystemTime::now().duration_since(at).ok());
         let left = overlap.saturating_sub(age.unwrap_or_default());
         let until = Instant::now().checked_add(left);
-        (!left.is_zero()).then_some((previous, until))
+        Previous::Read((!left.is_zero()).then_some((previous, until)))
     }
 
     /// A version that need not be there.
-    async fn read_version(&self, source: &Source, stage: Stage) -> Option<Arc<Credential>> {
+    async fn read_version(
+        &self,
+        source: &Source,
+        stage: Stage,
+    ) -> Result<Option<Arc<Credential>>, SourceError> {
         let read = async {
             let value = self.read_stage(source, stage).await?;
             let secret = Secret::from_json(&value.bytes)?;
             self.credential_of(source, secret).await
         };
         match read.await {
-            Ok(credential) => Some(credential),
-            Err(SourceError::NotFound) => None,
+            Ok(credential) => Ok(Some(credential)),
+            Err(SourceError::NotFound) => Ok(None),
             Err(error) => {
                 debug!(source = source.origin(), %error, ?stage, "version of a secret not read");
-                None
+                Err(error)
             }
         }
     }
@@ -62,28 +70,28 @@ impl Credentials {
     /// For a client's password that is none of those accepted: it may be newer than what is known. The
     /// user may be unknown too, as the second of two alternating users is at first.
     ///
-    /// At most one such read per source in a second, and only one at a time: others wait for the one
-    /// under way if it began after they asked, and for the next otherwise. Takes up to 15 seconds while
-    /// the source is away.
+    /// At most one such read per source in a second, after some that found nothing new up to 30 seconds
+    /// apart, and only one at a time: others wait for the one under way if it began after they asked, and
+    /// for the next otherwise, if it is near. Takes up to 15 seconds while the source is away.
     ///
     /// # Cancel safety
     /// A read that began goes on when the call is dropped.
     pub async fn refresh_now(self: &Arc<Self>, username: &str) -> Option<Arc<Credential>> {
         let seen = self.lookup(username);
         let source = self.source_of(username)?;
-        self.read_out_of_turn(&source, seen.as_ref()).await;
+        self.read_out_of_turn(&source, seen.as_ref(), RefusedBy::Pgweir).await;
         self.lookup(username)
     }
 
     /// What could be tried in place of `refused`, which the target did not take (`28P01`): the secret
     /// is read again, and its pending version too. The same bounds hold as for
-    /// [`Credentials::refresh_now`].
+    /// [`Credentials::refresh_now`], but that reads do not get rarer: no client can cause this.
     ///
     /// # Cancel safety
     /// A read that began goes on when the call is dropped.
     pub async fn alternatives(self: &Arc<Self>, refused: &Arc<Credential>) -> Vec<Arc<Credential>> {
         let Some(source) = self.source_of(&refused.username) else { return Vec::new() };
-        self.read_out_of_turn(&source, Some(refused)).await;
+        self.read_out_of_turn(&source, Some(refused), RefusedBy::Target).await;
         source.candidates(|candidates| candidates.alternatives(refused, Instant::now()))
     }
 
@@ -113,6 +121,7 @@ impl Credentials {
         self: &Arc<Self>,
         source: &Arc<Source>,
         seen: Option<&Arc<Credential>>,
+        refused_by: RefusedBy,
     ) {
         let asked = Instant::now();
         // Whoever gives up here leaves no task behind, however many ask.
@@ -122,15 +131,18 @@ impl Credentials {
         if replaced || source.was_forced_since(asked) {
             return;
         }
-        let Some(from) = source.forced_from() else { return };
+        let Some(from) = source.forced_from(refused_by) else { return };
         sleep_until(from).await;
         let (this, source) = (Arc::clone(self), Arc::clone(source));
         let read = tokio::spawn(async move {
             let _flight = flight;
-            source.note_forced();
+            source.note_forced(refused_by);
             let changed = this.read(&source).await;
-            let pending = this.read_version(&source, Stage::Pending).await;
-            source.candidates(|candidates| candidates.set_pending(pending));
+            let pending = {
+                let _permit = this.reads.acquire().await;
+                this.read_version(&source, Stage::Pending).await
+            };
+            source.candidates(|candidates| candidates.set_pending(pending.ok().flatten()));
             if changed {
                 this.publish();
             }

@@ -23,6 +23,24 @@ const FORCED_READ_INTERVAL: Duration = Duration::from_secs(1);
 /// The same while the source cannot be read.
 const FORCED_READ_INTERVAL_AWAY: Duration = Duration::from_secs(5);
 
+/// Reads for clients' passwords that may find nothing before they get rarer: with wrong passwords anybody
+/// can cause them.
+const FRUITLESS_FREE: u32 = 5;
+/// Longest pause between such reads then, and so the longest until a password that was rotated meanwhile is
+/// accepted, unless the target refuses the old one before.
+const CLIENT_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How long a client may wait for a read to begin. A wrong password is answered soon after.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Who refused a password, so that the secret is read out of turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum RefusedBy {
+    /// pgweir, a client's.
+    Pgweir,
+    /// The target, pgweir's.
+    Target,
+}
+
 /// A source, and the secret that came from it.
 pub struct Source {
     /// What the configuration says of it.
@@ -37,7 +55,7 @@ pub struct Source {
 /// What a read came to.
 pub enum Outcome {
     /// The secret that is in use already.
-    Unchanged,
+    Unchanged(Previous),
     /// Another secret, or the first one.
     Changed(Change),
 }
@@ -46,10 +64,18 @@ pub enum Outcome {
 pub struct Change {
     /// The secret.
     pub current: Arc<Credential>,
-    /// Where the source keeps it, and until when clients may present it.
-    pub previous: Option<(Arc<Credential>, Option<Instant>)>,
+    /// What was before it.
+    pub previous: Previous,
     /// How long the one that was in use until now is accepted.
     pub overlap: Duration,
+}
+
+/// The version before the current one.
+pub enum Previous {
+    /// Where the source keeps one, and until when clients may present it; `None` also where it is known.
+    Read(Option<(Arc<Credential>, Option<Instant>)>),
+    /// It could not be read: the next read of the source makes up for it.
+    Owed,
 }
 
 struct State {
@@ -58,6 +84,10 @@ struct State {
     due: Instant,
     last_success: Option<Instant>,
     last_forced: Option<Instant>,
+    /// Reads for clients' passwords, one after the other, that found nothing new.
+    fruitless: u32,
+    /// [`Previous::Owed`].
+    owes_previous: bool,
     failures: u32,
     last_error: Option<SourceError>,
     /// An earlier source has the same user.
@@ -65,14 +95,18 @@ struct State {
 }
 
 impl Source {
-    /// A source that is due at once. `credential` is what is known of it from elsewhere.
-    pub fn new(config: Auth, credential: Option<Arc<Credential>>) -> Self {
+    /// A source that is due at once. `before` is the same one, with another way to log in.
+    pub fn new(config: Auth, before: Option<&Self>) -> Self {
+        let before = before.map(|before| before.state.lock());
+        let candidates = before.as_ref().map(|before| before.candidates.retyped(&config));
         let state = State {
-            candidates: Candidates::new(credential),
+            candidates: candidates.unwrap_or_default(),
             fingerprint: None,
             due: Instant::now(),
             last_success: None,
             last_forced: None,
+            fruitless: 0,
+            owes_previous: before.is_some_and(|before| before.owes_previous),
             failures: 0,
             last_error: None,
             duplicate: None,
@@ -127,8 +161,9 @@ impl Source {
         self.state.lock().fingerprint != seen
     }
 
-    /// From when on a read out of turn is allowed; `None` while the service asks for a pause.
-    pub fn forced_from(&self) -> Option<Instant> {
+    /// From when on a read out of turn is allowed; `None` while the service asks for a pause, and where
+    /// a client would wait in vain.
+    pub fn forced_from(&self, refused_by: RefusedBy) -> Option<Instant> {
         let (state, now) = (self.state.lock(), Instant::now());
         if state.throttled() && now < state.due {
             return None;
@@ -137,12 +172,32 @@ impl Source {
             0 => FORCED_READ_INTERVAL,
             _ => FORCED_READ_INTERVAL_AWAY,
         };
-        Some(state.last_forced.map_or(now, |forced| now.max(forced + interval)))
+        let after = |interval| state.last_forced.map_or(now, |forced| now.max(forced + interval));
+        match refused_by {
+            RefusedBy::Target => Some(after(interval)),
+            RefusedBy::Pgweir => {
+                let from = after(interval.max(state.pause_for_clients()));
+                (from.saturating_duration_since(now) <= CLIENT_PATIENCE).then_some(from)
+            }
+        }
     }
 
     /// Notes that a read out of turn begins.
-    pub fn note_forced(&self) {
-        self.state.lock().last_forced = Some(Instant::now());
+    pub fn note_forced(&self, refused_by: RefusedBy) {
+        let (mut state, now) = (self.state.lock(), Instant::now());
+        let calm = |forced: Instant| now.saturating_duration_since(forced) > CLIENT_PAUSE_MAX * 2;
+        if state.last_forced.is_none_or(calm) {
+            state.fruitless = 0;
+        }
+        // Until it has found something.
+        state.fruitless =
+            state.fruitless.saturating_add(u32::from(refused_by == RefusedBy::Pgweir));
+        state.last_forced = Some(now);
+    }
+
+    /// Whether the version before the current one is still to be read.
+    pub fn owes_previous(&self) -> bool {
+        self.state.lock().owes_previous
     }
 
     /// Whether a read out of turn began at `time` or later.
@@ -189,18 +244,24 @@ impl Source {
         if state.last_error.take().is_some() {
             info!(source = self.origin(), "secret can be read again");
         }
-        match outcome {
-            Outcome::Unchanged => false,
+        let (previous, mut changed) = match outcome {
+            Outcome::Unchanged(previous) => (previous, false),
             Outcome::Changed(Change { current, previous, overlap }) => {
                 let (user, generation) = (&current.username, current.generation);
                 info!(source = self.origin(), user, generation, "secret taken into use");
                 state.candidates.replace(current, overlap, now);
-                if let Some((previous, until)) = previous {
-                    state.candidates.add_previous(previous, until, now);
-                }
-                true
+                (previous, true)
             }
+        };
+        state.owes_previous = matches!(previous, Previous::Owed);
+        if let Previous::Read(Some((previous, until))) = previous {
+            state.candidates.add_previous(previous, until, now);
+            changed = true;
         }
+        if changed {
+            state.fruitless = 0;
+        }
+        changed
     }
 
     /// Says it once, and again when it fails for another reason.
@@ -252,6 +313,13 @@ impl Source {
 }
 
 impl State {
+    /// Doubles with each read for a client's password that finds nothing, beyond the first few.
+    fn pause_for_clients(&self) -> Duration {
+        let doublings = self.fruitless.saturating_sub(FRUITLESS_FREE);
+        let pause = FORCED_READ_INTERVAL.saturating_mul(2_u32.saturating_pow(doublings));
+        pause.min(CLIENT_PAUSE_MAX)
+    }
+
     fn throttled(&self) -> bool {
         matches!(self.last_error, Some(SourceError::Throttled { .. }))
     }

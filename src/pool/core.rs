@@ -7,6 +7,7 @@
 //! surplus ones go idle and are closed. A worker thread prefers its own waiters and its own
 //! servers, but nobody is overtaken by more than [`OVERTAKE_MAX`].
 
+mod apart;
 mod listeners;
 mod room;
 
@@ -150,6 +151,8 @@ pub struct Core<S, W> {
     limits: Limits,
     workers: usize,
     pools: Vec<Pool<S, W>>,
+    /// Numbers of pools that were removed.
+    vacant: Vec<PoolId>,
     open: u32,
     opening: u32,
     /// Of those open, servers on their way out.
@@ -170,6 +173,7 @@ impl<S, W> Core<S, W> {
             limits,
             workers: workers.max(1),
             pools: Vec::new(),
+            vacant: Vec::new(),
             open: 0,
             opening: 0,
             closing: 0,
@@ -182,6 +186,9 @@ impl<S, W> Core<S, W> {
 
     /// Adds a pool.
     pub fn add_pool(&mut self) -> PoolId {
+        if let Some(id) = self.vacant.pop() {
+            return id;
+        }
         self.pools.push(Pool {
             idle: Vec::new(),
             waiters: (0..self.workers).map(|_| VecDeque::new()).collect(),
@@ -191,6 +198,17 @@ impl<S, W> Core<S, W> {
             retry_at: None,
         });
         PoolId(self.pools.len() - 1)
+    }
+
+    /// Removes a pool that has no server and nobody waiting; false if it has.
+    pub fn remove_pool(&mut self, id: PoolId) -> bool {
+        let Some(pool) = self.pools.get_mut(id.0) else { return false };
+        let unused = pool.open == 0 && pool.waiting() == 0;
+        if unused {
+            pool.retry_at = None;
+            self.vacant.push(id);
+        }
+        unused
     }
 
     /// Changes the limits. Servers beyond a smaller budget go as they are given back; the idle ones
@@ -294,20 +312,6 @@ impl<S, W> Core<S, W> {
             self.open += 1;
             self.opening += 1;
         }
-    }
-
-    /// Reserves a slot beside all pools, if one is free: for a connection of pgweir's own.
-    pub fn reserve_apart(&mut self) -> bool {
-        let free = self.open < self.limits.budget;
-        self.open += u32::from(free);
-        self.apart += u32::from(free);
-        free
-    }
-
-    /// Frees the slot of [`Core::reserve_apart`].
-    pub fn vacate_apart(&mut self) {
-        self.open = self.open.saturating_sub(1);
-        self.apart = self.apart.saturating_sub(1);
     }
 
     /// Servers beyond the budget that are not on their way out yet.
@@ -427,12 +431,6 @@ impl<S, W> Core<S, W> {
     #[must_use]
     pub fn open(&self) -> u32 {
         self.open
-    }
-
-    /// Connections beside all pools.
-    #[must_use]
-    pub fn apart(&self) -> u32 {
-        self.apart
     }
 
     /// Clients in all queues.

@@ -32,6 +32,7 @@ impl Pools {
         let now = clock::now();
         let settings = self.settings();
         let stopping = self.stopping.load(Ordering::Relaxed);
+        self.drop_unused();
         let mut reasons = Vec::new();
         let pools: HashMap<PoolId, Arc<Pool>> =
             self.by_name.read().values().map(|pool| (pool.id, Arc::clone(pool))).collect();

@@ -8,6 +8,7 @@ mod close;
 pub mod core;
 mod defaults;
 mod error;
+mod known;
 pub mod lease;
 pub mod listener;
 pub mod mailbox;
@@ -32,6 +33,7 @@ use crate::telemetry::Metrics;
 use crate::telemetry::clock;
 pub use error::BorrowError;
 use hashbrown::HashMap;
+use known::PoolName;
 use lease::CountedUnlent;
 pub use lease::{CountedPin, Lease};
 use open::Failure;
@@ -43,12 +45,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
-
-/// Most (database, user) pools.
-const POOLS_MAX: usize = 1000;
-
-/// Names of a database and of a user.
-type PoolName = (Box<str>, Box<str>);
 
 /// Every pool of the target.
 pub struct Pools {
@@ -111,45 +107,6 @@ impl Pools {
             listeners: listener::Listeners::default(),
             stopping: AtomicBool::new(false),
         })
-    }
-
-    /// The pool of `user` in `database`, made when it is first asked for.
-    ///
-    /// # Errors
-    /// [`BorrowError::TooManyPools`].
-    pub fn pool(self: &Arc<Self>, database: &str, user: &str) -> Result<Arc<Pool>, BorrowError> {
-        let key = (Box::from(database), Box::from(user));
-        if let Some(pool) = self.by_name.read().get(&key) {
-            return Ok(Arc::clone(pool));
-        }
-        let mut by_name = self.by_name.write();
-        if let Some(pool) = by_name.get(&key) {
-            return Ok(Arc::clone(pool));
-        }
-        if by_name.len() >= POOLS_MAX {
-            return Err(BorrowError::TooManyPools);
-        }
-        let pool = Arc::new(Pool {
-            id: self.core.lock().add_pool(),
-            database: database.into(),
-            user: user.into(),
-            pools: Arc::clone(self),
-            baseline: RwLock::default(),
-            learned: Mutex::default(),
-            failure: Mutex::default(),
-            profile: profile::Profile::default(),
-            defaults: defaults::Defaults::default(),
-            pinned: AtomicU32::new(0),
-            unlent: AtomicU32::new(0),
-            secret: secret::SecretInUse::default(),
-            sequences: sequences::SequenceUse::default(),
-        });
-        by_name.insert(key, Arc::clone(&pool));
-        Ok(pool)
-    }
-
-    fn pool_by_id(&self, id: PoolId) -> Option<Arc<Pool>> {
-        self.by_name.read().values().find(|pool| pool.id == id).map(Arc::clone)
     }
 
     /// The settings in force.
@@ -216,6 +173,16 @@ impl Pools {
             .collect()
     }
 
+    /// Why there is no slot for a server, for who has waited in vain.
+    fn obstacle(&self) -> &'static str {
+        let core = self.core.lock();
+        match core.limits().budget {
+            0 => "the target has not been reached yet",
+            budget if core.open() >= budget => "all connections of the budget are in use",
+            _ => "connections are being opened",
+        }
+    }
+
     /// Opens what those who wait need, and makes room for it.
     fn grow(self: &Arc<Self>, worker: usize) {
         self.grow_at(worker, clock::now());
@@ -259,6 +226,24 @@ impl Pools {
 }
 
 impl Pool {
+    fn new(id: PoolId, database: &str, user: &str, pools: &Arc<Pools>) -> Self {
+        Self {
+            id,
+            database: database.into(),
+            user: user.into(),
+            pools: Arc::clone(pools),
+            baseline: RwLock::default(),
+            learned: Mutex::default(),
+            failure: Mutex::default(),
+            profile: profile::Profile::default(),
+            defaults: defaults::Defaults::default(),
+            pinned: AtomicU32::new(0),
+            unlent: AtomicU32::new(0),
+            secret: secret::SecretInUse::default(),
+            sequences: sequences::SequenceUse::default(),
+        }
+    }
+
     /// The settings that a fresh server of this pool reports; `None` before the first one, and when its defaults have
     /// changed.
     #[must_use]
@@ -384,15 +369,8 @@ impl Pool {
     /// Why nobody can be lent a server, for a client that has waited in vain.
     #[must_use]
     pub fn obstacle(&self) -> &'static str {
-        if let Some(failure) = self.failure.lock().as_ref() {
-            return failure.cause();
-        }
-        let core = self.pools.core.lock();
-        match core.limits().budget {
-            0 => "the target has not been reached yet",
-            budget if core.open() >= budget => "all connections of the budget are in use",
-            _ => "connections are being opened",
-        }
+        let failure = self.failure.lock().as_ref().map(Failure::cause);
+        failure.unwrap_or_else(|| self.pools.obstacle())
     }
 
     pub(crate) fn give_back(self: &Arc<Self>, mut server: Box<Server>, now: Instant) {

@@ -252,6 +252,7 @@ impl Pool {
         }
         // Another pool may have waited for the slot, or for its turn to open a server.
         self.pools.grow(worker);
+        // The pool is held, so that it does not forget the pause if nobody else needs it.
         let pool = Arc::clone(self);
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;

@@ -1,12 +1,12 @@
 //! Proving a client's own IAM token: only the database can, by letting somebody in with it.
 //!
-//! The server that this opens is one of the pool's, and counts in the budget like any other.
+//! The server that this opens counts in the budget like any other, and becomes one of its pool's when
+//! the token is proven. Before that there need not be such a pool: who has proven nothing makes none.
 
-use super::core::Idle;
 use super::open::Opening;
-use super::{BorrowError, Pool};
+use super::{BorrowError, Pool, Pools};
 use crate::server::connect::{ConnectError, Proof, connect};
-use crate::server::{CloseReason, Server};
+use crate::server::{CloseReason, Reported, Server};
 use crate::telemetry::clock;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ pub enum ProofError {
     Busy(#[source] BorrowError),
 }
 
-impl Pool {
+impl Pools {
     /// Logs in to the target with a client's token, on this thread, and keeps the server if that works.
     ///
     /// Waits for room in the budget until `deadline`; an idle server makes room.
@@ -40,77 +40,97 @@ impl Pool {
     /// A dropped call gives its room back.
     pub async fn prove(
         self: &Arc<Self>,
+        (database, user): (&str, &str),
         token: &str,
         worker: usize,
         deadline: Instant,
     ) -> Result<(), ProofError> {
+        let slot = self.slot_by(deadline, worker).await.map_err(ProofError::Busy)?;
+        let defaults = self.defaults_changes(database, user);
+        // The token is the client's: its failure says nothing about the pool.
+        let (mut server, reported) =
+            self.log_in_with(database, user, token).await.map_err(|error| {
+                if error.is_refused_login() {
+                    ProofError::Refused
+                } else {
+                    ProofError::Unasked(error)
+                }
+            })?;
+        let pool = self.pool(database, user).map_err(ProofError::Busy)?;
+        let opening = slot.adopted_by(&pool);
+        server.defaults = defaults;
+        if pool.examine(&mut server).await.is_err() {
+            return Err(ProofError::Unasked(ConnectError::Protocol));
+        }
+        opening.finish(Ok((server, reported)), worker);
+        Ok(())
+    }
+
+    async fn slot_by(
+        self: &Arc<Self>,
+        deadline: Instant,
+        worker: usize,
+    ) -> Result<Slot, BorrowError> {
         let begun = clock::now();
-        let opening = loop {
-            if let Some(opening) = self.reserve_or_make_room() {
-                break opening;
+        loop {
+            if self.core.lock().reserve_proof() {
+                return Ok(Slot { pools: Some(Arc::clone(self)), worker });
             }
+            self.make_room_for_proof();
             let now = clock::now();
             if now >= deadline {
                 let waited = now.saturating_duration_since(begun);
-                return Err(ProofError::Busy(BorrowError::Timeout {
-                    waited,
-                    cause: self.obstacle(),
-                }));
+                return Err(BorrowError::Timeout { waited, cause: self.obstacle() });
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
-        };
-        let opened = self.log_in_with(token).await;
-        match opened {
-            Ok(opened) => {
-                opening.finish(Ok(opened), worker);
-                Ok(())
-            }
-            Err(error) => {
-                // The token is the client's: its failure says nothing about the pool.
-                drop(opening);
-                self.pools.grow(worker);
-                if error.is_refused_login() {
-                    Err(ProofError::Refused)
-                } else {
-                    Err(ProofError::Unasked(error))
-                }
-            }
         }
     }
 
     async fn log_in_with(
-        self: &Arc<Self>,
+        &self,
+        database: &str,
+        user: &str,
         token: &str,
-    ) -> Result<(Server, crate::server::Reported), ConnectError> {
-        let known = self.pools.credentials.lookup(&self.user).ok_or(ConnectError::NoCredential)?;
+    ) -> Result<(Server, Reported), ConnectError> {
+        let known = self.credentials.lookup(user).ok_or(ConnectError::NoCredential)?;
         let proof = Proof::Token {
             user: known.username.clone(),
             token: Arc::new(zeroize::Zeroizing::new(token.to_owned())),
             generation: known.generation,
         };
-        let defaults = self.defaults_changes();
-        let mut opened = connect(&self.pools.endpoint(), &self.database, &proof).await?;
-        opened.0.defaults = defaults;
-        self.examine(&mut opened.0).await.map_err(|_| ConnectError::Protocol)?;
-        Ok(opened)
+        connect(&self.endpoint(), database, &proof).await
     }
 
-    fn reserve_or_make_room(self: &Arc<Self>) -> Option<Opening> {
-        let evicted = {
-            let mut core = self.pools.core.lock();
-            let limits = core.limits();
-            if core.open() < limits.budget {
-                core.reserve(self.id);
-                return Some(Opening::of(self));
-            }
-            let mut found = false;
-            core.take_idle(|_, _: &mut Idle<Box<Server>>| !std::mem::replace(&mut found, true))
-        };
-        for (id, server) in evicted {
-            if let Some(pool) = self.pools.pool_by_id(id) {
-                pool.close(server, CloseReason::MakeRoom);
-            }
+    fn make_room_for_proof(self: &Arc<Self>) {
+        let evicted = self.core.lock().evict_for_proof();
+        if let Some((id, server)) = evicted
+            && let Some(pool) = self.pool_by_id(id)
+        {
+            pool.see_off(server, CloseReason::MakeRoom);
         }
-        None
+    }
+}
+
+/// A slot of the budget for a server that is to prove a token. Dropped, it goes to who waits.
+struct Slot {
+    pools: Option<Arc<Pools>>,
+    worker: usize,
+}
+
+impl Slot {
+    fn adopted_by(mut self, pool: &Arc<Pool>) -> Opening {
+        if let Some(pools) = self.pools.take() {
+            pools.core.lock().adopt_proof(pool.id);
+        }
+        Opening::of(pool)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(pools) = self.pools.take() {
+            pools.core.lock().vacate_proof();
+            pools.grow(self.worker);
+        }
     }
 }

@@ -45,6 +45,11 @@ impl SecretInUse {
         self.wanted.load(Ordering::Relaxed) != NONE
     }
 
+    /// A server was opened once.
+    pub(super) fn has_opened(&self) -> bool {
+        self.state.lock().proven != NONE
+    }
+
     fn prove(&self, generation: u64, now: Instant) {
         let mut state = self.state.lock();
         if state.proven != generation {

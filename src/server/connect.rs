@@ -313,7 +313,8 @@ impl Login {
         }
         let request = Authentication::read(&body).ok_or(ConnectError::Protocol)?;
         match (request, proof) {
-            (Authentication::Ok, _) => return Ok(()),
+            // A target that asks for nothing proves no token.
+            (Authentication::Ok, Proof::Secret(_)) => return Ok(()),
             (Authentication::CleartextPassword, proof) if self.stream.is_tls() => {
                 let password = proof.password();
                 // As large as the message, so that it is not left behind where it grew out of.

@@ -13,6 +13,7 @@ import re
 import zipfile
 
 import boto3
+import yaml
 
 REGION = "eu-central-1"
 TEMPLATES = pathlib.Path(__file__).parents[2] / "deploy" / "cloudformation"
@@ -64,6 +65,44 @@ def example_template():
     return before + after
 
 
+class Template(yaml.SafeLoader):
+    """YAML with the short forms of functions, each as the function's name and what it is given."""
+
+
+def function(loader, name, node):
+    if isinstance(node, yaml.SequenceNode):
+        return {name: loader.construct_sequence(node, deep=True)}
+    return {name: loader.construct_scalar(node)}
+
+
+Template.add_multi_constructor("!", function)
+
+
+def refusals(parameters):
+    """What the rules of the template say to these parameters; moto knows no rules."""
+    template = yaml.load((TEMPLATES / "pgweir.yaml").read_text(), Template)  # noqa: S506, it is a SafeLoader
+    values = {name: str(declared.get("Default", "")) for name, declared in template["Parameters"].items()} | parameters
+
+    def holds(condition):
+        ((name, given),) = condition.items()
+        match name:
+            case "Equals":
+                left, right = (values[each["Ref"]] if isinstance(each, dict) else each for each in given)
+                return left == right
+            case "Not":
+                return not holds(given[0])
+            case "And":
+                return all(map(holds, given))
+            case "Or":
+                return any(map(holds, given))
+
+    said = []
+    for rule in template["Rules"].values():
+        if "RuleCondition" not in rule or holds(rule["RuleCondition"]):
+            said += [each["AssertDescription"] for each in rule["Assertions"] if not holds(each["Assert"])]
+    return said
+
+
 def create(name, text, parameters):
     """The outputs of the stack, and the ids of its resources, by their names in the template."""
     cloudformation = client("cloudformation")
@@ -93,11 +132,13 @@ def ingress(groups):
 
 
 def policies(role_arn):
-    """Each action that the role allows, with what on."""
+    """Each action that the role allows by a policy beside it, with what on."""
     iam, role = client("iam"), role_arn.split("/")[-1]
     found = []
     for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
-        for statement in iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]["Statement"]:
+        document = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
+        # That of a policy inside the role is a text there.
+        for statement in [] if isinstance(document, str) else document["Statement"]:
             assert statement["Effect"] == "Allow"
             resources = statement["Resource"]
             # `AWS::NoValue` in a list is null there.
@@ -121,8 +162,12 @@ def extremes(word):
 
 
 def main():
-    outputs, world = create("world", example_template(), {"ImageUri": IMAGE, "S3PrefixListId": "pl-0123"})
-    function = client("lambda").get_function(FunctionName=outputs["FunctionName"])["Configuration"]
+    example = example_template()
+    outputs, world = create("world", example, {"ImageUri": IMAGE, "S3PrefixListId": "pl-0123"})
+    variables = client("lambda").get_function(FunctionName=outputs["FunctionName"])["Configuration"]["Environment"]
+    tls_parameters = {"ImageUri": IMAGE, "S3PrefixListId": "pl-0123", "TlsSecretArn": SECRETS[2]}
+    tls_outputs, _ = create("tls-world", example, tls_parameters)
+    tls_variables = client("lambda").get_function(FunctionName=tls_outputs["FunctionName"])["Configuration"]["Environment"]
     parameters = {
         "VpcId": world["Vpc"],
         "SubnetIds": f"{world['SubnetA']},{world['SubnetB']}",
@@ -133,6 +178,7 @@ def main():
         "SecretArn": SECRETS[0],
         "ImageUri": IMAGE,
     }
+    assert refusals(parameters) == []
     outputs, proxy = create("proxy", proxy_template(), parameters)
     groups = {
         "client": outputs["ClientSecurityGroupId"],
@@ -146,24 +192,52 @@ def main():
         "SecretsKmsKeyArn": f"arn:aws:kms:{REGION}:123456789012:key/1",
         "DatabaseResourceId": "db-ABC",
         "IamDatabaseUser": "app",
+        "IamDatabaseUser2": "b",
+        "IamDatabaseUser3": "c",
         "IAMAuth": "REQUIRED",
         "RequireTLS": "true",
         "TlsSecretArn": SECRETS[2],
+        "TlsSecretKmsKeyArn": f"arn:aws:kms:{REGION}:123456789012:key/2",
         "InitQuery": "SET statement_timeout = '30s'",
         "DebugLogging": "true",
         "AlarmTopicArn": TOPIC,
     }
-    full_outputs, _ = create("full", proxy_template(), parameters)
+    assert refusals(parameters) == []
+    full_outputs, full = create("full", proxy_template(), parameters)
+    # With IAM from end to end, and no secrets.
+    iam = {name: value for name, value in parameters.items() if not name.startswith(("SecretArn", "Secrets", "IAMAuth"))}
+    iam |= {"DefaultAuthScheme": "IAM_AUTH"}
+    assert refusals(iam) == []
+    iam_outputs, _ = create("iam", proxy_template(), iam)
+    least = {"SecretArn": SECRETS[0]}
+    wrong = [
+        {},
+        least | {"RequireTLS": "true"},
+        least | {"SecretArn3": SECRETS[1]},
+        least | {"SecretArn2": SECRETS[1], "SecretArn4": SECRETS[1]},
+        parameters | {"DatabaseResourceId": ""},
+        parameters | {"TargetTls": "require"},
+        parameters | {"TlsSecretArn": "", "RequireTLS": "false"},
+        parameters | {"IamDatabaseUser": ""},
+        parameters | {"IamDatabaseUser2": ""},
+        iam | {"TlsSecretArn": "", "RequireTLS": "false"},
+        iam | {"IamDatabaseUser2": ""},
+    ]
     create("least", proxy_template(), parameters | extremes("MinValue") | {"ProxyName": "a"})
     create("most", proxy_template(), parameters | extremes("MaxValue") | {"ProxyName": "orders-" + "x" * 25})
     print(json.dumps({
         "resources": sorted({**world, **proxy}),
-        "function": function["Environment"]["Variables"],
+        "function": variables["Variables"],
+        "tls_function": tls_variables["Variables"],
         "ingress": rules,
         "task_policies": policies(outputs["TaskRoleArn"]),
         "full_task_policies": policies(full_outputs["TaskRoleArn"]),
+        "full_execution_policies": policies(full["ExecutionRole"]),
+        "iam_task_policies": policies(iam_outputs["TaskRoleArn"]),
+        "refusals": [refusals(each) for each in wrong],
         "container": container("proxy-pgweir"),
         "full_container": container("full-pgweir"),
+        "iam_container": container("iam-pgweir"),
         "least_container": container("least-pgweir"),
         "most_container": container("most-pgweir"),
     }, default=str))

@@ -3,7 +3,7 @@
 use crate::moto::Moto;
 use crate::support::driver::{program_of_python, python};
 use crate::support::{repository, run};
-use pgweir::config::{Config, MaxConnections, Pem, SecretSource};
+use pgweir::config::{AuthScheme, Config, IamAuth, MaxConnections, Pem, SecretSource};
 use serde_json::Value;
 use std::sync::OnceLock;
 
@@ -78,14 +78,47 @@ fn a_task_may_read_its_secrets_and_nothing_else() {
     let Some(stacks) = stacks() else { return };
     let secret = "arn:aws:secretsmanager:eu-central-1:123456789012:secret";
     let read = |name: &str| format!("secretsmanager:GetSecretValue {secret}:{name}");
+    let user = "arn:aws:rds-db:eu-central-1:123456789012:dbuser:db-ABC";
+    let connect = |name: &str| format!("rds-db:connect {user}/{name}");
     assert_eq!(texts(&stacks["task_policies"]), [read("rds!db-1-AbCdEf")]);
     let all = [
         "kms:Decrypt arn:aws:kms:eu-central-1:123456789012:key/1".to_owned(),
-        "rds-db:connect arn:aws:rds-db:eu-central-1:123456789012:dbuser:db-ABC/app".to_owned(),
+        connect("app"),
+        connect("b"),
+        connect("c"),
         read("b-AbCdEf"),
         read("rds!db-1-AbCdEf"),
     ];
     assert_eq!(texts(&stacks["full_task_policies"]), all);
+    let iam = [connect("app"), connect("b"), connect("c")];
+    assert_eq!(texts(&stacks["iam_task_policies"]), iam);
+    let start = texts(&stacks["full_execution_policies"]);
+    for right in
+        [read("tls-AbCdEf").as_str(), "kms:Decrypt arn:aws:kms:eu-central-1:123456789012:key/2"]
+    {
+        assert!(start.contains(&right), "{right} is not in {start:?}");
+    }
+}
+
+/// Each stack with one thing missing or out of place that would end its tasks, or would keep them from logging in.
+#[test]
+fn the_template_refuses_what_pgweir_could_not_start_or_log_in_with() {
+    let Some(stacks) = stacks() else { return };
+    let said: Vec<Vec<&str>> = stacks["refusals"].as_array().unwrap().iter().map(texts).collect();
+    let expected = [
+        "DefaultAuthScheme NONE needs SecretArn.",
+        "RequireTLS needs TlsSecretArn.",
+        "SecretArn3 or IamDatabaseUser3 needs SecretArn2 or IamDatabaseUser2.",
+        "SecretArn4 or IamDatabaseUser4 needs SecretArn3 or IamDatabaseUser3.",
+        "IAM needs DatabaseResourceId.",
+        "IAM needs TargetTls verify-full, as tokens go to nobody but the database.",
+        "Clients with IAM tokens need TlsSecretArn.",
+        "IAM needs IamDatabaseUser.",
+        "IAM needs IamDatabaseUser2 for the user of SecretArn2.",
+        "Clients with IAM tokens need TlsSecretArn.",
+        "SecretArn3 or IamDatabaseUser3 needs SecretArn2 or IamDatabaseUser2.",
+    ];
+    assert_eq!(said, expected.map(|text| vec![text]));
 }
 
 #[test]
@@ -103,6 +136,13 @@ fn pgweir_takes_what_a_task_tells_it() {
     assert_eq!(config.target.init_query.as_str(), "SET statement_timeout = '30s'");
     let second = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:b-AbCdEf".to_owned();
     assert_eq!(config.proxy.auth[1].source, SecretSource::SecretsManager { arn: second });
+    assert_eq!(config.proxy.auth[2].source, SecretSource::Nowhere { username: "c".to_owned() });
+    assert!(config.proxy.auth.iter().all(|auth| auth.iam_auth == IamAuth::Required));
+
+    let config = configuration(&stacks["iam_container"]);
+    let names = ["app", "b", "c"].map(|name| SecretSource::Nowhere { username: name.to_owned() });
+    assert!(config.proxy.auth.iter().map(|auth| &auth.source).eq(&names));
+    assert!(config.proxy.auth.iter().all(|auth| auth.auth_scheme == AuthScheme::IamAuth));
 }
 
 /// What the template lets through as a parameter must not be refused by each task that starts with it.
@@ -156,4 +196,8 @@ fn the_example_holds_what_a_closed_network_needs() {
         assert!(made.contains(&resource), "{resource} is not in {made:?}");
     }
     assert_eq!(stacks["function"]["DB_HOST"], "proxy.example.com");
+    // With a certificate, its name is what the function connects to, and it is what the function verifies.
+    assert_eq!(stacks["tls_function"]["DB_HOST"], "pgweir.internal");
+    let authority = stacks["tls_function"]["DB_SSL_CA"].as_str().unwrap();
+    assert!(authority.ends_with(":secret:tls-AbCdEf:SecretString:certificate}}"), "{authority}");
 }

@@ -160,6 +160,10 @@ fn a_database_that_does_not_exist_gives_postgresqls_own_error() {
         assert_eq!(refusal.field('M'), "database \"nowhere\" does not exist");
     }
     assert_eq!(pgweir.client().value("SELECT 1"), "1");
+    // Whoever makes up names of databases leaves nothing behind.
+    let metrics = || pgweir.http_get("/metrics").unwrap();
+    eventually("it is forgotten", || !metrics().contains("database=\"nowhere\""));
+    assert!(metrics().contains(&format!("database=\"{DATABASE}\"")));
 }
 
 #[test]

@@ -80,9 +80,9 @@ run "a_cluster_with_everything" {
     db_cluster_identifier  = "orders"
     require_tls            = true
     tls_secret_arn         = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:tls-AbCdEf"
-    auth                   = []
+    tls_secret_kms_key_arn = "arn:aws:kms:eu-central-1:123456789012:key/2"
+    auth                   = [{ username = "app", iam_auth = "REQUIRED" }]
     default_auth_scheme    = "IAM_AUTH"
-    iam_database_users     = ["app"]
     api_security_group_id  = "sg-9"
     secrets_kms_key_arn    = "arn:aws:kms:eu-central-1:123456789012:key/1"
     connection_pool_config = { max_connections_percent = 90, session_pinning_filters = ["EXCLUDE_VARIABLE_SETS"] }
@@ -95,6 +95,8 @@ run "a_cluster_with_everything" {
       PGWEIR_TARGET_SESSION_PINNING_FILTERS = "EXCLUDE_VARIABLE_SETS"
       PGWEIR_PROXY_REQUIRE_TLS              = "true"
       PGWEIR_PROXY_DEFAULT_AUTH_SCHEME      = "IAM_AUTH"
+      PGWEIR_PROXY_AUTH_0_USERNAME          = "app"
+      PGWEIR_PROXY_AUTH_0_IAM_AUTH          = "REQUIRED"
     } : contains(jsondecode(aws_ecs_task_definition.this.container_definitions)[0].environment, { name = name, value = value })])
     error_message = "A task is told something else."
   }
@@ -145,6 +147,49 @@ run "somebody_must_log_in" {
 
   variables {
     auth = []
+  }
+
+  expect_failures = [aws_ecs_task_definition.this]
+}
+
+run "a_user_of_iam_is_named_beside_the_secret" {
+  command = plan
+
+  variables {
+    tls_secret_arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:tls-AbCdEf"
+    auth           = [{ secret_arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:app-AbCdEf", iam_auth = "REQUIRED" }]
+  }
+
+  expect_failures = [aws_ecs_task_definition.this]
+}
+
+run "a_name_alone_needs_iam" {
+  command = plan
+
+  variables {
+    auth = [{ username = "app" }]
+  }
+
+  expect_failures = [var.auth]
+}
+
+run "clients_with_tokens_need_tls" {
+  command = plan
+
+  variables {
+    auth = [{ username = "app", iam_auth = "REQUIRED" }]
+  }
+
+  expect_failures = [aws_ecs_task_definition.this]
+}
+
+run "tokens_go_to_the_database_only" {
+  command = plan
+
+  variables {
+    tls_secret_arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:tls-AbCdEf"
+    auth           = [{ username = "app", iam_auth = "REQUIRED" }]
+    target_tls     = "require"
   }
 
   expect_failures = [aws_ecs_task_definition.this]

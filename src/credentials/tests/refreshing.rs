@@ -191,11 +191,9 @@ async fn a_refused_password_is_looked_up_at_once_by_one_read_for_all() {
 async fn reads_out_of_turn_are_a_second_apart_and_five_while_the_source_is_away() {
     let (service, auth) = Service::with_users(1);
     let (credentials, _) = load(&service, &auth).await.unwrap();
-    let gaps = |asked: &[Instant]| -> Vec<Duration> {
-        asked.windows(2).map(|pair| pair[1] - pair[0]).collect()
-    };
+    let refused = credentials.lookup("u0").unwrap();
     for _ in 0..10 {
-        assert!(credentials.refresh_now("u0").await.is_some());
+        credentials.alternatives(&refused).await;
         advance(Duration::from_millis(1)).await;
     }
     let asked = service.asked_for("u0");
@@ -203,11 +201,40 @@ async fn reads_out_of_turn_are_a_second_apart_and_five_while_the_source_is_away(
     assert!(gaps(&asked[1..]).iter().all(|gap| gap.as_secs() >= 1), "{asked:?}");
     service.answers("u0", Err(away()));
     for _ in 0..10 {
-        credentials.refresh_now("u0").await;
+        credentials.alternatives(&refused).await;
         advance(Duration::from_millis(1)).await;
     }
     let asked = service.asked_for("u0");
     assert!(gaps(&asked[12..]).iter().all(|gap| gap.as_secs() >= 5), "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_for_wrong_passwords_of_clients_get_rarer_until_they_find_something() {
+    let (service, auth) = Service::with_users(1);
+    let (credentials, _) = load(&service, &auth).await.unwrap();
+    let flood = async |seconds: u32| {
+        let before = service.asked_for("u0").len();
+        for _ in 0..seconds * 10 {
+            credentials.refresh_now("u0").await;
+            advance(Duration::from_millis(100)).await;
+        }
+        service.asked_for("u0").split_off(before)
+    };
+    let asked = gaps(&flood(600).await);
+    let seconds: Vec<u64> = asked.iter().map(Duration::as_secs).collect();
+    assert!(seconds.starts_with(&[1, 1, 1, 1]), "{seconds:?}");
+    assert!(seconds[10..].iter().all(|gap| *gap >= 29), "{seconds:?}");
+    // The target's word is no client's: that is looked up at once.
+    let refused = credentials.lookup("u0").unwrap();
+    service.holds("u0", "u0", "rotated");
+    credentials.alternatives(&refused).await;
+    assert_eq!(password(&credentials, "u0"), "rotated");
+    let asked = gaps(&flood(4).await);
+    assert!(asked.iter().take(4).all(|gap| gap.as_secs() == 1), "{asked:?}");
+}
+
+fn gaps(asked: &[Instant]) -> Vec<Duration> {
+    asked.windows(2).map(|pair| pair[1] - pair[0]).collect()
 }
 
 #[tokio::test(start_paused = true)]

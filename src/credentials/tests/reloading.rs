@@ -54,6 +54,21 @@ async fn another_auth_type_takes_effect_even_while_the_source_is_away() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn another_auth_type_leaves_all_passwords_in_force() {
+    let (service, auth) = Service::with_users(1);
+    let credentials = load_and_run(&service, &auth).await;
+    service.holds("u0", "u0", "rotated");
+    credentials.refresh_now("u0").await;
+    let auth_type = ClientPasswordAuthType::Md5;
+    let auth = [Auth { client_password_auth_type: auth_type, ..auth[0].clone() }];
+    credentials.reload(&auth).await.unwrap();
+    let accepted = credentials.accepted("u0");
+    let passwords: Vec<_> = accepted.iter().map(|known| known.password.expose()).collect();
+    assert_eq!(passwords, ["rotated", "secret"]);
+    assert!(accepted.iter().all(|known| known.client_password_auth_type == auth_type));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_list_with_which_nobody_could_log_in_is_refused() {
     let (service, auth) = Service::with_users(1);
     let credentials = load_and_run(&service, &auth).await;

@@ -20,6 +20,40 @@ async fn the_version_before_is_accepted_also_by_a_process_that_has_not_seen_it_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_version_before_that_could_not_be_read_is_made_up_for() {
+    for (previous, until_next) in [(None, TIME_TO_LIVE * 2), (Some("app_clone"), OVERLAP * 2)] {
+        let service = Service::new();
+        service.holds("a", "app", "one");
+        service.answers("a/Previous", Err(away()));
+        *service.created.lock() = Some(SystemTime::now());
+        let credentials = load_and_run(&service, &[auth("a")]).await;
+        assert_eq!(accepted(&credentials, "app"), ["one"]);
+        let user = previous.unwrap_or("app");
+        service.holds("a/Previous", user, "before");
+        sleep(until_next).await;
+        assert!(accepted(&credentials, user).contains(&"before".to_owned()), "{user}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_was_given_another_user_does_not_keep_the_old_one() {
+    let service = Service::new();
+    service.holds("a", "app", "one");
+    let credentials = load_and_run(&service, &[auth("a")]).await;
+    service.holds("a", "other", "two");
+    sleep(TIME_TO_LIVE * 2).await;
+    assert_eq!(accepted(&credentials, "other"), ["two"]);
+    assert_eq!(
+        accepted(&credentials, "app"),
+        ["one"],
+        "that may be clients who have read it before"
+    );
+    sleep(OVERLAP).await;
+    assert!(accepted(&credentials, "app").is_empty());
+    assert!(credentials.lookup("app").is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rotation_long_ago_has_no_overlap() {
     let (service, auth) = Service::with_users(1);
     service.holds("u0/Previous", "u0", "before");

@@ -123,7 +123,7 @@ impl<S, W> Core<S, W> {
     }
 
     /// Slots of a full budget that will be free for clients when all that are closing are closed.
-    fn slots_to_come(&self) -> usize {
+    pub(super) fn slots_to_come(&self) -> usize {
         let beyond = (self.open + self.listeners.wanted).saturating_sub(self.limits.budget);
         self.closing.saturating_sub(beyond) as usize
     }
