@@ -14,7 +14,7 @@ use super::pin::PinReason;
 use super::preparing::{ABOUT_NAMES, Send};
 use super::sequences::TAKES;
 use super::server_side::ServerSide;
-use super::session::{ClientFault, Discarding, Limits, Moment, SequenceCare, Session, discards};
+use super::session::{ClientFault, Limits, Moment, SequenceCare, Session, discards};
 use super::sql::functions::may_leave_traces;
 use super::statement::{Effects, Options};
 use super::suspects::Suspects;
@@ -278,7 +278,7 @@ impl Session {
             self.doubt(effects, to.limits, text, None);
         }
         if discards(effects) {
-            self.discarding = Discarding::Waits;
+            self.discarding = true;
         }
         Ok(if in_parts { Send::InParts } else { Send::Alone })
     }
@@ -298,7 +298,8 @@ impl Session {
             self.bind_names(bind, effects, server, limits, out)?
         } else {
             self.observe(effects, server, Moment::InBatch, out)?;
-            self.sql.bind(bind.portal, Vec::new());
+            let discards = discards(effects) || self.is_unseen(bind.statement);
+            self.may_discard |= !self.sql.bind(bind.portal, Vec::new(), discards);
             effects
         };
         if !effects.is_empty() {

@@ -5,7 +5,7 @@ use super::channels::{By, Verdict};
 use super::memo;
 use super::pipeline::{Expected, Fate, Pipeline, Undo};
 use super::prepared::{Prepared, SERVER_NAME_PREFIX, ServerName, Token, Unnamed};
-use super::session::{ClientFault, Discarding, Intern, Limits, ServerSide, ServerUnnamed, Session};
+use super::session::{ClientFault, Intern, Limits, ServerSide, ServerUnnamed, Session};
 use super::statement::{self, Command, Effects};
 use super::transaction::TransactionStatus;
 use crate::wire::frame::Frame;
@@ -181,7 +181,6 @@ impl Session {
         bind: &Bind<'_>,
         to: &mut Destination<'_>,
     ) -> Result<(), ClientFault> {
-        self.discarding = Discarding::No;
         let Verdict::Send(effects) = self.listen_before_bind(bind.statement, to.server) else {
             return Ok(());
         };
@@ -201,6 +200,17 @@ impl Session {
         });
         to.server.pipeline.push(Expected::BindComplete, Fate::Forward, Undo::Nothing);
         Ok(())
+    }
+
+    /// True if the text of the client's statement `name`, if there is one, was too large to be looked at.
+    pub(super) fn is_unseen(&self, name: &[u8]) -> bool {
+        if !self.audit.for_good {
+            return false;
+        }
+        if name.is_empty() {
+            return self.unnamed.as_ref().is_some_and(|unnamed| unnamed.tail.is_none());
+        }
+        self.statements.get(name).is_none() && self.sql.get(name).is_none()
     }
 
     /// What running the client's statement `name` does.

@@ -11,7 +11,7 @@ use super::naming::{Destination, evict};
 use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Undo};
 use super::prepared::{Prepared, SERVER_NAME_PREFIX};
-use super::session::{ClientFault, Discarding, Limits, Moment, ServerSide, Session, discards};
+use super::session::{ClientFault, Limits, Moment, ServerSide, Session, discards};
 use super::sql_statements::{Change, OwnNames, SqlStatement};
 use super::statement::{self, Command, Effects};
 use super::transaction::TransactionStatus;
@@ -73,7 +73,7 @@ impl Session {
         let left = if named.followed { effects.without(Effects::PREPARE) } else { effects };
         self.doubt(left, limits, text, None);
         if discards(effects) || !named.changes.is_empty() {
-            self.discarding = Discarding::Waits;
+            self.discarding = true;
         }
         self.sql.send(named.changes);
         Ok(if named.prepares && !has_sync { Send::WithSync } else { Send::Alone })
@@ -92,7 +92,8 @@ impl Session {
         let effects = effects | self.executed(&text, limits);
         self.observe(effects, server, Moment::InBatch, out)?;
         let named = self.names_first(&text, effects, server, out);
-        if !self.sql.bind(bind.portal, named.changes) {
+        if !self.sql.bind(bind.portal, named.changes, discards(effects)) {
+            self.may_discard = true;
             self.pin_for_good(PinReason::Prepare);
         }
         Ok(if named.followed { effects.without(Effects::PREPARE) } else { effects })
@@ -127,8 +128,9 @@ impl Session {
         effects: Effects,
         server: &ServerSide,
     ) -> bool {
-        let concerns =
-            effects.intersects(ABOUT_NAMES) || (!name.is_empty() && self.sql.get(name).is_some());
+        let concerns = effects.intersects(ABOUT_NAMES)
+            || discards(effects)
+            || (!name.is_empty() && self.sql.get(name).is_some());
         let waits = concerns && server.pipeline.awaits_outcome();
         if waits {
             self.channels.wait();

@@ -252,7 +252,7 @@ fn look_at(
                         client.channels.ready(status);
                     }
                     if !server.pipeline.owes_the_client() {
-                        client.sql.ready(status);
+                        client.portals_end(status);
                     }
                     seen(Event::Ready);
                 }

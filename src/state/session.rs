@@ -107,17 +107,10 @@ pub struct Session {
     pub(super) options: Options,
     /// What is left of a message that is streamed.
     pub(super) streaming: Streaming,
-    pub(super) discarding: Discarding,
-}
-
-/// How far a `DISCARD` or `DEALLOCATE` is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Discarding {
-    No,
-    /// It is bound, and may be executed next.
-    Bound,
-    /// What statements there are is not known until it is answered.
-    Waits,
+    /// More portals are bound that may take statements away than are known: each that is executed may be one.
+    pub(super) may_discard: bool,
+    /// What statements there are is not known until what was sent is answered.
+    pub(super) discarding: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,7 +204,8 @@ impl Session {
             settings_touched: false,
             options: Options::default(),
             streaming: Streaming::No,
-            discarding: Discarding::No,
+            may_discard: false,
+            discarding: false,
         }
     }
 
@@ -268,7 +262,7 @@ impl Session {
         // Only one batch is skipped if what was sent ahead fails.
         let ahead = server.pipeline.is_ahead();
         let guards = server.guards;
-        while self.discarding != Discarding::Waits
+        while (!self.discarding || self.is_streaming())
             && !rest.is_empty()
             && out.len() < OUT_MAX
             && server.pipeline.has_room()
@@ -320,10 +314,9 @@ impl Session {
 
     /// True if no `DISCARD` or `DEALLOCATE` of the client is under way: what it leaves is not known.
     fn may_go_on(&mut self, server: &ServerSide) -> bool {
-        if self.discarding == Discarding::Waits && server.pipeline.waits_for_client() {
-            self.discarding = Discarding::No;
-        }
-        self.discarding != Discarding::Waits
+        let midway = self.is_streaming();
+        self.discarding &= midway || !server.pipeline.waits_for_client();
+        midway || !self.discarding
     }
 
     fn message(
@@ -412,13 +405,11 @@ impl Session {
         if !self.restores.is_empty() {
             self.restore_behind(portal_of(frame.body()), to);
         }
-        if self.sql.is_bound() && self.sql.executed(portal_of(frame.body())) {
-            self.discarding = Discarding::Bound;
-        }
-        if self.discarding == Discarding::Bound {
+        let changes = self.sql.is_bound() && self.sql.executed(portal_of(frame.body()));
+        if changes || self.may_discard {
             encode::flush(to.out);
             to.server.pipeline.note_flush();
-            self.discarding = Discarding::Waits;
+            self.discarding = true;
         }
     }
 
@@ -432,9 +423,6 @@ impl Session {
     ) -> Result<(), ClientFault> {
         if effects.is_empty() {
             return Ok(());
-        }
-        if discards(effects) && self.discarding == Discarding::No {
-            self.discarding = Discarding::Bound;
         }
         if effects.intersects(READS.and(TAKES)) {
             self.observe_sequences(effects, server, moment, out)?;

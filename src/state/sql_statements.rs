@@ -128,14 +128,16 @@ impl SqlStatements {
         }
     }
 
-    /// What is executed when `portal` is. False if that cannot be remembered.
-    pub(super) fn bind(&mut self, portal: &[u8], changes: Vec<Change>) -> bool {
-        if changes.is_empty() && self.state.is_none() {
+    /// What is executed when `portal` is; `discards` if it may be all that there is that goes. False if that cannot be
+    /// remembered.
+    pub(super) fn bind(&mut self, portal: &[u8], changes: Vec<Change>, discards: bool) -> bool {
+        let matters = discards || !changes.is_empty();
+        if !matters && self.state.is_none() {
             return true;
         }
         let state = self.state.get_or_insert_default();
         state.bound.retain(|(bound, _)| **bound != *portal);
-        if changes.is_empty() {
+        if !matters {
             return true;
         }
         if state.bound.len() >= BOUND_MAX {

@@ -54,6 +54,8 @@ impl Session {
                 self.pin_for_good(PinReason::LargeStatement);
                 let may = READS.and(TAKES);
                 self.observe_sequences(may, server, Moment::BetweenBatches, out)?;
+                // Nobody sees what is in it.
+                self.discarding = true;
                 let previous = self.unnamed.take();
                 server.unnamed = ServerUnnamed::Unknown;
                 server.pipeline.push(Expected::Query, Fate::Forward, Undo::Unnamed(previous));

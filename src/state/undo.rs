@@ -1,7 +1,7 @@
 //! What becomes of a session when messages came to nothing, or when the client throws it away.
 
 use super::pipeline::{Miscarriage, Undo};
-use super::session::{Discarding, ServerSide, ServerUnnamed, Session};
+use super::session::{ServerSide, ServerUnnamed, Session};
 use super::transaction::TransactionStatus;
 use std::sync::Arc;
 
@@ -46,6 +46,12 @@ impl Session {
         }
     }
 
+    /// All that was sent is answered. With their transaction, portals end.
+    pub(super) fn portals_end(&mut self, status: TransactionStatus) {
+        self.sql.ready(status);
+        self.may_discard &= status != TransactionStatus::Idle;
+    }
+
     /// Takes back what was assumed of messages that never ran.
     pub fn abandon(&mut self, server: &mut ServerSide) {
         let mut undone = Vec::new();
@@ -53,8 +59,8 @@ impl Session {
         for undo in undone {
             self.undo(server, undo, Miscarriage::Skipped);
         }
-        self.discarding = Discarding::No;
-        self.sql.ready(TransactionStatus::Idle);
+        self.discarding = false;
+        self.portals_end(TransactionStatus::Idle);
         self.channels.failed();
         self.channels.ready(TransactionStatus::Idle);
     }
