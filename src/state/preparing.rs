@@ -92,6 +92,9 @@ impl Session {
         let effects = effects | self.executed(&text, limits);
         self.observe(effects, server, Moment::InBatch, out)?;
         let named = self.names_first(&text, effects, server, out);
+        if effects.intersects(Effects::EXECUTE) {
+            self.sql.note_execute();
+        }
         if !self.sql.bind(bind.portal, named.changes, discards(effects)) {
             self.may_discard = true;
             self.pin_for_good(PinReason::Prepare);
@@ -139,12 +142,20 @@ impl Session {
     }
 
     /// What the statements do that `text` executes by name. They are looked into as if they stood in it.
+    ///
+    /// What is prepared by this text, or by a portal, may be what this or another portal executes then.
     fn executed(&mut self, text: &[u8], limits: &Limits) -> Effects {
         let mut all = Effects::NONE;
+        let mut prepared = Effects::NONE;
+        let mut executes = false;
         for statement in statement::statements(text, self.options) {
+            if let (Command::Prepare, Some(body)) = (statement.command(), statement.body()) {
+                prepared = prepared | statement::effects(body, self.options);
+            }
             if !statement.effects().intersects(Effects::EXECUTE) {
                 continue;
             }
+            executes = true;
             let Some(name) = statement.name() else { continue };
             let effects = self.effects_of(&name);
             if !effects.is_empty() && !name.is_empty() {
@@ -152,6 +163,14 @@ impl Session {
                 self.doubt(effects, limits, &text, None);
                 all = all | effects;
             }
+        }
+        if !prepared.is_empty() && (executes || self.sql.may_execute()) {
+            self.doubt(prepared, limits, text, None);
+            all = all | prepared;
+        }
+        for (effects, text) in executes.then(|| self.sql.bound()).into_iter().flatten() {
+            self.doubt(effects, limits, &text, None);
+            all = all | effects;
         }
         all
     }

@@ -56,6 +56,8 @@ struct State {
     version: u64,
     /// What each portal that was bound is about to do.
     bound: Vec<(Box<[u8]>, Vec<Change>)>,
+    /// A portal was bound that executes a statement by its name.
+    executes: bool,
     /// What was sent, in order, and is not answered.
     sent: VecDeque<Change>,
 }
@@ -152,6 +154,26 @@ impl SqlStatements {
         self.state.as_ref().is_some_and(|state| !state.bound.is_empty())
     }
 
+    /// What executing the statements does that portals are bound to prepare, and their texts.
+    pub(super) fn bound(&self) -> Vec<(Effects, Box<[u8]>)> {
+        let changes = self.state.iter().flat_map(|state| &state.bound).flat_map(|(_, all)| all);
+        let prepared = changes.filter_map(|change| match change {
+            Change::Prepare(_, statement) => Some((statement.effects, statement.text.clone())),
+            _ => None,
+        });
+        prepared.collect()
+    }
+
+    /// A portal is bound that executes a statement by its name: by what it means then.
+    pub(super) fn note_execute(&mut self) {
+        self.state.get_or_insert_default().executes = true;
+    }
+
+    /// True if such a portal may be executed.
+    pub(super) fn may_execute(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.executes)
+    }
+
     /// `portal` is executed. True if that changes names.
     pub(super) fn executed(&mut self, portal: &[u8]) -> bool {
         let Some(state) = &mut self.state else { return false };
@@ -174,6 +196,7 @@ impl SqlStatements {
             state.sent.clear();
             if status == TransactionStatus::Idle {
                 state.bound.clear();
+                state.executes = false;
             }
         }
     }
