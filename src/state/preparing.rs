@@ -11,11 +11,11 @@ use super::naming::{Destination, evict};
 use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Undo};
 use super::prepared::{Prepared, SERVER_NAME_PREFIX};
+use super::reading::read_as;
 use super::session::{ClientFault, Limits, Moment, ServerSide, Session, discards};
 use super::sql_statements::{Change, OwnNames, SqlStatement};
 use super::statement::{self, Command, Effects};
 use super::transaction::TransactionStatus;
-use crate::wire::frame;
 use crate::wire::frontend::Bind;
 use crate::wire::{FrontendTag, encode};
 
@@ -119,9 +119,7 @@ impl Session {
         server: &mut ServerSide,
         out: &mut Vec<u8>,
     ) {
-        let mut tail = &*statement.tail;
-        let text = frame::take_cstr(&mut tail).unwrap_or_default();
-        self.names_first(text, Effects::NONE, server, out);
+        self.names_first(statement.text(), Effects::NONE, server, out);
     }
 
     /// True if the client's statement `name` can only be used when what was sent is answered.
@@ -242,7 +240,7 @@ impl Session {
             evict(server, 0, Fate::Swallow, out);
         }
         let known = server.own.as_ref().and_then(|own| own.get(name));
-        let wanted = self.meaning_of(name, known);
+        let wanted = self.meaning_of(name);
         if known == wanted {
             return false;
         }
@@ -256,23 +254,26 @@ impl Session {
         self.sql.begin();
         self.own(server).insert(name, meaning);
         server.reparsed += 1;
+        let now = self.reading();
+        let undo = Undo::OwnName(name.into());
         if let Some(statement) = self.sql.get(name) {
-            prepare(server, name, &statement.text, out);
+            let text = &statement.text;
+            read_as(statement.options, now, text, server, out, |server, out| {
+                run(server, text, undo, out);
+            });
         } else if let Some(statement) = self.statements.get(name) {
-            encode::parse(out, name, &statement.tail);
-            let undo = Undo::OwnName(name.into());
-            server.pipeline.push(Expected::ParseComplete, Fate::Swallow, undo);
+            read_as(statement.options, now, statement.text(), server, out, |server, out| {
+                encode::parse(out, name, &statement.tail);
+                server.pipeline.push(Expected::ParseComplete, Fate::Swallow, undo);
+            });
         }
         true
     }
 
-    /// What `name` means to the client; nothing where that cannot be told to a server that knows
-    /// it as `known`.
-    fn meaning_of(&self, name: &[u8], known: Option<u64>) -> Option<u64> {
+    /// What `name` means to the client, if a server can be told that.
+    fn meaning_of(&self, name: &[u8]) -> Option<u64> {
         if let Some(statement) = self.sql.get(name) {
-            // Under these settings its text would be read as another.
-            let same = statement.options == self.options || known == Some(statement.number);
-            return same.then_some(statement.number);
+            return Some(statement.number);
         }
         let statement = self.statements.get(name).filter(|_| can_be_followed(name))?;
         Some(BY_PROTOCOL | statement.id)
@@ -359,8 +360,8 @@ fn close_own(server: &mut ServerSide, fate: Fate, out: &mut Vec<u8>) {
     }
 }
 
-/// Runs a client's `PREPARE` again. The unnamed statement and portal are the client's.
-fn prepare(server: &mut ServerSide, name: &[u8], text: &[u8], out: &mut Vec<u8>) {
+/// Runs `text` as part of the client's batch. The unnamed statement and portal are the client's.
+pub(super) fn run(server: &mut ServerSide, text: &[u8], undo: Undo, out: &mut Vec<u8>) {
     const NAME: &[u8] = b"pgweir_prepare";
     let close = |out: &mut Vec<u8>, kind: u8| {
         encode::message(out, FrontendTag::CLOSE.0, |out| {
@@ -389,7 +390,6 @@ fn prepare(server: &mut ServerSide, name: &[u8], text: &[u8], out: &mut Vec<u8>)
     for expected in [Expected::CloseComplete, Expected::ParseComplete, Expected::BindComplete] {
         server.pipeline.push(expected, Fate::Swallow, Undo::Nothing);
     }
-    let undo = Undo::OwnName(name.into());
     server.pipeline.push(Expected::Execution, Fate::Swallow, undo);
     for expected in [Expected::CloseComplete, Expected::CloseComplete] {
         server.pipeline.push(expected, Fate::Swallow, Undo::Nothing);

@@ -248,12 +248,7 @@ fn look_at(
             let fate = server.pipeline.on_ready(status)?;
             match fate {
                 Fate::Forward | Fate::Instead => {
-                    if !server.pipeline.owes_a_batch() {
-                        client.channels.ready(status);
-                    }
-                    if !server.pipeline.owes_the_client() {
-                        client.portals_end(status);
-                    }
+                    client.ready(&server.pipeline, status);
                     seen(Event::Ready);
                 }
                 Fate::Examination => seen(Event::Examined),

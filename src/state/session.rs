@@ -5,7 +5,7 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-flow.html>
 
-use super::audit::{Audit, read_by};
+use super::audit::Audit;
 use super::batch::check_frontend_tag;
 use super::channels::Channels;
 use super::defaults::{ChangedDefaults, Told};
@@ -14,6 +14,7 @@ use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Undo};
 use super::prepared::{ClientStatements, Prepared, Unnamed};
 use super::preparing::Send;
+use super::reading::{Reading, read_by};
 use super::restore::Restores;
 pub use super::sequences::SequenceCare;
 use super::sequences::{OwnSequences, READS, TAKES};
@@ -37,10 +38,16 @@ const OUT_MAX: usize = 1 << 20;
 /// Where statements with the same text become one; behind a lock in the proxy.
 pub trait Intern {
     /// The statement whose `Parse` message has `tail`, as parsed under `settings`.
-    fn intern(&mut self, tail: &[u8], effects: Effects, settings: &Settings) -> Arc<Prepared>;
+    fn intern(
+        &mut self,
+        tail: &[u8],
+        effects: Effects,
+        options: Options,
+        settings: &Settings,
+    ) -> Arc<Prepared>;
 
     /// A statement that nobody shares, as it was parsed under settings of the moment.
-    fn apart(&mut self, tail: &[u8], effects: Effects) -> Arc<Prepared>;
+    fn apart(&mut self, tail: &[u8], effects: Effects, options: Options) -> Arc<Prepared>;
 }
 
 /// What a client may have, by configuration.
@@ -105,6 +112,7 @@ pub struct Session {
     /// It has changed settings since it got its server: what it parses is for itself alone.
     pub(super) settings_touched: bool,
     pub(super) options: Options,
+    pub(super) reading: Reading,
     /// What is left of a message that is streamed.
     pub(super) streaming: Streaming,
     /// More portals are bound that may take statements away than are known: each that is executed may be one.
@@ -203,6 +211,7 @@ impl Session {
             restores: Restores::new(),
             settings_touched: false,
             options: Options::default(),
+            reading: Reading::Known,
             streaming: Streaming::No,
             may_discard: false,
             discarding: false,
@@ -228,6 +237,7 @@ impl Session {
         self.restores = Restores::new();
         self.sequences.released();
         self.audit.forget();
+        self.reading = Reading::Known;
         if let Streaming::Forward(left) = self.streaming {
             self.streaming = Streaming::Discard(left);
         }
@@ -429,6 +439,7 @@ impl Session {
         }
         if effects.intersects(Effects::TRANSACTION_END.and(Effects::SAVEPOINT)) {
             self.note_revival();
+            self.reading.may_revert();
         }
         self.settings_touched |= effects.intersects(Effects::SETTINGS);
         self.seen = self.seen | effects;

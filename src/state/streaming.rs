@@ -103,7 +103,7 @@ impl Session {
             }
             // The server refuses the second one of a name.
             Some(known) => {
-                ensure(server, &known, out);
+                ensure(server, &known, self.reading(), out);
                 (Name::Ours(ServerName::new(known.id)), Undo::Nothing)
             }
             None => (Name::of_client(name), Undo::Nothing),

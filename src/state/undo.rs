@@ -1,6 +1,6 @@
 //! What becomes of a session when messages came to nothing, or when the client throws it away.
 
-use super::pipeline::{Miscarriage, Undo};
+use super::pipeline::{Miscarriage, Pipeline, Undo};
 use super::session::{ServerSide, ServerUnnamed, Session};
 use super::transaction::TransactionStatus;
 use std::sync::Arc;
@@ -43,6 +43,19 @@ impl Session {
                     server.unnamed = ServerUnnamed::Unknown;
                 }
             }
+        }
+    }
+
+    /// The client is told that it may go on.
+    pub(super) fn ready(&mut self, pipeline: &Pipeline, status: TransactionStatus) {
+        if !pipeline.owes_a_batch() {
+            self.channels.ready(status);
+        }
+        if !pipeline.owes_the_client() {
+            self.portals_end(status);
+        }
+        if pipeline.is_answered() {
+            self.reading.answered(status);
         }
     }
 
