@@ -393,9 +393,10 @@ impl Session {
                 to.out.extend_from_slice(frame.bytes);
             }
             FrontendTag::FUNCTION_CALL => {
-                self.observe_function_call(frame.body(), to.server, to.out)?;
-                requests.simple += 1;
-                to.forward(frame, Expected::FunctionCall, Undo::Nothing);
+                if self.observe_function_call(frame.body(), to.server, to.out)? {
+                    requests.simple += 1;
+                    to.forward(frame, Expected::FunctionCall, Undo::Nothing);
+                }
             }
             FrontendTag::COPY_DONE | FrontendTag::COPY_FAIL => {
                 to.out.extend_from_slice(frame.bytes);

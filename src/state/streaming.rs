@@ -64,7 +64,10 @@ impl Session {
             FrontendTag::PARSE => return self.begin_large_parse(server, header, rest, out),
             FrontendTag::FUNCTION_CALL => {
                 let body = rest.get(HEADER_LEN..).unwrap_or_default();
-                self.observe_function_call(body, server, out)?;
+                if !self.observe_function_call(body, server, out)? {
+                    self.channels.take_wait();
+                    return Ok(false);
+                }
                 server.pipeline.push(Expected::FunctionCall, Fate::Forward, Undo::Nothing);
                 requests.simple += 1;
             }
