@@ -28,7 +28,9 @@ impl Session {
             Some(behind) => (SERVER_NAME_PREFIX, behind),
             None => {
                 let (id, behind) = number(rest)?;
-                (self.statements.name_of(id)?, behind)
+                let undone = || self.undone.iter().find(|(undone, _)| *undone == id);
+                let name = self.statements.name_of(id);
+                (name.or_else(|| undone().map(|(_, name)| &**name))?, behind)
             }
         };
         let mut out = Vec::with_capacity(body.len() + own.len());

@@ -103,6 +103,8 @@ pub struct Session {
     pub statements: ClientStatements,
     /// Those of SQL's PREPARE.
     pub(super) sql: SqlStatements,
+    /// Those that came to nothing, while what was sent with them is not answered.
+    pub(super) undone: Vec<(u64, Box<[u8]>)>,
     pub(super) unnamed: Option<Box<Unnamed>>,
     pub(super) unnamed_count: u64,
     pub(super) seen: Effects,
@@ -204,6 +206,7 @@ impl Session {
             channels: Channels::default(),
             statements: ClientStatements::default(),
             sql: SqlStatements::default(),
+            undone: Vec::new(),
             unnamed: None,
             unnamed_count: 0,
             seen: Effects::NONE,

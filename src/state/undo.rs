@@ -14,9 +14,11 @@ impl Session {
             Undo::Parsed { name, id } => {
                 self.statements.remove(&name);
                 server.statements.remove(id);
+                self.undone.push((id, name));
             }
-            Undo::Named { name, .. } => {
+            Undo::Named { name, id } => {
                 self.statements.remove(&name);
+                self.undone.push((id, name));
             }
             Undo::Injected(id) => server.statements.remove(id),
             Undo::Sequences => server.sequences.not_forgotten(),
@@ -56,6 +58,7 @@ impl Session {
         }
         if pipeline.is_answered() {
             self.reading.answered(status);
+            self.undone = Vec::new();
         }
     }
 
@@ -74,6 +77,7 @@ impl Session {
         }
         self.discarding = false;
         self.portals_end(TransactionStatus::Idle);
+        self.undone = Vec::new();
         self.channels.failed();
         self.channels.ready(TransactionStatus::Idle);
     }

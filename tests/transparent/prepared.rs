@@ -200,6 +200,19 @@ fn code_that_deallocates_takes_nothing_from_others_for_long() {
 }
 
 #[test]
+fn an_error_about_a_statement_that_came_to_nothing_has_its_name() {
+    let pgweir = pool_of(1);
+    let mut client = pgweir.client();
+    let bad = |name| [frontend::parse(name, &format!("SELECT no_such_{name}")), frontend::sync()];
+    let bind = |name| [frontend::bind("", name, &[]), frontend::sync()];
+    client.send(&[bad("s"), bad("t"), bind("s"), bind("t")].concat().concat());
+    let told = [0; 4].map(|_| client.messages_until_ready()[0].field('M'));
+    for (told, name) in told[2..].iter().zip(["s", "t"]) {
+        assert_eq!(told, &format!("prepared statement \"{name}\" does not exist"));
+    }
+}
+
+#[test]
 fn a_prepare_of_a_name_that_is_taken_does_not_pin() {
     let pgweir = pool_of(1);
     let (mut client, mut other) = (pgweir.client(), pgweir.client());
