@@ -12,7 +12,7 @@ use pgweir::state::prepared::Prepared;
 use pgweir::state::reply::{self, Outgoing, Passing};
 use pgweir::state::session::{Intern, Limits, SequenceCare, ServerSide, Session};
 use pgweir::state::settings::Settings;
-use pgweir::state::statement::Effects;
+use pgweir::state::statement::{Effects, Options};
 use pgweir::wire::{BackendTag, Header, encode, frame};
 use std::sync::Arc;
 use std::time::Instant;
@@ -81,16 +81,24 @@ fn ledger_of_an_extended_batch(bencher: Bencher<'_, '_>) {
 struct Table(Vec<Arc<Prepared>>);
 
 impl Intern for Table {
-    fn apart(&mut self, tail: &[u8], effects: Effects) -> Arc<Prepared> {
-        Arc::new(Prepared { id: u64::MAX, tail: tail.into(), settings: u64::MAX, effects })
+    fn apart(&mut self, tail: &[u8], effects: Effects, options: Options) -> Arc<Prepared> {
+        Arc::new(Prepared { id: u64::MAX, tail: tail.into(), settings: u64::MAX, effects, options })
     }
 
-    fn intern(&mut self, tail: &[u8], effects: Effects, settings: &Settings) -> Arc<Prepared> {
-        if let Some(known) = self.0.iter().find(|known| *known.tail == *tail) {
+    fn intern(
+        &mut self,
+        tail: &[u8],
+        effects: Effects,
+        options: Options,
+        settings: &Settings,
+    ) -> Arc<Prepared> {
+        if let Some(known) =
+            self.0.iter().find(|known| *known.tail == *tail && known.options == options)
+        {
             return Arc::clone(known);
         }
         let (id, settings) = (self.0.len() as u64 + 1, settings.fingerprint());
-        let statement = Arc::new(Prepared { id, tail: tail.into(), settings, effects });
+        let statement = Arc::new(Prepared { id, tail: tail.into(), settings, effects, options });
         self.0.push(Arc::clone(&statement));
         statement
     }

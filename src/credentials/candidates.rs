@@ -194,20 +194,11 @@ fn same(a: &Credential, b: &Credential) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{AuthScheme, ClientPasswordAuthType, IamAuth, SecretSource};
 
     const OVERLAP: Duration = Duration::from_secs(60);
 
     async fn credential(username: &str, generation: u64) -> Arc<Credential> {
-        let text = format!(r#"{{"username":"{username}","password":"p{generation}"}}"#);
-        let secret = Secret::from_json(text.as_bytes()).unwrap();
-        let auth = Auth {
-            source: SecretSource::File("secret.json".into()),
-            client_password_auth_type: ClientPasswordAuthType::ScramSha256,
-            iam_auth: IamAuth::Disabled,
-            auth_scheme: AuthScheme::Secrets,
-        };
-        Arc::new(Credential::derive(secret, &auth, [0; 16], generation).await.unwrap())
+        Credential::for_a_test(username, generation).await
     }
 
     fn holding(current: Arc<Credential>) -> Candidates {

@@ -76,6 +76,21 @@ impl Credential {
         tokio::task::spawn_blocking(derive).await.map_err(|_| SourceError::Derivation)
     }
 
+    /// A credential with a password of its own for each generation.
+    #[cfg(test)]
+    pub(crate) async fn for_a_test(username: &str, generation: u64) -> Arc<Self> {
+        use crate::config::SecretSource;
+        let text = format!(r#"{{"username":"{username}","password":"p{generation}"}}"#);
+        let secret = Secret::from_json(text.as_bytes()).unwrap();
+        let auth = Auth {
+            source: SecretSource::File("secret.json".into()),
+            client_password_auth_type: ClientPasswordAuthType::ScramSha256,
+            iam_auth: IamAuth::Disabled,
+            auth_scheme: AuthScheme::Secrets,
+        };
+        Arc::new(Self::derive(secret, &auth, [0; 16], generation).await.unwrap())
+    }
+
     /// The same secret for clients or servers that prove it in another way; nothing is derived again.
     pub(super) fn retyped(&self, auth: &Auth) -> Self {
         Self {

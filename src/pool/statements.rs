@@ -3,7 +3,7 @@
 use crate::state::prepared::Prepared;
 use crate::state::session::Intern;
 use crate::state::settings::Settings;
-use crate::state::statement::Effects;
+use crate::state::statement::{Effects, Options};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -23,7 +23,7 @@ pub struct Statements {
 
 #[derive(Default)]
 struct Table {
-    /// By a hash of text and settings: an entry is compared before it is believed.
+    /// By a hash of text, how it was read, and settings: an entry is compared before it is believed.
     entries: HashMap<u64, Arc<Prepared>>,
     hasher: hashbrown::DefaultHashBuilder,
     bytes: usize,
@@ -35,14 +35,22 @@ impl Statements {
     ///
     /// Settings are part of it: a literal such as a timestamp takes its meaning from them when
     /// the statement is parsed.
-    pub fn intern(&self, tail: &[u8], effects: Effects, settings: &Settings) -> Arc<Prepared> {
+    pub fn intern(
+        &self,
+        tail: &[u8],
+        effects: Effects,
+        options: Options,
+        settings: &Settings,
+    ) -> Arc<Prepared> {
         let mut table = self.table.lock();
         let mut hasher = table.hasher.build_hasher();
         tail.hash(&mut hasher);
+        options.hash(&mut hasher);
         hasher.write_u64(settings.fingerprint());
         let hash = hasher.finish();
         if let Some(known) = table.entries.get(&hash)
             && *known.tail == *tail
+            && known.options == options
             && known.settings == settings.fingerprint()
         {
             return Arc::clone(known);
@@ -53,6 +61,7 @@ impl Statements {
             tail: tail.into(),
             settings: settings.fingerprint(),
             effects,
+            options,
         });
         table.make_room(tail.len() + OVERHEAD);
         if let Some(old) = table.entries.insert(hash, Arc::clone(&statement)) {
@@ -88,20 +97,26 @@ impl Table {
 
 impl Statements {
     /// A statement that nobody shares.
-    pub fn apart(&self, tail: &[u8], effects: Effects) -> Arc<Prepared> {
+    pub fn apart(&self, tail: &[u8], effects: Effects, options: Options) -> Arc<Prepared> {
         let mut table = self.table.lock();
         table.next_id += 1;
-        Arc::new(Prepared { id: table.next_id, tail: tail.into(), settings: 0, effects })
+        Arc::new(Prepared { id: table.next_id, tail: tail.into(), settings: 0, effects, options })
     }
 }
 
 impl Intern for &Statements {
-    fn apart(&mut self, tail: &[u8], effects: Effects) -> Arc<Prepared> {
-        Statements::apart(self, tail, effects)
+    fn apart(&mut self, tail: &[u8], effects: Effects, options: Options) -> Arc<Prepared> {
+        Statements::apart(self, tail, effects, options)
     }
 
-    fn intern(&mut self, tail: &[u8], effects: Effects, settings: &Settings) -> Arc<Prepared> {
-        Statements::intern(self, tail, effects, settings)
+    fn intern(
+        &mut self,
+        tail: &[u8],
+        effects: Effects,
+        options: Options,
+        settings: &Settings,
+    ) -> Arc<Prepared> {
+        Statements::intern(self, tail, effects, options, settings)
     }
 }
 
@@ -117,11 +132,17 @@ mod tests {
     fn equal_texts_are_one_statement_and_others_are_not() {
         let statements = Statements::default();
         let utc = settings("UTC");
-        let one = statements.intern(b"select 1\0\0\0", Effects::NONE, &utc);
-        assert_eq!(one.id, statements.intern(b"select 1\0\0\0", Effects::NONE, &utc).id);
-        assert_ne!(one.id, statements.intern(b"select 2\0\0\0", Effects::NONE, &utc).id);
-        let rome = settings("Europe/Rome");
-        assert_ne!(one.id, statements.intern(b"select 1\0\0\0", Effects::NONE, &rome).id);
+        let (read, none) = (Options::default(), Effects::NONE);
+        let id = |tail: &[u8], options: Options, settings: &Settings| {
+            statements.intern(tail, none, options, settings).id
+        };
+        let one = id(b"select 1\0\0\0", read, &utc);
+        assert_eq!(one, id(b"select 1\0\0\0", read, &utc));
+        assert_ne!(one, id(b"select 2\0\0\0", read, &utc));
+        assert_ne!(one, id(b"select 1\0\0\0", read, &settings("Europe/Rome")));
+        let other = Options { standard_conforming_strings: false, ..read };
+        assert_ne!(one, id(b"select 1\0\0\0", other, &utc));
+        assert_eq!(one, id(b"select 1\0\0\0", read, &utc));
     }
 
     #[test]
@@ -132,7 +153,12 @@ mod tests {
         for n in 0..100_u8 {
             let mut tail = tail.clone();
             tail[0] = n;
-            held.push(statements.intern(&tail, Effects::NONE, &Settings::default()));
+            held.push(statements.intern(
+                &tail,
+                Effects::NONE,
+                Options::default(),
+                &Settings::default(),
+            ));
             assert!(statements.size().1 <= BYTES_MAX);
         }
     }

@@ -458,11 +458,7 @@ mod tests {
             cancel.read_exact(&mut request).await.unwrap();
             request
         });
-        let proof = Proof::Token {
-            user: "app".to_owned(),
-            token: Arc::new(Zeroizing::new(String::new())),
-            generation: 1,
-        };
+        let proof = Proof::Secret(Credential::for_a_test("app", 1).await);
         let now = endpoint("127.0.0.1", address.port());
         let (server, _) = connect(&now, "app", &proof).await.unwrap();
         let later = endpoint("moved.invalid", 1);

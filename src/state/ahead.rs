@@ -1,6 +1,6 @@
 //! What the ledger tells of a client's batch and of what was sent ahead of it.
 
-use super::{Due, Fate, Pipeline, Undo};
+use super::{Due, Expected, Fate, Pipeline, Undo};
 use crate::state::transaction::TransactionStatus;
 
 impl Pipeline {
@@ -17,6 +17,13 @@ impl Pipeline {
     #[must_use]
     pub fn is_ahead(&self) -> bool {
         matches!(self.due.front(), Some(Due::Reply { fate: Fate::Prelude, .. }))
+    }
+
+    /// True if what is answered next names a prepared statement that must be there.
+    #[must_use]
+    pub fn answers_a_name(&self) -> bool {
+        let Some(Due::Reply { expected, .. }) = self.due.front() else { return false };
+        matches!(expected, Expected::BindComplete | Expected::Description)
     }
 
     /// True if nothing of the client's was sent behind the beginning of its batch.

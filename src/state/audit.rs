@@ -12,11 +12,12 @@ use super::mentioned::Mentioned;
 use super::naming::Destination;
 use super::pin::PinReason;
 use super::preparing::{ABOUT_NAMES, Send};
+use super::reading::read_by;
 use super::sequences::TAKES;
 use super::server_side::ServerSide;
-use super::session::{ClientFault, Discarding, Limits, Moment, SequenceCare, Session, discards};
+use super::session::{ClientFault, Limits, Moment, SequenceCare, Session, discards};
 use super::sql::functions::may_leave_traces;
-use super::statement::{Effects, Options};
+use super::statement::Effects;
 use super::suspects::Suspects;
 use crate::wire::frame;
 use crate::wire::frontend::Bind;
@@ -184,6 +185,7 @@ impl Session {
             self.changes_code |= speaks_of_code(text);
             self.note_defaults(text);
         }
+        let changes_reading = self.note_reading(effects, text, values);
         // What a function runs may be bound to it.
         let mut texts = [Some(text), values].into_iter().flatten();
         let traces = effects.intersects(Effects::DO) && texts.any(may_leave_traces);
@@ -204,9 +206,7 @@ impl Session {
         if !leaves && !sequences {
             return;
         }
-        let reread = Effects::SET_SESSION.and(Effects::SET_CONFIG);
         // A text that is read otherwise than it was meant may have done anything.
-        let changes_reading = effects.intersects(reread) && changes_reading(text);
         let effects = if changes_reading { effects.and(Effects::UNCERTAIN) } else { effects };
         if self.pin.is_none() {
             self.audit.note_cause(effects, text, self.options);
@@ -262,6 +262,9 @@ impl Session {
         text: &[u8],
         to: &mut Destination<'_>,
     ) -> Result<Send, ClientFault> {
+        if self.awaits_reading(text, to.server) {
+            return Ok(Send::NotYet);
+        }
         let effects = may_read(memo::effects(text, self.options), to.limits);
         let in_parts = self.is_sent_in_parts(effects, text, to.server);
         if in_parts && self.parts_wait(to.server, to.out) {
@@ -278,7 +281,7 @@ impl Session {
             self.doubt(effects, to.limits, text, None);
         }
         if discards(effects) {
-            self.discarding = Discarding::Waits;
+            self.discarding = true;
         }
         Ok(if in_parts { Send::InParts } else { Send::Alone })
     }
@@ -298,7 +301,8 @@ impl Session {
             self.bind_names(bind, effects, server, limits, out)?
         } else {
             self.observe(effects, server, Moment::InBatch, out)?;
-            self.sql.bind(bind.portal, Vec::new());
+            let discards = discards(effects) || self.is_unseen(bind.statement);
+            self.may_discard |= !self.sql.bind(bind.portal, Vec::new(), discards);
             effects
         };
         if !effects.is_empty() {
@@ -391,25 +395,6 @@ fn speaks_of_code(text: &[u8]) -> bool {
     let folded = text.to_ascii_lowercase();
     let has = |words: &[&[u8]]| words.iter().any(|word| memmem::find(&folded, word).is_some());
     has(&BRINGS) || (has(&CALLS) && has(&DEFINES))
-}
-
-/// True if a text may change how the next ones are read.
-fn changes_reading(text: &[u8]) -> bool {
-    let folded = text.to_ascii_lowercase();
-    let names: [&[u8]; 3] = [b"standard_conforming_strings", b"client_encoding", b"names"];
-    names.iter().any(|name| memmem::find(&folded, name).is_some())
-}
-
-/// How the server reads texts, once it has reported that `name` is `value`.
-pub(super) fn read_by(mut options: Options, name: &str, value: &str) -> Options {
-    const UNSAFE_ENCODINGS: [&str; 8] =
-        ["SJIS", "SHIFT_JIS_2004", "BIG5", "GBK", "UHC", "GB18030", "JOHAB", "EUC_JIS_2004"];
-    match name {
-        "standard_conforming_strings" => options.standard_conforming_strings = value != "off",
-        "client_encoding" => options.ascii_safe_encoding = !UNSAFE_ENCODINGS.contains(&value),
-        _ => {}
-    }
-    options
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub mod pipeline;
 pub mod prelude;
 pub mod prepared;
 mod preparing;
+mod reading;
 pub mod reply;
 mod reset_batch;
 pub mod reset_query;

@@ -4,9 +4,10 @@
 use super::channels::{By, Verdict};
 use super::memo;
 use super::pipeline::{Expected, Fate, Pipeline, Undo};
-use super::prepared::{Prepared, SERVER_NAME_PREFIX, ServerName, Token, Unnamed};
-use super::session::{ClientFault, Discarding, Intern, Limits, ServerSide, ServerUnnamed, Session};
-use super::statement::{self, Command, Effects};
+use super::prepared::{Prepared, SERVER_NAME_PREFIX, ServerName, Token, Unnamed, text_of};
+use super::reading::read_as;
+use super::session::{ClientFault, Intern, Limits, ServerSide, ServerUnnamed, Session};
+use super::statement::{self, Command, Effects, Options};
 use super::transaction::TransactionStatus;
 use crate::wire::frame::Frame;
 use crate::wire::frontend::{Bind, Object, Parse};
@@ -59,7 +60,7 @@ impl Session {
         let id = self.statements.get(parse.name).map_or_else(
             || {
                 let effects = memo::effects(parse.query, self.options);
-                intern.intern(parse.tail, effects, &self.settings).id
+                intern.intern(parse.tail, effects, self.options, &self.settings).id
             },
             |known| known.id,
         );
@@ -80,6 +81,9 @@ impl Session {
         parse: &Parse<'_>,
         to: &mut Destination<'_>,
     ) -> Result<(), ClientFault> {
+        if self.awaits_reading(parse.query, to.server) {
+            return Ok(());
+        }
         let effects = memo::effects(parse.query, self.options);
         if self.listen_first(effects, parse.query, By::Parse, to.server) == Verdict::Wait {
             return Ok(());
@@ -98,7 +102,7 @@ impl Session {
             // The server refuses the second one of a name, if it has the first one.
             let existing = Arc::clone(existing);
             if !self.is_refused(parse.query, to.server) {
-                to.ensure(&existing);
+                to.ensure(&existing, self.reading());
             }
             to.parse_as(&existing, parse.tail, Fate::Forward, Undo::Nothing);
             return Ok(());
@@ -118,9 +122,9 @@ impl Session {
         // What a name in it means is the client's own affair.
         let apart = self.settings_touched || effects.intersects(Effects::EXECUTE);
         let statement = if apart {
-            to.intern.apart(parse.tail, effects)
+            to.intern.apart(parse.tail, effects, self.options)
         } else {
-            to.intern.intern(parse.tail, effects, &self.settings)
+            to.intern.intern(parse.tail, effects, self.options, &self.settings)
         };
         self.protocol_changes(parse.name, to.server, to.out);
         let name: Box<[u8]> = parse.name.into();
@@ -172,7 +176,8 @@ impl Session {
         self.unnamed_count += 1;
         let token = Token { client: self.id, count: self.unnamed_count };
         server.unnamed = ServerUnnamed::Is(token);
-        Undo::Unnamed(self.unnamed.replace(Box::new(Unnamed { token, tail, effects })))
+        let unnamed = Unnamed { token, tail, effects, options: self.options };
+        Undo::Unnamed(self.unnamed.replace(Box::new(unnamed)))
     }
 
     pub(super) fn bind(
@@ -181,7 +186,6 @@ impl Session {
         bind: &Bind<'_>,
         to: &mut Destination<'_>,
     ) -> Result<(), ClientFault> {
-        self.discarding = Discarding::No;
         let Verdict::Send(effects) = self.listen_before_bind(bind.statement, to.server) else {
             return Ok(());
         };
@@ -203,15 +207,31 @@ impl Session {
         Ok(())
     }
 
+    /// True if the text of the client's statement `name`, if there is one, was too large to be looked at.
+    pub(super) fn is_unseen(&self, name: &[u8]) -> bool {
+        if !self.audit.for_good {
+            return false;
+        }
+        if name.is_empty() {
+            return self.unnamed.as_ref().is_some_and(|unnamed| unnamed.tail.is_none());
+        }
+        self.statements.get(name).is_none() && self.sql.get(name).is_none()
+    }
+
     /// What running the client's statement `name` does.
     pub(super) fn effects_of(&self, name: &[u8]) -> Effects {
         if name.is_empty() {
-            return self.unnamed.as_ref().map_or(Effects::NONE, |unnamed| unnamed.effects);
+            return self.unnamed.as_ref().map_or(Effects::NONE, |unnamed| {
+                let text = text_of(unnamed.tail.as_deref().unwrap_or_default());
+                self.as_read_now(unnamed.effects, unnamed.options, text)
+            });
         }
-        match self.statements.get(name) {
-            Some(statement) => statement.effects,
-            None => self.sql.get(name).map_or(Effects::NONE, |statement| statement.effects),
+        if let Some(known) = self.statements.get(name) {
+            return self.as_read_now(known.effects, known.options, known.text());
         }
+        self.sql.get(name).map_or(Effects::NONE, |known| {
+            self.as_read_now(known.effects, known.options, &known.text)
+        })
     }
 
     pub(super) fn describe(&mut self, frame: Frame<'_>, name: &[u8], to: &mut Destination<'_>) {
@@ -269,7 +289,7 @@ impl Session {
         if statement.effects.intersects(Effects::EXECUTE) {
             self.names_of(&statement, server, out);
         }
-        ensure(server, &statement, out);
+        ensure(server, &statement, self.reading(), out);
         Name::Ours(ServerName::new(statement.id))
     }
 
@@ -286,10 +306,13 @@ impl Session {
         if server.unnamed != ServerUnnamed::Is(unnamed.token)
             && let Some(tail) = &unnamed.tail
         {
-            encode::parse(out, b"", tail);
+            let now = self.reading();
+            read_as(unnamed.options, now, text_of(tail), server, out, |server, out| {
+                encode::parse(out, b"", tail);
+                let undo = Undo::ServerUnnamed;
+                server.pipeline.push(Expected::ParseComplete, Fate::Swallow, undo);
+            });
             server.reparsed += 1;
-            let undo = Undo::ServerUnnamed;
-            server.pipeline.push(Expected::ParseComplete, Fate::Swallow, undo);
             server.unnamed = ServerUnnamed::Is(unnamed.token);
         }
     }
@@ -347,8 +370,8 @@ impl Destination<'_> {
         parse_as(self.server, statement, tail, fate, undo, self.out);
     }
 
-    pub(super) fn ensure(&mut self, statement: &Prepared) {
-        ensure(self.server, statement, self.out);
+    pub(super) fn ensure(&mut self, statement: &Prepared, reading: Option<Options>) {
+        ensure(self.server, statement, reading, self.out);
     }
 
     /// Closes statements far beyond the limit, which a transaction without end could gather.
@@ -360,18 +383,20 @@ impl Destination<'_> {
     }
 }
 
-pub(super) fn ensure(server: &mut ServerSide, statement: &Prepared, out: &mut Vec<u8>) {
+/// Prepares `statement`, if the server lacks it. `reading` is how it reads texts, if that is known.
+pub(super) fn ensure(
+    server: &mut ServerSide,
+    statement: &Prepared,
+    reading: Option<Options>,
+    out: &mut Vec<u8>,
+) {
     if !server.statements.touch(statement.id) {
         server.statements.insert(statement.id);
         server.reparsed += 1;
-        parse_as(
-            server,
-            statement,
-            &statement.tail,
-            Fate::Swallow,
-            Undo::Injected(statement.id),
-            out,
-        );
+        read_as(statement.options, reading, statement.text(), server, out, |server, out| {
+            let undo = Undo::Injected(statement.id);
+            parse_as(server, statement, &statement.tail, Fate::Swallow, undo, out);
+        });
     }
 }
 

@@ -5,7 +5,8 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-EXT-QUERY>
 
-use super::statement::Effects;
+use super::statement::{Effects, Options};
+use crate::wire::frame::take_cstr;
 use hashbrown::HashMap;
 use std::sync::Arc;
 
@@ -59,6 +60,21 @@ pub struct Prepared {
     pub settings: u64,
     /// What running it does to a session.
     pub effects: Effects,
+    /// How its text was read.
+    pub options: Options,
+}
+
+impl Prepared {
+    /// The text alone.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        text_of(&self.tail)
+    }
+}
+
+/// The text in a `Parse` message behind the name.
+pub(super) fn text_of(mut tail: &[u8]) -> &[u8] {
+    take_cstr(&mut tail).unwrap_or_default()
 }
 
 impl std::fmt::Debug for Prepared {
@@ -84,6 +100,8 @@ pub struct Unnamed {
     pub tail: Option<Box<[u8]>>,
     /// What running it does to a session.
     pub effects: Effects,
+    /// How its text was read.
+    pub options: Options,
 }
 
 type ByName = HashMap<Box<[u8]>, Arc<Prepared>>;

@@ -12,11 +12,11 @@ use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Undo};
 use super::prelude;
 use super::prepared::{Prepared, SERVER_NAME_PREFIX};
-use super::session::{ClientFault, Discarding, Limits, Moment, ServerSide, Session, discards};
+use super::reading::read_as;
+use super::session::{ClientFault, Limits, Moment, ServerSide, Session, discards};
 use super::sql_statements::{Change, OwnNames, SqlStatement};
 use super::statement::{self, Command, Effects};
 use super::transaction::TransactionStatus;
-use crate::wire::frame;
 use crate::wire::frontend::Bind;
 use crate::wire::{FrontendTag, encode};
 
@@ -78,7 +78,7 @@ impl Session {
         let left = if named.followed { effects.without(Effects::PREPARE) } else { effects };
         self.doubt(left, limits, text, None);
         if discards(effects) || !named.changes.is_empty() {
-            self.discarding = Discarding::Waits;
+            self.discarding = true;
         }
         self.sql.send(named.changes);
         Ok(if named.prepares && !has_sync { Send::WithSync } else { Send::Alone })
@@ -97,7 +97,11 @@ impl Session {
         let effects = effects | self.executed(&text, limits);
         self.observe(effects, server, Moment::InBatch, out)?;
         let named = self.names_first(&text, effects, server, out);
-        if !self.sql.bind(bind.portal, named.changes) {
+        if effects.intersects(Effects::EXECUTE) {
+            self.sql.note_execute();
+        }
+        if !self.sql.bind(bind.portal, named.changes, discards(effects)) {
+            self.may_discard = true;
             self.pin_for_good(PinReason::Prepare);
         }
         Ok(if named.followed { effects.without(Effects::PREPARE) } else { effects })
@@ -120,9 +124,7 @@ impl Session {
         server: &mut ServerSide,
         out: &mut Vec<u8>,
     ) {
-        let mut tail = &*statement.tail;
-        let text = frame::take_cstr(&mut tail).unwrap_or_default();
-        self.names_first(text, Effects::NONE, server, out);
+        self.names_first(statement.text(), Effects::NONE, server, out);
     }
 
     /// True if the client's statement `name` can only be used when what was sent is answered.
@@ -132,8 +134,9 @@ impl Session {
         effects: Effects,
         server: &ServerSide,
     ) -> bool {
-        let concerns =
-            effects.intersects(ABOUT_NAMES) || (!name.is_empty() && self.sql.get(name).is_some());
+        let concerns = effects.intersects(ABOUT_NAMES)
+            || discards(effects)
+            || (!name.is_empty() && self.sql.get(name).is_some());
         let waits = concerns && server.pipeline.awaits_outcome();
         if waits {
             self.channels.wait();
@@ -142,12 +145,20 @@ impl Session {
     }
 
     /// What the statements do that `text` executes by name. They are looked into as if they stood in it.
+    ///
+    /// What is prepared by this text, or by a portal, may be what this or another portal executes then.
     fn executed(&mut self, text: &[u8], limits: &Limits) -> Effects {
         let mut all = Effects::NONE;
+        let mut prepared = Effects::NONE;
+        let mut executes = false;
         for statement in statement::statements(text, self.options) {
+            if let (Command::Prepare, Some(body)) = (statement.command(), statement.body()) {
+                prepared = prepared | statement::effects(body, self.options);
+            }
             if !statement.effects().intersects(Effects::EXECUTE) {
                 continue;
             }
+            executes = true;
             let Some(name) = statement.name() else { continue };
             let effects = self.effects_of(&name);
             if !effects.is_empty() && !name.is_empty() {
@@ -155,6 +166,14 @@ impl Session {
                 self.doubt(effects, limits, &text, None);
                 all = all | effects;
             }
+        }
+        if !prepared.is_empty() && (executes || self.sql.may_execute()) {
+            self.doubt(prepared, limits, text, None);
+            all = all | prepared;
+        }
+        for (effects, text) in executes.then(|| self.sql.bound()).into_iter().flatten() {
+            self.doubt(effects, limits, &text, None);
+            all = all | effects;
         }
         all
     }
@@ -226,7 +245,7 @@ impl Session {
             evict(server, 0, Fate::Swallow, out);
         }
         let known = server.own.as_ref().and_then(|own| own.get(name));
-        let wanted = self.meaning_of(name, known);
+        let wanted = self.meaning_of(name);
         if known == wanted {
             return false;
         }
@@ -240,23 +259,26 @@ impl Session {
         self.sql.begin();
         self.own(server).insert(name, meaning);
         server.reparsed += 1;
+        let now = self.reading();
+        let undo = Undo::OwnName(name.into());
         if let Some(statement) = self.sql.get(name) {
-            prepare(server, name, &statement.text, out);
+            let text = &statement.text;
+            read_as(statement.options, now, text, server, out, |server, out| {
+                run(server, text, undo, out);
+            });
         } else if let Some(statement) = self.statements.get(name) {
-            encode::parse(out, name, &statement.tail);
-            let undo = Undo::OwnName(name.into());
-            server.pipeline.push(Expected::ParseComplete, Fate::Swallow, undo);
+            read_as(statement.options, now, statement.text(), server, out, |server, out| {
+                encode::parse(out, name, &statement.tail);
+                server.pipeline.push(Expected::ParseComplete, Fate::Swallow, undo);
+            });
         }
         true
     }
 
-    /// What `name` means to the client; nothing where that cannot be told to a server that knows
-    /// it as `known`.
-    fn meaning_of(&self, name: &[u8], known: Option<u64>) -> Option<u64> {
+    /// What `name` means to the client, if a server can be told that.
+    fn meaning_of(&self, name: &[u8]) -> Option<u64> {
         if let Some(statement) = self.sql.get(name) {
-            // Under these settings its text would be read as another.
-            let same = statement.options == self.options || known == Some(statement.number);
-            return same.then_some(statement.number);
+            return Some(statement.number);
         }
         let statement = self.statements.get(name).filter(|_| can_be_followed(name))?;
         Some(BY_PROTOCOL | statement.id)
@@ -343,8 +365,8 @@ fn close_own(server: &mut ServerSide, fate: Fate, out: &mut Vec<u8>) {
     }
 }
 
-/// Runs a client's `PREPARE` again. The unnamed statement and portal are the client's.
-fn prepare(server: &mut ServerSide, name: &[u8], text: &[u8], out: &mut Vec<u8>) {
+/// Runs `text` as part of the client's batch. The unnamed statement and portal are the client's.
+pub(super) fn run(server: &mut ServerSide, text: &[u8], undo: Undo, out: &mut Vec<u8>) {
     const NAME: &[u8] = b"pgweir_prepare";
     let close = |out: &mut Vec<u8>, kind: u8| {
         encode::message(out, FrontendTag::CLOSE.0, |out| {
@@ -373,7 +395,6 @@ fn prepare(server: &mut ServerSide, name: &[u8], text: &[u8], out: &mut Vec<u8>)
     for expected in [Expected::CloseComplete, Expected::ParseComplete, Expected::BindComplete] {
         server.pipeline.push(expected, Fate::Swallow, Undo::Nothing);
     }
-    let undo = Undo::OwnName(name.into());
     server.pipeline.push(Expected::Execution, Fate::Swallow, undo);
     for expected in [Expected::CloseComplete, Expected::CloseComplete] {
         server.pipeline.push(expected, Fate::Swallow, Undo::Nothing);

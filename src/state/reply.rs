@@ -4,6 +4,7 @@
 
 use super::pin::PinReason;
 use super::pipeline::{Fate, Surprise};
+use super::retold::number_in;
 use super::session::{ServerSide, Session};
 use super::transaction::TransactionStatus;
 use crate::wire::frame::HEADER_LEN;
@@ -248,12 +249,7 @@ fn look_at(
             let fate = server.pipeline.on_ready(status)?;
             match fate {
                 Fate::Forward | Fate::Instead => {
-                    if !server.pipeline.owes_a_batch() {
-                        client.channels.ready(status);
-                    }
-                    if !server.pipeline.owes_the_client() {
-                        client.sql.ready(status);
-                    }
+                    client.ready(&server.pipeline, status);
                     seen(Event::Ready);
                 }
                 Fate::Examination => seen(Event::Examined),
@@ -328,10 +324,20 @@ fn on_error(
         // In its own transaction, which now waits to be rolled back.
         return Err(Surprise::Prelude);
     }
+    let by_name = server.pipeline.answers_a_name();
     let mut undone = Vec::new();
     let fate = server.pipeline.on_error(|undo, how| undone.push((undo, how)))?;
     for (undo, how) in undone {
         client.undo(server, undo, how);
+    }
+    if by_name
+        && fields.sqlstate == Some(SqlState::INVALID_SQL_STATEMENT_NAME)
+        && let Some(id) = number_in(body)
+        && server.statements.touch(id)
+    {
+        // Some code has thrown it away unseen, and perhaps others.
+        server.statements.remove(id);
+        server.stained = true;
     }
     if fate == Fate::Examination && !fields.fatal {
         client.examination_failed();

@@ -212,6 +212,7 @@ impl Session {
             token: Token { client: self.id, count: self.unnamed_count },
             tail: Some(batch.parse.tail.into()),
             effects: memo::effects(batch.parse.query, self.options),
+            options: self.options,
         }
     }
 

@@ -19,21 +19,18 @@ const ABOUT_STATEMENTS: [SqlState; 3] = [
 impl Session {
     /// The `ErrorResponse` with this body as the client should have it, if that is not as it came.
     pub(super) fn retold(&self, body: &[u8]) -> Option<Vec<u8>> {
-        let at = memmem::find(body, SERVER_NAME_PREFIX)?;
+        let (before, rest) = around(body)?;
         if !ErrorFields::read(body).sqlstate.is_some_and(|code| ABOUT_STATEMENTS.contains(&code)) {
             return None;
         }
-        let (before, name) = body.split_at_checked(at)?;
-        let (prefix, rest) = name.split_at_checked(SERVER_NAME_PREFIX.len())?;
         let (own, behind) = match rest.strip_prefix(b"_") {
             // It was given this letter so that it is none of pgweir's.
-            Some(behind) => (prefix, behind),
+            Some(behind) => (SERVER_NAME_PREFIX, behind),
             None => {
-                let digits = rest.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-                let (number, behind) = rest.split_at_checked(digits)?;
-                let number = std::str::from_utf8(number).ok()?;
-                let id = u64::from_str_radix(number, 16).ok()?;
-                (self.statements.name_of(id)?, behind)
+                let (id, behind) = number(rest)?;
+                let undone = || self.undone.iter().find(|(undone, _)| *undone == id);
+                let name = self.statements.name_of(id);
+                (name.or_else(|| undone().map(|(_, name)| &**name))?, behind)
             }
         };
         let mut out = Vec::with_capacity(body.len() + own.len());
@@ -44,4 +41,23 @@ impl Session {
         });
         Some(out)
     }
+}
+
+/// The number of the statement of pgweir's own that an error with this body tells of.
+pub(super) fn number_in(body: &[u8]) -> Option<u64> {
+    number(around(body)?.1).map(|(id, _)| id)
+}
+
+/// What stands around the beginning of a name of pgweir's own.
+fn around(body: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = memmem::find(body, SERVER_NAME_PREFIX)?;
+    let (before, name) = body.split_at_checked(at)?;
+    Some((before, name.strip_prefix(SERVER_NAME_PREFIX)?))
+}
+
+fn number(rest: &[u8]) -> Option<(u64, &[u8])> {
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let (number, behind) = rest.split_at_checked(digits)?;
+    let number = std::str::from_utf8(number).ok()?;
+    Some((u64::from_str_radix(number, 16).ok()?, behind))
 }

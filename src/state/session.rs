@@ -5,7 +5,7 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-flow.html>
 
-use super::audit::{Audit, read_by};
+use super::audit::Audit;
 use super::batch::check_frontend_tag;
 use super::channels::Channels;
 use super::defaults::{ChangedDefaults, Told};
@@ -14,6 +14,7 @@ use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Undo};
 use super::prepared::{ClientStatements, Prepared, Unnamed};
 use super::preparing::Send;
+use super::reading::{Reading, read_by};
 use super::restore::Restores;
 pub use super::sequences::SequenceCare;
 use super::sequences::{OwnSequences, READS, TAKES};
@@ -37,10 +38,16 @@ const OUT_MAX: usize = 1 << 20;
 /// Where statements with the same text become one; behind a lock in the proxy.
 pub trait Intern {
     /// The statement whose `Parse` message has `tail`, as parsed under `settings`.
-    fn intern(&mut self, tail: &[u8], effects: Effects, settings: &Settings) -> Arc<Prepared>;
+    fn intern(
+        &mut self,
+        tail: &[u8],
+        effects: Effects,
+        options: Options,
+        settings: &Settings,
+    ) -> Arc<Prepared>;
 
     /// A statement that nobody shares, as it was parsed under settings of the moment.
-    fn apart(&mut self, tail: &[u8], effects: Effects) -> Arc<Prepared>;
+    fn apart(&mut self, tail: &[u8], effects: Effects, options: Options) -> Arc<Prepared>;
 }
 
 /// What a client may have, by configuration.
@@ -96,6 +103,8 @@ pub struct Session {
     pub statements: ClientStatements,
     /// Those of SQL's PREPARE.
     pub(super) sql: SqlStatements,
+    /// Those that came to nothing, while what was sent with them is not answered.
+    pub(super) undone: Vec<(u64, Box<[u8]>)>,
     pub(super) unnamed: Option<Box<Unnamed>>,
     pub(super) unnamed_count: u64,
     pub(super) seen: Effects,
@@ -105,19 +114,13 @@ pub struct Session {
     /// It has changed settings since it got its server: what it parses is for itself alone.
     pub(super) settings_touched: bool,
     pub(super) options: Options,
+    pub(super) reading: Reading,
     /// What is left of a message that is streamed.
     pub(super) streaming: Streaming,
-    pub(super) discarding: Discarding,
-}
-
-/// How far a `DISCARD` or `DEALLOCATE` is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Discarding {
-    No,
-    /// It is bound, and may be executed next.
-    Bound,
-    /// What statements there are is not known until it is answered.
-    Waits,
+    /// More portals are bound that may take statements away than are known: each that is executed may be one.
+    pub(super) may_discard: bool,
+    /// What statements there are is not known until what was sent is answered.
+    pub(super) discarding: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,6 +206,7 @@ impl Session {
             channels: Channels::default(),
             statements: ClientStatements::default(),
             sql: SqlStatements::default(),
+            undone: Vec::new(),
             unnamed: None,
             unnamed_count: 0,
             seen: Effects::NONE,
@@ -210,8 +214,10 @@ impl Session {
             restores: Restores::new(),
             settings_touched: false,
             options: Options::default(),
+            reading: Reading::Known,
             streaming: Streaming::No,
-            discarding: Discarding::No,
+            may_discard: false,
+            discarding: false,
         }
     }
 
@@ -234,6 +240,7 @@ impl Session {
         self.restores = Restores::new();
         self.sequences.released();
         self.audit.forget();
+        self.reading = Reading::Known;
         if let Streaming::Forward(left) = self.streaming {
             self.streaming = Streaming::Discard(left);
         }
@@ -268,7 +275,7 @@ impl Session {
         // Only one batch is skipped if what was sent ahead fails.
         let ahead = server.pipeline.is_ahead();
         let guards = server.guards;
-        while self.discarding != Discarding::Waits
+        while (!self.discarding || self.is_streaming())
             && !rest.is_empty()
             && out.len() < OUT_MAX
             && server.pipeline.has_room()
@@ -321,10 +328,9 @@ impl Session {
 
     /// True if no `DISCARD` or `DEALLOCATE` of the client is under way: what it leaves is not known.
     fn may_go_on(&mut self, server: &ServerSide) -> bool {
-        if self.discarding == Discarding::Waits && server.pipeline.waits_for_client() {
-            self.discarding = Discarding::No;
-        }
-        self.discarding != Discarding::Waits
+        let midway = self.is_streaming();
+        self.discarding &= midway || !server.pipeline.waits_for_client();
+        midway || !self.discarding
     }
 
     fn message(
@@ -393,9 +399,10 @@ impl Session {
                 to.out.extend_from_slice(frame.bytes);
             }
             FrontendTag::FUNCTION_CALL => {
-                self.observe_function_call(frame.body(), to.server, to.out)?;
-                requests.simple += 1;
-                to.forward(frame, Expected::FunctionCall, Undo::Nothing);
+                if self.observe_function_call(frame.body(), to.server, to.out)? {
+                    requests.simple += 1;
+                    to.forward(frame, Expected::FunctionCall, Undo::Nothing);
+                }
             }
             FrontendTag::COPY_DONE | FrontendTag::COPY_FAIL => {
                 to.out.extend_from_slice(frame.bytes);
@@ -415,13 +422,11 @@ impl Session {
         if !self.restores.is_empty() {
             self.restore_behind(portal_of(frame.body()), to);
         }
-        if self.sql.is_bound() && self.sql.executed(portal_of(frame.body())) {
-            self.discarding = Discarding::Bound;
-        }
-        if self.discarding == Discarding::Bound {
+        let changes = self.sql.is_bound() && self.sql.executed(portal_of(frame.body()));
+        if changes || self.may_discard {
             encode::flush(to.out);
             to.server.pipeline.note_flush();
-            self.discarding = Discarding::Waits;
+            self.discarding = true;
         }
     }
 
@@ -436,14 +441,12 @@ impl Session {
         if effects.is_empty() {
             return Ok(());
         }
-        if discards(effects) && self.discarding == Discarding::No {
-            self.discarding = Discarding::Bound;
-        }
         if effects.intersects(READS.and(TAKES)) {
             self.observe_sequences(effects, server, moment, out)?;
         }
         if effects.intersects(Effects::TRANSACTION_END.and(Effects::SAVEPOINT)) {
             self.note_revival();
+            self.reading.may_revert();
         }
         self.settings_touched |= effects.intersects(Effects::SETTINGS);
         self.seen = self.seen | effects;

@@ -67,7 +67,7 @@ fn a_good_bye_behind_a_batch_ends_the_client_after_it() {
 fn requests_are_counted_by_protocol() {
     let (mut world, mut client, mut server) = (World::default(), client(1), ServerSide::default());
     let input = frontend(
-        "Query SELECT 1, FunctionCall x, Parse s=SELECT 1, Bind s, Execute, Execute, Sync",
+        "FunctionCall x, Query SELECT 1, Parse s=SELECT 1, Bind s, Execute, Execute, Sync",
     );
     let (done, _) = world.translate(&mut client, &mut server, &input);
     assert_eq!(done.requests, Requests { simple: 2, extended: 2, prepared: 1 });

@@ -56,6 +56,8 @@ struct State {
     version: u64,
     /// What each portal that was bound is about to do.
     bound: Vec<(Box<[u8]>, Vec<Change>)>,
+    /// A portal was bound that executes a statement by its name.
+    executes: bool,
     /// What was sent, in order, and is not answered.
     sent: VecDeque<Change>,
 }
@@ -128,14 +130,16 @@ impl SqlStatements {
         }
     }
 
-    /// What is executed when `portal` is. False if that cannot be remembered.
-    pub(super) fn bind(&mut self, portal: &[u8], changes: Vec<Change>) -> bool {
-        if changes.is_empty() && self.state.is_none() {
+    /// What is executed when `portal` is; `discards` if it may be all that there is that goes. False if that cannot be
+    /// remembered.
+    pub(super) fn bind(&mut self, portal: &[u8], changes: Vec<Change>, discards: bool) -> bool {
+        let matters = discards || !changes.is_empty();
+        if !matters && self.state.is_none() {
             return true;
         }
         let state = self.state.get_or_insert_default();
         state.bound.retain(|(bound, _)| **bound != *portal);
-        if changes.is_empty() {
+        if !matters {
             return true;
         }
         if state.bound.len() >= BOUND_MAX {
@@ -148,6 +152,26 @@ impl SqlStatements {
     /// True if a portal is bound that changes names.
     pub(super) fn is_bound(&self) -> bool {
         self.state.as_ref().is_some_and(|state| !state.bound.is_empty())
+    }
+
+    /// What executing the statements does that portals are bound to prepare, and their texts.
+    pub(super) fn bound(&self) -> Vec<(Effects, Box<[u8]>)> {
+        let changes = self.state.iter().flat_map(|state| &state.bound).flat_map(|(_, all)| all);
+        let prepared = changes.filter_map(|change| match change {
+            Change::Prepare(_, statement) => Some((statement.effects, statement.text.clone())),
+            _ => None,
+        });
+        prepared.collect()
+    }
+
+    /// A portal is bound that executes a statement by its name: by what it means then.
+    pub(super) fn note_execute(&mut self) {
+        self.state.get_or_insert_default().executes = true;
+    }
+
+    /// True if such a portal may be executed.
+    pub(super) fn may_execute(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.executes)
     }
 
     /// `portal` is executed. True if that changes names.
@@ -172,6 +196,7 @@ impl SqlStatements {
             state.sent.clear();
             if status == TransactionStatus::Idle {
                 state.bound.clear();
+                state.executes = false;
             }
         }
     }

@@ -14,7 +14,7 @@ use std::fmt;
 use std::ops::{BitAnd, BitOr, Range};
 
 /// How the server will read a text. The proxy knows all of it from its `ParameterStatus` messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Options {
     /// `standard_conforming_strings`: if off, a backslash escapes in plain strings too.
     pub standard_conforming_strings: bool,

@@ -54,6 +54,8 @@ impl Session {
                 self.pin_for_good(PinReason::LargeStatement);
                 let may = READS.and(TAKES);
                 self.observe_sequences(may, server, Moment::BetweenBatches, out)?;
+                // Nobody sees what is in it.
+                self.discarding = true;
                 let previous = self.unnamed.take();
                 server.unnamed = ServerUnnamed::Unknown;
                 server.pipeline.push(Expected::Query, Fate::Forward, Undo::Unnamed(previous));
@@ -62,7 +64,10 @@ impl Session {
             FrontendTag::PARSE => return self.begin_large_parse(server, header, rest, out),
             FrontendTag::FUNCTION_CALL => {
                 let body = rest.get(HEADER_LEN..).unwrap_or_default();
-                self.observe_function_call(body, server, out)?;
+                if !self.observe_function_call(body, server, out)? {
+                    self.channels.take_wait();
+                    return Ok(false);
+                }
                 server.pipeline.push(Expected::FunctionCall, Fate::Forward, Undo::Nothing);
                 requests.simple += 1;
             }
@@ -101,7 +106,7 @@ impl Session {
             }
             // The server refuses the second one of a name.
             Some(known) => {
-                ensure(server, &known, out);
+                ensure(server, &known, self.reading(), out);
                 (Name::Ours(ServerName::new(known.id)), Undo::Nothing)
             }
             None => (Name::of_client(name), Undo::Nothing),

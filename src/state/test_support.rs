@@ -4,7 +4,7 @@ use super::prepared::Prepared;
 use super::reply::{self, Event, Outgoing, Passing};
 use super::session::{Intern, Limits, SequenceCare, ServerSide, Session, Translated};
 use super::settings::Settings;
-use super::statement::Effects;
+use super::statement::{Effects, Options};
 use crate::wire::frame::{self, Frame, take_cstr};
 use crate::wire::{BackendTag, FrontendTag, encode};
 use std::sync::Arc;
@@ -25,25 +25,33 @@ pub const LIMITS: Limits = Limits {
 pub struct Table(Vec<Arc<Prepared>>);
 
 impl Intern for Table {
-    fn apart(&mut self, tail: &[u8], effects: Effects) -> Arc<Prepared> {
+    fn apart(&mut self, tail: &[u8], effects: Effects, options: Options) -> Arc<Prepared> {
         let id = self.0.len() as u64 + 1;
         // No settings have this fingerprint: nobody finds it.
-        let statement = Arc::new(Prepared { id, tail: tail.into(), settings: u64::MAX, effects });
+        let statement =
+            Arc::new(Prepared { id, tail: tail.into(), settings: u64::MAX, effects, options });
         self.0.push(Arc::clone(&statement));
         statement
     }
 
-    fn intern(&mut self, tail: &[u8], effects: Effects, settings: &Settings) -> Arc<Prepared> {
-        let known = self
-            .0
-            .iter()
-            .find(|known| *known.tail == *tail && known.settings == settings.fingerprint());
+    fn intern(
+        &mut self,
+        tail: &[u8],
+        effects: Effects,
+        options: Options,
+        settings: &Settings,
+    ) -> Arc<Prepared> {
+        let known = self.0.iter().find(|known| {
+            *known.tail == *tail
+                && known.options == options
+                && known.settings == settings.fingerprint()
+        });
         if let Some(known) = known {
             return Arc::clone(known);
         }
         let id = self.0.len() as u64 + 1;
         let settings = settings.fingerprint();
-        let statement = Arc::new(Prepared { id, tail: tail.into(), settings, effects });
+        let statement = Arc::new(Prepared { id, tail: tail.into(), settings, effects, options });
         self.0.push(Arc::clone(&statement));
         statement
     }

@@ -1,7 +1,7 @@
 //! What becomes of a session when messages came to nothing, or when the client throws it away.
 
-use super::pipeline::{Miscarriage, Undo};
-use super::session::{Discarding, ServerSide, ServerUnnamed, Session};
+use super::pipeline::{Miscarriage, Pipeline, Undo};
+use super::session::{ServerSide, ServerUnnamed, Session};
 use super::transaction::TransactionStatus;
 use std::sync::Arc;
 
@@ -14,9 +14,11 @@ impl Session {
             Undo::Parsed { name, id } => {
                 self.statements.remove(&name);
                 server.statements.remove(id);
+                self.undone.push((id, name));
             }
-            Undo::Named { name, .. } => {
+            Undo::Named { name, id } => {
                 self.statements.remove(&name);
+                self.undone.push((id, name));
             }
             Undo::Injected(id) => server.statements.remove(id),
             Undo::Sequences => server.sequences.not_forgotten(),
@@ -46,6 +48,26 @@ impl Session {
         }
     }
 
+    /// The client is told that it may go on.
+    pub(super) fn ready(&mut self, pipeline: &Pipeline, status: TransactionStatus) {
+        if !pipeline.owes_a_batch() {
+            self.channels.ready(status);
+        }
+        if !pipeline.owes_the_client() {
+            self.portals_end(status);
+        }
+        if pipeline.is_answered() {
+            self.reading.answered(status);
+            self.undone = Vec::new();
+        }
+    }
+
+    /// All that was sent is answered. With their transaction, portals end.
+    pub(super) fn portals_end(&mut self, status: TransactionStatus) {
+        self.sql.ready(status);
+        self.may_discard &= status != TransactionStatus::Idle;
+    }
+
     /// Takes back what was assumed of messages that never ran.
     pub fn abandon(&mut self, server: &mut ServerSide) {
         let mut undone = Vec::new();
@@ -53,8 +75,9 @@ impl Session {
         for undo in undone {
             self.undo(server, undo, Miscarriage::Skipped);
         }
-        self.discarding = Discarding::No;
-        self.sql.ready(TransactionStatus::Idle);
+        self.discarding = false;
+        self.portals_end(TransactionStatus::Idle);
+        self.undone = Vec::new();
         self.channels.failed();
         self.channels.ready(TransactionStatus::Idle);
     }

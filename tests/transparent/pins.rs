@@ -155,6 +155,16 @@ fn a_pin_that_is_known_at_once_is_told_before_the_client_may_go_on() {
     assert_eq!(answer[answer.len() - 3..], end);
 }
 
+/// What nobody can ask a server for.
+#[test]
+fn a_seed_that_is_set_by_a_statement_of_its_own_text_pins() {
+    let pgweir = pool_of(2);
+    let mut client = pgweir.client();
+    client.execute("PREPARE seeds AS SELECT setseed(0.5); EXECUTE seeds");
+    eventually("it is pinned", || pinned(&pgweir) == 1.0);
+    assert_eq!(pgweir.metric("pgweir_session_pins_total", "hidden"), 1.0);
+}
+
 #[test]
 fn settings_that_cannot_follow_are_lost_where_the_operator_wants_it() {
     let filter = "session_pinning_filters = [\"EXCLUDE_VARIABLE_SETS\"]";

@@ -1,7 +1,8 @@
 //! Statements of SQL's PREPARE follow their client from server to server, and are nobody else's.
 
 use crate::support::messages::frontend;
-use crate::support::postgres::shared;
+use crate::support::pgweir::Setup;
+use crate::support::postgres::{PgVersion, Postgres, shared};
 use crate::{pinned, pool_of, same_alone};
 
 #[test]
@@ -212,6 +213,42 @@ fn a_statement_that_is_prepared_in_two_steps_behind_settings_is_remembered() {
         assert_eq!(client.value(&format!("EXECUTE q{at}")), at.to_string());
     }
     assert_eq!(pinned(&pgweir), 0.0);
+}
+
+#[test]
+fn code_that_deallocates_takes_nothing_from_others_for_long() {
+    let postgres = Postgres::start(PgVersion::Installed);
+    let pgweir = Setup::before(&postgres).target("max_connections = 2").start();
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    let use_it = [frontend::bind("", "s", &[]), frontend::execute("", 0), frontend::sync()];
+    other.batch(&[frontend::parse("s", "SELECT 'shared'"), frontend::sync()]);
+    client.execute("DO $$BEGIN DEALLOCATE ALL; END$$");
+    for _ in 0..3 {
+        assert_eq!(other.batch(&use_it)[0], "BindComplete");
+    }
+    client.execute("DISCARD ALL");
+    assert_eq!(other.batch(&use_it)[0], "BindComplete");
+    // Of this, pgweir does not know what it does.
+    postgres.client().execute(
+        "CREATE FUNCTION public.forget() RETURNS void LANGUAGE plpgsql AS $$BEGIN DEALLOCATE ALL; END$$",
+    );
+    client.execute("SELECT forget()");
+    let answers: Vec<_> = (0..3).map(|_| other.batch(&use_it)).collect();
+    let missing = answers.iter().filter(|answer| answer[0].contains("26000")).count();
+    assert!(missing <= 1 && answers[2][0] == "BindComplete", "{answers:?}");
+}
+
+#[test]
+fn an_error_about_a_statement_that_came_to_nothing_has_its_name() {
+    let pgweir = pool_of(1);
+    let mut client = pgweir.client();
+    let bad = |name| [frontend::parse(name, &format!("SELECT no_such_{name}")), frontend::sync()];
+    let bind = |name| [frontend::bind("", name, &[]), frontend::sync()];
+    client.send(&[bad("s"), bad("t"), bind("s"), bind("t")].concat().concat());
+    let told = [0; 4].map(|_| client.messages_until_ready()[0].field('M'));
+    for (told, name) in told[2..].iter().zip(["s", "t"]) {
+        assert_eq!(told, &format!("prepared statement \"{name}\" does not exist"));
+    }
 }
 
 #[test]

@@ -199,3 +199,22 @@ fn functions_read_no_values_of_others() {
         assert_eq!(answer[answer.len() - 2..], UNDEFINED, "{sql}");
     }
 }
+
+#[test]
+fn a_call_by_number_in_a_block_that_fails_is_answered() {
+    let (_postgres, pgweir) = with_sequences(1);
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    // Who never reads has nothing forgotten ahead.
+    for _ in 0..600 {
+        other.execute("SELECT nextval('numbers')");
+        client.execute("SELECT setval('numbers', 1)");
+    }
+    other.execute("SELECT nextval('numbers')");
+    let calls = frontend::function_call(2559, &[]);
+    let failing = [frontend::query("BEGIN"), frontend::query("SELECT 1/0"), calls].concat();
+    client.send(&failing);
+    let answers: Vec<_> = (0..3).map(|_| client.until_ready()).collect();
+    assert_eq!(answers[2], ["ErrorResponse ERROR 25P02", "ReadyForQuery E"]);
+    client.execute("ROLLBACK");
+    reads_nothing(&mut client);
+}

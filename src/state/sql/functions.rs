@@ -91,7 +91,7 @@ pub(in crate::state) fn may_leave_traces(text: &[u8]) -> bool {
     words.filter(|word| !word.is_empty()).map(<[u8]>::to_ascii_lowercase).any(|word| {
         let of_a_language = std::mem::replace(&mut language, word == b"language");
         (of_a_language && !matches!(&word[..], b"plpgsql" | b"sql"))
-            || word == b"load"
+            || matches!(&word[..], b"load" | b"deallocate")
             || word.starts_with(b"dblink")
             || special(&word) == Effects::SESSION_FUNCTION
     })
@@ -111,6 +111,7 @@ mod tests {
             "DO $$return$$ LANGUAGE 'plperl'",
             "DO $$BEGIN PERFORM (setseed(0));END$$",
             "DO $$ BEGIN LOAD 'auto_explain'; END $$",
+            "DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$",
             "DO $$ BEGIN PERFORM dblink_connect('x'); END $$",
         ] {
             assert!(may_leave_traces(text.as_bytes()), "{text}");

@@ -66,3 +66,96 @@ fn settings_of_the_startup_hold_on_every_server() {
         a: SHOW timezone
         c: SHOW work_mem"]);
 }
+
+/// With `standard_conforming_strings` off it takes a lock; with it on, it is a string.
+#[test]
+fn what_was_prepared_is_read_as_it_was_then() {
+    same(&[
+        r"
+        a: SET escape_string_warning = off
+        a: \parse s SELECT '\'', pg_try_advisory_lock(1) --' \sync
+        b: BEGIN
+        a: SET standard_conforming_strings = off
+        a: \bind - s \execute - 0 \sync
+        a: \parse t SELECT '\'', pg_try_advisory_lock(1) --' \sync
+        a: \bind - s \execute - 0 \describe S t \sync
+        b: COMMIT
+        a: SET standard_conforming_strings = on
+        c: BEGIN
+        a: \bind - t \execute - 0 \sync
+        b: SELECT pg_advisory_unlock(1)
+        c: COMMIT
+        a: SELECT pg_advisory_unlock(1)
+        b: SELECT pg_try_advisory_lock(1)",
+        r"
+        a: SET escape_string_warning = off
+        a: \parse off SET standard_conforming_strings = off \parse on SET standard_conforming_strings = on \sync
+        a: \parse - SELECT '\'', pg_try_advisory_lock(1) --' \sync
+        b: BEGIN
+        a: \bind o off \execute o 0 \sync
+        a: \bind - - \execute - 0 \sync
+        b: SELECT pg_advisory_unlock(1)
+        b: COMMIT
+        a: BEGIN
+        a: SET LOCAL standard_conforming_strings = on
+        a: \parse u SELECT '\'', 2 --' \sync \bind - u \execute - 0 \sync
+        a: \query ROLLBACK \parse v SELECT '\'', pg_try_advisory_lock(1) --' \sync
+        b: BEGIN
+        a: \bind - u \execute - 0 \sync
+        a: \bind - v \execute - 0 \sync
+        b: SELECT pg_advisory_unlock(1)
+        b: COMMIT
+        b: SELECT pg_try_advisory_lock(1)",
+        r"
+        a: SET escape_string_warning = off
+        a: PREPARE q AS SELECT '\'', pg_try_advisory_lock(1) --'
+        b: BEGIN
+        a: SET standard_conforming_strings = off
+        a: EXECUTE q
+        a: \parse q SELECT 1 \sync
+        a: \bind - q \execute - 0 \sync
+        b: EXECUTE q
+        b: ROLLBACK
+        a: EXECUTE q
+        a: \parse p SELECT '\'', 2 --' \sync
+        a: EXECUTE p
+        b: BEGIN
+        a: SET standard_conforming_strings = on
+        a: EXECUTE p
+        a: EXECUTE q
+        b: SELECT pg_advisory_unlock(1)
+        b: COMMIT",
+    ]);
+}
+
+#[test]
+fn what_is_prepared_behind_a_change_of_how_it_is_read_is_read_so() {
+    same(&[
+        r"
+        a: SET escape_string_warning = off
+        a: \query SET standard_conforming_strings = off \parse s SELECT '\'', pg_try_advisory_lock(1) --' \sync
+        b: SELECT 1
+        a: \bind - s \execute - 0 \sync
+        b: SELECT pg_advisory_unlock(1)
+        c: SELECT pg_try_advisory_lock(1)",
+        r"
+        a: SET escape_string_warning = off
+        a: \parse g SELECT set_config($1, $2, false) \bind - g standard_conforming_strings off \execute - 0 \sync \parse s SELECT '\'', pg_try_advisory_lock(1) --' \sync
+        b: SELECT 1
+        a: \bind - s \execute - 0 \sync
+        b: SELECT pg_advisory_unlock(1)
+        c: SELECT pg_try_advisory_lock(1)",
+        r"
+        a: SET escape_string_warning = off
+        a: \parse g SELECT set_config($1, $2, false) \bind - g standard_conforming_strings off \execute - 0 \parse s SELECT '\'', pg_try_advisory_lock(1) --' \sync
+        a: \bind - s \execute - 0 \sync
+        b: SELECT pg_advisory_unlock(1)
+        c: SELECT pg_try_advisory_lock(1)",
+        r"
+        a: SET escape_string_warning = off
+        a: \query DO $$BEGIN SET standard_conforming_strings = off; END$$ \parse s SELECT '\'', pg_try_advisory_lock(1) --' \sync
+        a: \bind - s \execute - 0 \sync
+        b: SELECT pg_advisory_unlock(1)
+        c: SELECT pg_try_advisory_lock(1)",
+    ]);
+}

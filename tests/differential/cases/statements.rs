@@ -122,6 +122,62 @@ fn discarding_ends_a_clients_own_statements() {
 }
 
 #[test]
+fn what_is_discarded_by_a_portal_is_gone_when_that_is_executed() {
+    same(&[
+        r"
+        b: \parse x SELECT 2 \sync
+        a: \parse s SELECT 1 \parse d DEALLOCATE ALL \parse - SELECT 'any' \bind p1 d \bind p2 - \execute p1 0 \parse s2 SELECT 2 \sync
+        a: \bind - s2 \execute - 0 \sync
+        a: \bind - s \execute - 0 \sync
+        b: \bind - x \execute - 0 \sync
+        b: \parse y SELECT 2 \bind - y \execute - 0 \sync",
+        r"
+        b: \parse x SELECT 2 \sync
+        a: \parse d DISCARD ALL \parse - SELECT 'any' \bind p1 d \bind p2 - \execute p1 0 \parse s2 SELECT 2 \sync
+        a: \bind - s2 \execute - 0 \sync
+        b: \bind - x \execute - 0 \sync
+        b: \parse y SELECT 2 \bind - y \execute - 0 \sync",
+        r"
+        b: \parse x SELECT 2 \sync
+        a: BEGIN
+        a: \parse d DEALLOCATE ALL \parse t SELECT 1 \bind p1 d \bind p2 t \execute p2 0 \execute p1 0 \parse s2 SELECT 2 \sync
+        a: \bind - s2 \execute - 0 \sync
+        a: \bind - t \execute - 0 \sync
+        a: ROLLBACK
+        b: \bind - x \execute - 0 \sync
+        b: \parse y SELECT 2 \bind - y \execute - 0 \sync",
+    ]);
+}
+
+/// Nobody looks at statements of this size.
+#[test]
+fn what_a_large_statement_discards_is_gone() {
+    let filler = "x".repeat(1 << 20);
+    same(&[
+        &format!(
+            r"
+            b: \parse x SELECT 2 \sync
+            a: \query DEALLOCATE ALL; SELECT length('{filler}') \parse s SELECT 2 \bind - s \execute - 0 \sync
+            a: \bind - s \execute - 0 \sync
+            a: DISCARD ALL
+            b: \bind - x \execute - 0 \sync
+            b: \parse y SELECT 2 \bind - y \execute - 0 \sync"
+        ),
+        &format!(
+            r"
+            b: \parse x SELECT 2 \sync
+            a: \parse - DEALLOCATE ALL /* {filler} */ \bind - - \execute - 0 \parse s SELECT 2 \bind - s \execute - 0 \sync
+            a: \bind - s \execute - 0 \sync
+            a: \parse d DEALLOCATE ALL /* {filler} */ \sync
+            a: \bind - d \execute - 0 \parse s SELECT 2 \bind - s \execute - 0 \sync
+            a: \bind - s \execute - 0 \sync
+            a: DISCARD ALL
+            b: \bind - x \execute - 0 \sync"
+        ),
+    ]);
+}
+
+#[test]
 fn statements_of_sql_are_each_clients_own() {
     same(&[r"
         a: PREPARE q AS SELECT 'a'

@@ -66,6 +66,47 @@ fn advisory_locks_are_held_by_their_client() {
 }
 
 #[test]
+fn what_a_text_prepares_and_executes_leaves_what_it_would_alone() {
+    same(&[
+        r"
+        a: PREPARE t AS SELECT pg_try_advisory_lock(1); EXECUTE t
+        b: SELECT pg_try_advisory_lock(1)
+        c: SELECT pg_advisory_unlock(1)
+        a: SELECT pg_advisory_unlock(1)
+        a: DEALLOCATE t; PREPARE t AS SELECT pg_try_advisory_lock(2); EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) EXECUTE t
+        c: SELECT pg_advisory_unlock(2)
+        b: SELECT pg_try_advisory_lock(2)",
+        r"
+        a: PREPARE t AS SELECT set_config('work_mem', $1, false); EXECUTE t('77MB')
+        b: SHOW work_mem
+        a: SHOW work_mem
+        a: PREPARE u AS SELECT set_config('myapp.tenant', '7', false); EXECUTE u
+        b: SELECT coalesce(nullif(current_setting('myapp.tenant', true), ''), 'none')
+        a: SHOW myapp.tenant",
+        r"
+        a: \parse p PREPARE t AS SELECT pg_try_advisory_lock(1) \parse e EXECUTE t \bind p p \bind e e \execute p 0 \execute e 0 \sync
+        b: SELECT pg_try_advisory_lock(1)
+        c: SELECT pg_advisory_unlock(1)
+        a: DISCARD ALL
+        a: \parse p PREPARE t AS SELECT pg_try_advisory_lock(2) \parse e EXECUTE t \bind e e \bind p p \execute p 0 \execute e 0 \sync
+        c: SELECT pg_advisory_unlock(2)
+        b: SELECT pg_try_advisory_lock(2)",
+        r"
+        a: PREPARE t AS SELECT true
+        a: \parse p PREPARE t AS SELECT pg_try_advisory_lock(1) \parse d DEALLOCATE t \parse e EXECUTE t \bind e e \bind d d \execute d 0 \bind p p \execute p 0 \execute e 0 \sync
+        b: SELECT pg_try_advisory_lock(1)
+        c: SELECT pg_advisory_unlock(1)
+        a: DISCARD ALL
+        a: BEGIN
+        a: \parse e EXECUTE t \bind e e \flush
+        a: \query PREPARE t AS SELECT pg_try_advisory_lock(2) \execute e 0 \sync
+        a: COMMIT
+        c: SELECT pg_advisory_unlock(2)
+        b: SELECT pg_try_advisory_lock(2)",
+    ]);
+}
+
+#[test]
 fn cursors_that_outlive_their_block_are_their_clients_own() {
     same(&[r"
         a: DECLARE h CURSOR WITH HOLD FOR SELECT id FROM items ORDER BY id

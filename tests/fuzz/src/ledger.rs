@@ -5,7 +5,7 @@ use pgweir::state::prepared::Prepared;
 use pgweir::state::reply::{self, Outgoing, Passing};
 use pgweir::state::session::{Extent, Intern, Limits, SequenceCare, ServerSide, Session};
 use pgweir::state::settings::Settings;
-use pgweir::state::statement::Effects;
+use pgweir::state::statement::{Effects, Options};
 use pgweir::wire::{BackendTag, FrontendTag, encode, frame};
 use std::sync::Arc;
 
@@ -35,21 +35,28 @@ const BACKEND: &[u8] = b"123CDdcEGHINnSstTVZAKRW";
 struct Table(Vec<Arc<Prepared>>);
 
 impl Intern for Table {
-    fn apart(&mut self, tail: &[u8], effects: Effects) -> Arc<Prepared> {
+    fn apart(&mut self, tail: &[u8], effects: Effects, options: Options) -> Arc<Prepared> {
         let id = self.0.len() as u64 + 1;
         // No settings have this fingerprint: nobody finds it.
-        let statement = Arc::new(Prepared { id, tail: tail.into(), settings: u64::MAX, effects });
+        let statement =
+            Arc::new(Prepared { id, tail: tail.into(), settings: u64::MAX, effects, options });
         self.0.push(Arc::clone(&statement));
         statement
     }
 
-    fn intern(&mut self, tail: &[u8], effects: Effects, settings: &Settings) -> Arc<Prepared> {
-        let known = self.0.iter().find(|known| *known.tail == *tail);
+    fn intern(
+        &mut self,
+        tail: &[u8],
+        effects: Effects,
+        options: Options,
+        settings: &Settings,
+    ) -> Arc<Prepared> {
+        let known = self.0.iter().find(|known| *known.tail == *tail && known.options == options);
         if let Some(known) = known {
             return Arc::clone(known);
         }
         let (id, settings) = (self.0.len() as u64 + 1, settings.fingerprint());
-        let statement = Arc::new(Prepared { id, tail: tail.into(), settings, effects });
+        let statement = Arc::new(Prepared { id, tail: tail.into(), settings, effects, options });
         self.0.push(Arc::clone(&statement));
         statement
     }
