@@ -1,8 +1,8 @@
 //! Several clients share a few servers, and none of them can tell: whatever they say, and however it is
 //! interleaved and cut, each sees byte for byte what it would have seen on a connection of its own.
 //!
-//! The server is a model of PostgreSQL's message loop, small enough to be believed. One thing it does
-//! not do: refuse a `Parse` in a failed block, which pgweir may have answered itself by then.
+//! The server is a model of PostgreSQL's message loop, small enough to be believed. In a failed block it
+//! refuses to describe what returns no rows, too.
 
 use super::pipeline::Surprise;
 use super::prelude;
@@ -139,6 +139,9 @@ impl Model {
         if text.contains("syntax") {
             return self.error("42601", true);
         }
+        if self.is_refused(&text) {
+            return self.error("25P02", true);
+        }
         if parse.name.is_empty() {
             self.unnamed = Some(text);
         } else if self.named.contains_key(parse.name) {
@@ -152,22 +155,20 @@ impl Model {
     fn describe(&mut self, object: &Object<'_>) {
         let text = match object {
             Object::Statement(name) => match self.statement(name).cloned() {
+                Some(text) if self.is_refused(&text) => return self.error("25P02", true),
                 Some(text) => {
                     self.say(BackendTag::PARAMETER_DESCRIPTION, b"\0\0");
                     text
                 }
                 None => return self.error("26000", true),
             },
-            Object::Portal(_) => match self.portal.clone() {
-                Some(text) => text,
-                None => return self.error("34000", true),
-            },
+            Object::Portal(_) => {
+                let Some(text) = self.portal.clone() else { return self.error("34000", true) };
+                text
+            }
         };
-        if text.starts_with("SELECT") {
-            self.say(BackendTag::ROW_DESCRIPTION, text.as_bytes());
-        } else {
-            self.say(BackendTag::NO_DATA, b"");
-        }
+        let rows = text.starts_with("SELECT").then_some(BackendTag::ROW_DESCRIPTION);
+        self.say(rows.unwrap_or(BackendTag::NO_DATA), text.as_bytes());
     }
 
     fn is_refused(&self, text: &str) -> bool {
@@ -195,9 +196,7 @@ impl Model {
     }
 
     fn finish(&mut self, text: &str, extended: bool) {
-        let mut tag = text.as_bytes().to_vec();
-        tag.push(0);
-        self.say(BackendTag::COMMAND_COMPLETE, &tag);
+        self.say(BackendTag::COMMAND_COMPLETE, &[text.as_bytes(), b"\0"].concat());
         if !extended {
             self.ready();
         }
