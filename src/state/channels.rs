@@ -202,7 +202,7 @@ impl Channels {
         self.state.as_ref().map_or(&[], |state| &state.wanted)
     }
 
-    /// pgweir listens on them.
+    /// pgweir listens on them, or has not to be waited for: they are unwanted then when the transaction is over.
     pub fn grant(&mut self) {
         if let Some(state) = &mut self.state {
             state.heard.extend(state.wanted.drain(..));

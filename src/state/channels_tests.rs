@@ -202,6 +202,20 @@ fn nothing_is_sent_before_pgweir_listens_and_nobody_is_pinned() {
 }
 
 #[test]
+fn a_listen_that_is_skipped_is_not_waited_for() {
+    let (mut session, mut server) = (listening_client(), ServerSide::default());
+    let (used, sent) = translate(&mut session, &mut server, "Bind s, Query LISTEN a, Sync");
+    assert_eq!(sent, "Bind s");
+    assert_eq!(session.channels.wanted().len(), 1);
+    assert!(server.pipeline.on_error(|_, _| ()).is_ok());
+    let words = "Query LISTEN a, Sync";
+    assert_eq!(translate(&mut session, &mut server, words).1, "Sync", "behind {used} bytes");
+    assert!(session.channels.wanted().is_empty());
+    session.channels.ready(TransactionStatus::Idle);
+    assert_eq!(session.channels.take_unwanted().len(), 1);
+}
+
+#[test]
 fn a_prepared_listen_waits_with_its_whole_batch() {
     let (mut session, mut server) = (listening_client(), ServerSide::default());
     let words = "Parse =LISTEN a, Bind, Execute, Sync";

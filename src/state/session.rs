@@ -342,7 +342,8 @@ impl Session {
         let tag = FrontendTag(frame.tag);
         check_frontend_tag(tag)?;
         if to.server.pipeline.is_skipping() && tag != FrontendTag::SYNC {
-            // The server would skip it: it says nothing to it, so it need not see it.
+            // The server would skip it, and need not see it; a LISTEN in it has not to be waited for.
+            self.channels.grant();
             return Ok(());
         }
         let malformed = ClientFault::Frame(FrameError::Malformed { tag: frame.tag });
@@ -353,8 +354,8 @@ impl Session {
                 if send == Send::NotYet {
                     return Ok(());
                 }
+                requests.simple += 1;
                 if send == Send::InParts {
-                    requests.simple += 1;
                     self.send_in_parts(text, to);
                     return Ok(());
                 }
@@ -362,7 +363,6 @@ impl Session {
                 to.server.stained |= to.server.pipeline.is_mid_batch();
                 let previous = self.unnamed.take();
                 to.server.unnamed = ServerUnnamed::Nothing;
-                requests.simple += 1;
                 to.forward(frame, Expected::Query, Undo::Unnamed(previous));
                 if send == Send::WithSync {
                     to.out.extend_from_slice(&encode::SYNC);

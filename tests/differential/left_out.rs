@@ -19,12 +19,28 @@ pub fn left_out(step: &Step, block: Option<char>) -> Option<&'static str> {
             "PostgreSQL 18 forgets to end the transaction of a pipeline with a simple query in its middle",
         );
     }
+    if chooses_isolation_behind_a_parse(items) {
+        return Some("a Parse of what the server has already takes no snapshot there");
+    }
     if uses_what_may_be_lost(items, failed, in_block) {
         return Some(
             "in a failed block, a statement that the server lost is refused before its values are counted",
         );
     }
     None
+}
+
+/// A simple query in the middle of a batch that begins with something else.
+fn chooses_isolation_behind_a_parse(items: &[Item]) -> bool {
+    let mut parsed = false;
+    items.iter().any(|item| {
+        match item {
+            Item::Parse { .. } => parsed = true,
+            Item::Sync => parsed = false,
+            _ => {}
+        }
+        parsed && matches!(item, Item::Query(sql) if sql.to_ascii_uppercase().contains("ISOLATION"))
+    })
 }
 
 fn has_query_in_a_pipeline(items: &[Item]) -> bool {
