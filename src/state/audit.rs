@@ -265,6 +265,8 @@ impl Session {
         if self.awaits_reading(text, to.server) {
             return Ok(Send::NotYet);
         }
+        // PostgreSQL 18 forgets to end the transaction of a pipeline with this in its middle.
+        to.server.stained |= to.server.pipeline.is_mid_batch();
         let effects = may_read(memo::effects(text, self.options), to.limits);
         let in_parts = self.is_sent_in_parts(effects, text, to.server);
         if in_parts && self.parts_wait(to.server, to.out) {

@@ -359,8 +359,6 @@ impl Session {
                     self.send_in_parts(text, to);
                     return Ok(());
                 }
-                // PostgreSQL 18 forgets to end the transaction of a pipeline with this in its middle.
-                to.server.stained |= to.server.pipeline.is_mid_batch();
                 let previous = self.unnamed.take();
                 to.server.unnamed = ServerUnnamed::Nothing;
                 to.forward(frame, Expected::Query, Undo::Unnamed(previous));
