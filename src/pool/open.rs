@@ -385,7 +385,7 @@ impl From<ConnectError> for Failed {
 
 impl Failed {
     /// The server could not be asked what a pool must know.
-    fn examination(server: Server, reason: CloseReason) -> Self {
+    pub(super) fn examination(server: Server, reason: CloseReason) -> Self {
         Self { error: ConnectError::Protocol, left: Some((Box::new(server), reason)) }
     }
 }

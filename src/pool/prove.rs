@@ -3,7 +3,7 @@
 //! The server that this opens counts in the budget like any other, and becomes one of its pool's when
 //! the token is proven. Before that there need not be such a pool: who has proven nothing makes none.
 
-use super::open::Opening;
+use super::open::{Failed, Opening};
 use super::{BorrowError, Pool, Pools};
 use crate::server::connect::{ConnectError, Proof, connect};
 use crate::server::{CloseReason, Reported, Server};
@@ -59,7 +59,9 @@ impl Pools {
         let pool = self.pool(database, user).map_err(ProofError::Busy)?;
         let opening = slot.adopted_by(&pool);
         server.defaults = defaults;
-        if pool.examine(&mut server).await.is_err() {
+        server.worker = worker;
+        if let Err(reason) = pool.examine(&mut server).await {
+            opening.finish(Err(Failed::examination(server, reason)), worker);
             return Err(ProofError::Unasked(ConnectError::Protocol));
         }
         opening.finish(Ok((server, reported)), worker);
