@@ -43,17 +43,6 @@ fn chooses_isolation_behind_a_parse(items: &[Item]) -> bool {
     })
 }
 
-/// Takes a reply for the one it should have been, where it is known to be another: a statement that must be prepared
-/// anew, and cannot be for its tables are not found any more, is refused before its values are counted.
-pub fn excuse(direct: &[String], pooled: &mut [String]) {
-    let counted = |line: &str| line.starts_with("ErrorResponse C08P01 Mbind message supplies");
-    for (direct, pooled) in direct.iter().zip(pooled) {
-        if counted(direct) && pooled.starts_with("ErrorResponse C42P01") {
-            pooled.clone_from(direct);
-        }
-    }
-}
-
 fn has_query_in_a_pipeline(items: &[Item]) -> bool {
     let mut executed = false;
     items.iter().any(|item| {
