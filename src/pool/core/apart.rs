@@ -46,16 +46,7 @@ impl<S, W> Core<S, W> {
     /// long as a slot is on its way: whoever shows tokens that are worth nothing must not empty the pools. It counts as
     /// [`Core::closing`].
     pub fn evict_for_proof(&mut self) -> Option<(PoolId, S)> {
-        if self.slots_to_come() > 0 {
-            return None;
-        }
-        let (_, at) = (self.pools.iter().enumerate())
-            .filter_map(|(at, pool)| Some((pool.idle.first()?.since, at)))
-            .min()?;
-        let pool = self.pools.get_mut(at).filter(|pool| !pool.idle.is_empty())?;
-        let server = pool.idle.remove(0).server;
-        self.closing(PoolId(at));
-        Some((PoolId(at), server))
+        if self.slots_to_come() > 0 { None } else { self.evict_longest_idle(None) }
     }
 }
 

@@ -52,16 +52,9 @@ impl<S, W> Core<S, W> {
 
     /// The server that was idle for longest, to be closed for a listening connection. It counts as [`Core::closing`].
     pub fn evict_for_listener(&mut self, now: Instant) -> Option<(PoolId, S)> {
-        let (_, at) = (self.pools.iter().enumerate())
-            .filter_map(|(at, pool)| Some((pool.idle.first()?.since, at)))
-            .min()?;
-        if !self.makes_room_for_listener(now) {
-            return None;
-        }
-        let pool = self.pools.get_mut(at).filter(|pool| !pool.idle.is_empty())?;
-        let server = pool.idle.remove(0).server;
-        self.closing(PoolId(at));
-        Some((PoolId(at), server))
+        // To make room changes what is relied on: not where there is nothing to be had.
+        let any = self.pools.iter().any(|pool| !pool.idle.is_empty());
+        if any && self.makes_room_for_listener(now) { self.evict_longest_idle(None) } else { None }
     }
 
     /// True if a server must be closed for a listening connection that waits: where no other is on its way out for

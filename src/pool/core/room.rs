@@ -97,23 +97,23 @@ impl<S, W> Core<S, W> {
             return Growth::Nothing;
         }
         // Nobody waits in a pool that has an idle server, so this takes from nobody.
-        let longest_idle = self
-            .pools
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != at)
-            .filter_map(|(other, pool)| Some((pool.idle.first()?.since, other)))
-            .min();
-        let Some((_, from)) = longest_idle else { return Growth::Nothing };
-        match self.pools.get_mut(from) {
-            Some(pool) if !pool.idle.is_empty() => {
-                let server = pool.idle.remove(0).server;
-                self.closing(PoolId(from));
-                self.made_room = Some(now);
-                Growth::Evict { from: PoolId(from), server }
-            }
-            _ => Growth::Nothing,
-        }
+        let Some((from, server)) = self.evict_longest_idle(Some(PoolId(at))) else {
+            return Growth::Nothing;
+        };
+        self.made_room = Some(now);
+        Growth::Evict { from, server }
+    }
+
+    /// The server that was idle for longest, of any pool but `except`, to be closed. It counts as [`Core::closing`].
+    pub(super) fn evict_longest_idle(&mut self, except: Option<PoolId>) -> Option<(PoolId, S)> {
+        let (_, at) = (self.pools.iter().enumerate())
+            .filter(|(at, _)| except != Some(PoolId(*at)))
+            .filter_map(|(at, pool)| Some((pool.idle.first()?.since, at)))
+            .min()?;
+        let pool = self.pools.get_mut(at).filter(|pool| !pool.idle.is_empty())?;
+        let server = pool.idle.remove(0).server;
+        self.closing(PoolId(at));
+        Some((PoolId(at), server))
     }
 
     /// True if somebody has waited since `since` for servers that are on their way out, and one more has to go.
