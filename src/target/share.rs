@@ -163,10 +163,11 @@ impl Member {
         self.in_force
     }
 
-    /// True if it wants more than it has, or has more than it should: it should look again soon.
+    /// True if it wants more than it has, or has more than it should: it should look again soon. What it wants to have
+    /// again when it is seen is no reason: that comes with its first look.
     #[must_use]
     pub fn in_motion(&self, open: u32) -> bool {
-        self.asked > self.in_force || open > self.in_force
+        (!self.unseen && self.asked > self.in_force) || open > self.in_force
     }
 
     /// What is to be announced before the next look. `open` is counted after [`Self::in_force`] was

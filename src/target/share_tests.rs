@@ -313,6 +313,18 @@ impl World {
     }
 }
 
+#[test]
+fn a_member_that_nobody_sees_is_not_in_motion_for_what_it_had_before() {
+    let mut member = Member::new(1);
+    let alone = Sight::new(10, 10, 1, std::iter::empty());
+    member.look(&alone, 1, None);
+    assert!(member.in_motion(1), "it wants more");
+    member.look(&alone, 1, None);
+    assert!(member.in_force() > 1);
+    member.hold_back(1);
+    assert!(!member.in_motion(1) && member.in_motion(2));
+}
+
 proptest! {
     /// Whatever members do in whatever order while they see each other, the sum of what they may
     /// have open never passes the budget.
