@@ -5,6 +5,7 @@ use super::channels::{By, Verdict};
 use super::memo;
 use super::pipeline::{Expected, Fate, Pipeline, Undo};
 use super::prepared::{Prepared, SERVER_NAME_PREFIX, ServerName, Token, Unnamed, text_of};
+use super::preparing::{Need, can_be_followed};
 use super::reading::read_as;
 use super::session::{ClientFault, Intern, Limits, ServerSide, ServerUnnamed, Session};
 use super::statement::{self, Command, Effects, Options};
@@ -98,20 +99,23 @@ impl Session {
             to.forward(frame, Expected::ParseComplete, undo);
             return Ok(());
         }
-        if let Some(existing) = self.statements.get(parse.name) {
+        let existing = self.statements.get(parse.name).cloned();
+        if let Some(existing) = &existing
+            && (to.server.statements.touch(existing.id) || !can_be_followed(parse.name))
+        {
             // The server refuses the second one of a name, if it has the first one.
-            let existing = Arc::clone(existing);
             if !self.is_refused(parse.query, to.server) {
-                to.ensure(&existing, self.reading());
+                to.ensure(existing, self.reading());
             }
-            to.parse_as(&existing, parse.tail, Fate::Forward, Undo::Nothing);
+            to.parse_as(existing, parse.tail, Fate::Forward, Undo::Nothing);
             return Ok(());
         }
-        if self.sql.get(parse.name).is_some() {
+        if existing.is_some() || self.sql.get(parse.name).is_some() {
             // The server refuses it.
             if !self.awaits_names(parse.name, Effects::NONE, to.server) {
-                let may_fail = !self.is_refused(parse.query, to.server);
-                self.settle_name(parse.name, may_fail, to.server, to.out);
+                let refused = self.is_refused(parse.query, to.server);
+                let need = if refused { Need::Nothing } else { Need::Presence };
+                self.settle_name(parse.name, need, to.server, to.out);
                 to.forward(frame, Expected::ParseComplete, Undo::Nothing);
             }
             return Ok(());
@@ -281,7 +285,7 @@ impl Session {
         let Some(statement) = self.statements.get(name) else {
             // If SQL has not prepared it, the server says so in its own words.
             if server.own.is_some() || self.sql.get(name).is_some() {
-                self.settle_name(name, true, server, out);
+                self.settle_name(name, Need::Meaning, server, out);
             }
             return Name::of_client(name);
         };

@@ -27,6 +27,9 @@ pub(super) const ABOUT_NAMES: Effects =
 /// Most names of a client that a server keeps before it is told to close them all.
 const OWN_NAMES_MAX: usize = 1024;
 
+/// A `Parse` behind its name: an empty text without parameters.
+const NO_STATEMENT: &[u8] = &[0; 3];
+
 /// Tells what the protocol prepared from what SQL did.
 const BY_PROTOCOL: u64 = 1 << 63;
 
@@ -41,6 +44,17 @@ pub(super) enum Send {
     InParts,
     /// A `Sync` behind it: what stands before it may fail, and PostgreSQL would skip it then.
     WithSync,
+}
+
+/// What a message needs of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Nothing: it is refused in any case, or what stood ahead of it would be.
+    Nothing,
+    /// That there is a statement of this name, whatever it is. It cannot fail to be prepared.
+    Presence,
+    /// What it means to the client.
+    Meaning,
 }
 
 /// What a text that is about names comes to.
@@ -200,7 +214,12 @@ impl Session {
                 continue;
             }
             let name = statement.name().unwrap_or_default();
-            named.prepares |= self.settle_name(&name, may_fail, server, out);
+            let need = match command {
+                _ if !may_fail => Need::Nothing,
+                Command::Prepare | Command::Deallocate => Need::Presence,
+                _ => Need::Meaning,
+            };
+            named.prepares |= self.settle_name(&name, need, server, out);
             let change = match command {
                 Command::Prepare if readable && can_be_followed(&name) => {
                     let body = statement.body().unwrap_or_default();
@@ -231,12 +250,12 @@ impl Session {
         named
     }
 
-    /// Sees to it that `name` means on `server` what it means to the client. True if something was
-    /// prepared for it.
+    /// Sees to it that `name` means on `server` what it means to the client, as far as there is need of it. True if
+    /// something was prepared for it.
     pub(super) fn settle_name(
         &mut self,
         name: &[u8],
-        may_fail: bool,
+        need: Need,
         server: &mut ServerSide,
         out: &mut Vec<u8>,
     ) -> bool {
@@ -255,12 +274,18 @@ impl Session {
             server.pipeline.push(Expected::CloseComplete, Fate::Swallow, undo);
             self.own(server).remove(name);
         }
-        let Some(meaning) = wanted.filter(|_| may_fail) else { return false };
+        let Some(meaning) = wanted.filter(|_| need != Need::Nothing) else { return false };
         self.sql.begin();
+        let undo = Undo::OwnName(name.into());
+        if need == Need::Presence {
+            self.own(server).unsure(name);
+            encode::parse(out, name, NO_STATEMENT);
+            server.pipeline.push(Expected::ParseComplete, Fate::Swallow, undo);
+            return true;
+        }
         self.own(server).insert(name, meaning);
         server.reparsed += 1;
         let now = self.reading();
-        let undo = Undo::OwnName(name.into());
         if let Some(statement) = self.sql.get(name) {
             let text = &statement.text;
             read_as(statement.options, now, text, server, out, |server, out| {
@@ -352,7 +377,7 @@ impl Session {
 }
 
 /// True if a name is read the same by everybody, and is none of pgweir's own.
-fn can_be_followed(name: &[u8]) -> bool {
+pub(super) fn can_be_followed(name: &[u8]) -> bool {
     !name.is_empty() && name.is_ascii() && !name.starts_with(SERVER_NAME_PREFIX)
 }
 

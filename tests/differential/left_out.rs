@@ -6,8 +6,9 @@ use super::holding::texts;
 use super::script::{Item, Step};
 use crate::support::postgres::all_newest;
 
-/// Why `step` is left out for a client whose block has this status; `None` if it is played.
-pub fn left_out(step: &Step, block: Option<char>) -> Option<&'static str> {
+/// Why `step` is left out for a client whose block has this status; `None` if it is played. `astray`: it may not find
+/// the tables any more that it prepared statements over.
+pub fn left_out(step: &Step, block: Option<char>, astray: bool) -> Option<&'static str> {
     let Step::Send(items) = step else { return None };
     let failed = block == Some('E');
     let in_block = block.is_some() || texts(step).any(begins_block);
@@ -27,7 +28,26 @@ pub fn left_out(step: &Step, block: Option<char>) -> Option<&'static str> {
             "in a failed block, a statement that the server lost is refused before its values are counted",
         );
     }
+    if astray
+        && (uses_what_may_be_lost(items, true, in_block)
+            || texts(step).any(|sql| sql.contains("EXECUTE")))
+    {
+        return Some(
+            "where its tables are not found, a statement that the server lacks is refused before its values are counted",
+        );
+    }
     None
+}
+
+/// True if a client may not find all tables behind this, who was `astray` before, and in a block or not.
+pub fn leads_astray(step: &Step, astray: bool, in_block: bool) -> bool {
+    let leads = texts(step).any(|sql| sql.contains("search_path") && sql.contains("''"));
+    let leads_back = || {
+        let resets = ["RESET search_path", "RESET ALL", "DISCARD ALL"];
+        matches!(step, Step::Send(items) if matches!(items.as_slice(),
+            [Item::Query(sql)] if resets.contains(&sql.as_str())))
+    };
+    leads || (astray && (in_block || !leads_back()))
 }
 
 /// A simple query in the middle of a batch that begins with something else.
@@ -82,7 +102,8 @@ fn runs_portal_of_failed_block(items: &[Item], failed: bool, in_block: bool) -> 
     false
 }
 
-/// A statement is bound or described that was prepared in an earlier batch, and the block may have failed since.
+/// A statement is bound or described that was prepared in an earlier batch, and may not be prepared again since:
+/// because the block has failed, for one.
 fn uses_what_may_be_lost(items: &[Item], failed: bool, in_block: bool) -> bool {
     let mut may_have_failed = failed;
     let mut parsed: Vec<&str> = Vec::new();

@@ -1,7 +1,7 @@
 //! Plays a script to PostgreSQL and to pgweir, step by step, and compares every answer.
 
 use super::holding::{Holding, has_ddl, may_pin, texts};
-use super::left_out::left_out;
+use super::left_out::{leads_astray, left_out};
 use super::script::{Client, Item, Script, Step};
 use super::transcript::{Answers, Describer, Expectation, read_answers};
 use super::world::{Side, World, crashes};
@@ -93,6 +93,8 @@ struct Seat {
     holding: Holding,
     /// It may have listened.
     listens: bool,
+    /// It may not find all tables any more.
+    astray: bool,
     /// The notifications that came so far.
     heard: [Vec<String>; 2],
 }
@@ -101,8 +103,9 @@ impl Player<'_> {
     fn play(&mut self, script: &Script) -> Result<(), Difference> {
         self.world.reset();
         for (client, step) in &script.steps {
-            let block = self.seat(*client).and_then(|seat| seat.holding.block);
-            if left_out(step, block).is_some() {
+            let seat = self.seat(*client).map(|seat| (seat.holding.block, seat.astray));
+            let (block, astray) = seat.unwrap_or_default();
+            if left_out(step, block, astray).is_some() {
                 continue;
             }
             match step {
@@ -170,6 +173,7 @@ impl Player<'_> {
             expectations: Default::default(),
             holding: Holding::default(),
             listens: false,
+            astray: false,
             heard: Default::default(),
         });
         Ok(true)
@@ -186,6 +190,7 @@ impl Player<'_> {
             || (ddl_seen && items.iter().any(|item| matches!(item, Item::Bind { .. })));
         let listens = texts(step).any(|sql| sql.contains("LISTEN"));
         seat.listens |= listens;
+        seat.astray = leads_astray(step, seat.astray, seat.holding.block.is_some());
         // With one server there is none left to listen for all.
         seat.holding.pinned |= listens && servers == 1;
         let [direct, pooled] = seat.say(items, &bytes, describer);

@@ -296,3 +296,50 @@ fn what_a_failed_block_refuses_is_refused_whatever_has_its_name() {
         a: EXECUTE q",
     ]);
 }
+
+/// Nothing but its name matters there: that its tables are not found any more is no reason to refuse.
+#[test]
+fn a_statement_whose_tables_are_not_found_can_be_deallocated_and_not_be_prepared_twice() {
+    same(&[
+        r"
+        a: \parse s SELECT id FROM items \parse t SELECT note FROM items \sync
+        a: PREPARE q AS SELECT * FROM items
+        b: BEGIN
+        a: SET search_path = ''
+        a: DEALLOCATE s
+        a: \parse - DEALLOCATE t \bind - - \execute - 0 \sync
+        a: DEALLOCATE q
+        a: DEALLOCATE q
+        a: RESET search_path
+        b: COMMIT
+        a: \bind - s \execute - 0 \sync
+        b: \bind - s \execute - 0 \sync
+        a: EXECUTE q",
+        r"
+        b: SELECT 1
+        a: \parse s SELECT id FROM items \sync
+        a: PREPARE q AS SELECT 'q' FROM items
+        a: SET search_path = ''
+        b: BEGIN
+        a: PREPARE q AS SELECT 1
+        a: PREPARE s AS SELECT 1
+        a: \parse s SELECT 1 \sync
+        a: \parse q SELECT 1 \sync
+        a: \parse s SELEC \sync
+        b: COMMIT
+        c: SELECT 1
+        a: RESET search_path
+        a: EXECUTE q
+        a: EXECUTE s
+        a: \bind - s \execute - 0 \sync
+        a: \bind - q \execute - 0 \sync
+        a: DEALLOCATE ALL
+        a: EXECUTE q",
+        r"
+        a: \parse s SELECT id FROM items \sync
+        b: SELECT 1
+        a: \parse - DEALLOCATE s \bind - - \execute - 0 \parse s SELECT 2 \bind - s \execute - 0 \sync
+        a: \parse - EXECUTE s \parse d DEALLOCATE s \bind p d \bind - - \execute - 0 \execute p 0 \bind - - \execute - 0 \sync
+        a: \bind - s \sync",
+    ]);
+}
