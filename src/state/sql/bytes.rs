@@ -55,6 +55,33 @@ pub(super) fn word_len(bytes: &[u8]) -> usize {
     len + rest.iter().take_while(|&&byte| is_in_word(byte)).count()
 }
 
+/// How many bytes at the front of `bytes` are digits, commas, spaces, and dollar signs before a digit, and whether a
+/// comma is among them.
+///
+/// Eight bytes at a time: it may end before a dollar sign that is the last of eight, and before the last seven bytes.
+#[inline]
+pub(super) fn list_len(bytes: &[u8]) -> (usize, bool) {
+    let mut len = 0;
+    let mut commas_seen = 0;
+    while let Some(eight) = bytes.get(len..).and_then(<[u8]>::first_chunk) {
+        let bytes = u64::from_le_bytes(*eight);
+        let ascii = bytes & !HIGH;
+        let digits = between(ascii, b'0', b'9') & !bytes;
+        let commas = between(ascii, b',', b',');
+        let parameters = between(ascii, b'$', b'$') & digits >> 8;
+        let fits = digits | commas | between(ascii, b' ', b' ') | parameters;
+        let others = !(fits & !bytes) & HIGH;
+        // All that is below the first of the others.
+        commas_seen |= commas & others.wrapping_sub(1) & !others & HIGH;
+        if others != 0 {
+            len += others.trailing_zeros() as usize / 8;
+            break;
+        }
+        len += 8;
+    }
+    (len, commas_seen != 0)
+}
+
 const HIGH: u64 = 0x8080_8080_8080_8080;
 
 /// The high bit of each byte that goes on with an identifier; the other bits mean nothing.
@@ -135,6 +162,27 @@ mod tests {
                 bytes[at] = byte;
                 let one_by_one = bytes.iter().take_while(|&&byte| is_in_word(byte)).count();
                 assert_eq!(word_len(&bytes), one_by_one, "{byte:#x} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_length_of_a_list_is_the_same_by_eight_bytes_and_by_one() {
+        let is_of_list = |bytes: &[u8]| match bytes {
+            [b'$', next, ..] => next.is_ascii_digit(),
+            [byte, ..] => matches!(byte, b'0'..=b'9' | b',' | b' '),
+            [] => false,
+        };
+        for byte in 0..=u8::MAX {
+            for at in 0..24 {
+                let mut bytes = *b"$1, $22,3 4567$8 9012345";
+                bytes[at] = byte;
+                let (len, comma) = list_len(&bytes);
+                let one_by_one =
+                    (0..=bytes.len()).take_while(|&at| is_of_list(&bytes[at..])).count();
+                let short = one_by_one > len && bytes[len] == b'$' && len % 8 == 7;
+                assert!(one_by_one == len || short, "{byte:#x} at {at}");
+                assert_eq!(comma, bytes[..len].contains(&b','), "{byte:#x} at {at}");
             }
         }
     }

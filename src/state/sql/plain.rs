@@ -6,7 +6,7 @@
 //! the price.
 
 use super::body::{NOTABLE, is_notable};
-use super::bytes::{Class, class, word_len};
+use super::bytes::{Class, class, list_len, word_len};
 use crate::state::statement::{Command, Effects, Summary};
 
 const VERBS: [(&[u8; 6], Command, Effects); 4] = [
@@ -37,9 +37,20 @@ pub(in crate::state) fn summarize(text: &[u8]) -> Option<Summary> {
     while let Some((&byte, behind)) = rest.split_first() {
         rest = match class(byte) {
             Class::Space => behind,
-            Class::Comma | Class::Operator => {
+            Class::Operator => {
                 (word, dotted) = (b"in", false);
                 behind
+            }
+            Class::Comma => {
+                (word, dotted) = (b"in", false);
+                behind.get(list_len(behind).0..)?
+            }
+            Class::Digit => {
+                let (len, comma) = list_len(behind);
+                if comma {
+                    (word, dotted) = (b"in", false);
+                }
+                behind.get(len..)?
             }
             Class::Dot => {
                 (word, dotted) = (b"", true);
@@ -55,7 +66,6 @@ pub(in crate::state) fn summarize(text: &[u8]) -> Option<Summary> {
                 word = if std::mem::take(&mut dotted) { b"" } else { whole };
                 behind.get(len - 1..)?
             }
-            Class::Digit => behind,
             Class::Dollar if behind.first().is_some_and(u8::is_ascii_digit) => behind,
             Class::Minus if behind.first() != Some(&b'-') => behind,
             Class::Open if opens_no_call(word) => {
@@ -65,7 +75,15 @@ pub(in crate::state) fn summarize(text: &[u8]) -> Option<Summary> {
             Class::Close => {
                 depth = depth.checked_sub(1)?;
                 word = b"";
-                behind
+                // Most often, the next row: `), (`.
+                match behind {
+                    [b',', b' ', b'(', behind @ ..] | [b',', b'(', behind @ ..] => {
+                        (word, dotted) = (b"in", false);
+                        depth += 1;
+                        behind
+                    }
+                    _ => behind,
+                }
             }
             Class::Semicolon if behind.iter().all(|&byte| class(byte) == Class::Space) => break,
             _ => return None,
