@@ -14,6 +14,7 @@ mod support;
 
 use pgweir::auth::rds_token::{SigningKeys, TokenClaims, TokenRequest, sign};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 use support::certificates::Authority;
@@ -231,6 +232,38 @@ fn wrong_tokens_leave_nothing_and_are_told_the_same_as_those_of_nobody() {
 
     let token = token_of("lambda", rds.port(), USER, now());
     log_in(&pgweir, &authority, USER, &token).ok().unwrap();
+    let counted = |name: &str| format!("{}", pgweir.metric(&format!("pgweir_database_{name}"), ""));
+    assert_eq!(counted("connection_requests_total"), "3");
+    assert_eq!(counted("connections_setup_succeeded_total"), "1");
+    assert_eq!(counted("connections_setup_failed_total"), "2");
+}
+
+/// Whoever has shown a token waits for the next server, and not for one that nobody needs.
+#[test]
+fn a_token_is_proven_where_all_servers_are_always_in_use() {
+    let authority = Authority::new();
+    let rds = Rds::start(&authority);
+    let setup = Setup::before_port(rds.port())
+        .entry(&format!("username = \"{USER}\"\niam_auth = \"REQUIRED\""))
+        .target("max_connections = 2");
+    let pgweir = with_role(with_iam(setup, &authority)).start();
+    let token = token_of("lambda", rds.port(), USER, now());
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let mut client = log_in(&pgweir, &authority, USER, &token).ok().unwrap();
+            let done = &done;
+            scope.spawn(move || {
+                while !done.load(Ordering::Acquire) {
+                    client.query("SELECT 1");
+                }
+            });
+        }
+        let other = token_of("lambda", rds.port(), USER, now() - 60);
+        let outcome = log_in(&pgweir, &authority, USER, &other);
+        done.store(true, Ordering::Release);
+        assert!(outcome.is_ok(), "{:?}", outcome.err().map(|refusal| refusal.field('M')));
+    });
 }
 
 #[test]

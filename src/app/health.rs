@@ -4,6 +4,7 @@ use super::fleet::Fleet;
 use crate::admin::{AdminSource, Check, Readiness};
 use crate::client::Shared;
 use crate::config::{Config, MaxConnections};
+use crate::pool::prove::Slot;
 use crate::server::connect::ConnectError;
 use crate::target::{self, PROBE_DATABASE, ProbeError};
 use crate::telemetry::clock;
@@ -12,7 +13,8 @@ use parking_lot::Mutex;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// Pause between two probes while the target answers.
 const HEALTHY_PAUSE: Duration = Duration::from_secs(30);
@@ -21,10 +23,19 @@ const HEALTHY_PAUSE: Duration = Duration::from_secs(30);
 pub(super) const AWAY_PAUSE_MIN: Duration = Duration::from_millis(200);
 pub(super) const AWAY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// How long the target is not asked where all connections of the budget are in use.
+const UNASKED_MAX: Duration = Duration::from_secs(120);
+
+/// How long a connection of the budget is waited for then.
+const SLOT_PATIENCE: Duration = Duration::from_secs(5);
+
 /// What is watched.
 pub(super) struct Health {
     pub(super) shared: Arc<Shared>,
     budget: Mutex<MaxConnections>,
+    /// When it was asked last, and what the budget was configured to be then.
+    asked: Mutex<Option<(Instant, MaxConnections)>>,
+    reconfigured: Notify,
     fleet: Option<Fleet>,
     probes: AtomicU64,
     answered: AtomicU64,
@@ -36,6 +47,8 @@ impl Health {
         Arc::new(Self {
             shared,
             budget: Mutex::new(config.target.max_connections),
+            asked: Mutex::new(None),
+            reconfigured: Notify::new(),
             fleet: Fleet::of(&config.fleet),
             probes: AtomicU64::new(0),
             answered: AtomicU64::new(0),
@@ -48,6 +61,7 @@ impl Health {
     pub(super) fn reconfigure(&self, config: &Config) {
         let budget = config.target.max_connections;
         *self.budget.lock() = budget;
+        self.reconfigured.notify_one();
         match (&self.fleet, budget) {
             (Some(fleet), _) => fleet.set_share(config.fleet.share),
             (None, MaxConnections::Absolute(connections)) => {
@@ -76,29 +90,37 @@ impl Health {
         }
         let mut pause = AWAY_PAUSE_MIN;
         loop {
-            if self.probe().await {
+            let wait = if self.probe().await {
                 pause = AWAY_PAUSE_MIN;
-                tokio::time::sleep(HEALTHY_PAUSE).await;
+                HEALTHY_PAUSE
             } else {
-                tokio::time::sleep(pause).await;
+                let wait = pause;
                 pause = (pause * 2).min(AWAY_PAUSE_MAX);
-            }
+                wait
+            };
+            // Until it is time, or there is another budget to be had.
+            let _ = tokio::time::timeout(wait, self.reconfigured.notified()).await;
         }
     }
 
     /// Asks the target once. False if it is away.
     async fn probe(&self) -> bool {
         let pools = &self.shared.pools;
-        let known = pools.budget() > 0;
-        // The probe's connection counts like any other: where none is free, the target is busy,
-        // which is as good as an answer.
-        if known && !pools.reserve_apart() {
-            return true;
+        // The probe's connection counts like any other.
+        let slot = if pools.budget() > 0 {
+            match self.slot().await {
+                // Where none is free, the target is busy, which is as good as an answer, for some time.
+                None => return true,
+                slot => slot,
+            }
+        } else {
+            None
+        };
+        let mut outcome = self.ask().await;
+        if let Some(slot) = slot {
+            slot.vacate_after(outcome.as_mut().err().and_then(ProbeError::take_overdue));
         }
-        let outcome = self.ask().await;
-        if known {
-            pools.release_apart();
-        }
+        *self.asked.lock() = Some((clock::now(), self.configured()));
         match outcome {
             Ok(capacity) => {
                 self.reached(!capacity.in_recovery);
@@ -119,6 +141,16 @@ impl Health {
                 false
             }
         }
+    }
+
+    /// A slot of the budget to ask the target by. A server makes room for it if it has not been asked for long, or not
+    /// since the budget was configured.
+    async fn slot(&self) -> Option<Slot> {
+        let (pools, now) = (&self.shared.pools, clock::now());
+        let due = self.asked.lock().is_none_or(|(at, configured)| {
+            configured != self.configured() || now.saturating_duration_since(at) >= UNASKED_MAX
+        });
+        if due { pools.slot_by(now + SLOT_PATIENCE, 0).await.ok() } else { pools.free_slot(0) }
     }
 
     async fn ask(&self) -> Result<target::Capacity, ProbeError> {

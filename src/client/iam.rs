@@ -16,7 +16,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 /// Tokens that were proven and are remembered. One more is proven each time.
 const PROVEN_MAX: usize = 20_000;
@@ -42,7 +42,7 @@ type Hash = [u8; 32];
 pub struct ClientTokens {
     proven: Mutex<HashMap<Hash, Instant>>,
     refused: Mutex<HashMap<Hash, Instant>>,
-    proving: Semaphore,
+    proving: Arc<Semaphore>,
     /// Of each user who has a token proven now.
     proving_of: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
@@ -52,7 +52,7 @@ impl Default for ClientTokens {
         Self {
             proven: Mutex::default(),
             refused: Mutex::default(),
-            proving: Semaphore::new(PROOFS_AT_ONCE),
+            proving: Arc::new(Semaphore::new(PROOFS_AT_ONCE)),
             proving_of: Mutex::default(),
         }
     }
@@ -71,17 +71,14 @@ impl ClientTokens {
     }
 
     /// Waits until one more token of this user may be proven, which holds for as long as the permits.
-    async fn turn(
-        &self,
-        user: &str,
-    ) -> Result<(OwnedSemaphorePermit, SemaphorePermit<'_>), AcquireError> {
+    async fn turn(&self, user: &str) -> Result<[OwnedSemaphorePermit; 2], AcquireError> {
         let of_user = {
             let mut all = self.proving_of.lock();
             all.retain(|_, turns| Arc::strong_count(turns) > 1);
             let turns = all.entry(user.to_owned());
             Arc::clone(turns.or_insert_with(|| Arc::new(Semaphore::new(PROOFS_AT_ONCE_OF_USER))))
         };
-        Ok((of_user.acquire_owned().await?, self.proving.acquire().await?))
+        Ok([of_user.acquire_owned().await?, Arc::clone(&self.proving).acquire_owned().await?])
     }
 
     fn remember(&self, hash: Hash, good: bool, until: Instant, now: Instant) {
@@ -158,7 +155,7 @@ async fn check(greeted: &Greeted, worker: &Worker, token: &[u8]) -> Result<(), R
     let busy = |error| Refused::Unasked(ProofError::Busy(error));
     let permit = tokio::time::timeout_at(deadline.into(), tokens.turn(&greeted.user)).await;
     let waited = || clock::now().saturating_duration_since(now);
-    let _permit = permit.map_err(|_| {
+    let permits = permit.map_err(|_| {
         let cause = "other tokens are being proven";
         busy(crate::pool::BorrowError::Timeout { waited: waited(), cause })
     })?;
@@ -168,7 +165,7 @@ async fn check(greeted: &Greeted, worker: &Worker, token: &[u8]) -> Result<(), R
     }
     let text = std::str::from_utf8(token).map_err(|_| Refused::Claims(TokenError::NotAToken))?;
     let session = (&*greeted.database, &*greeted.user);
-    let outcome = shared.pools.prove(session, text, worker.index, deadline).await;
+    let outcome = shared.pools.prove(session, text, worker.index, deadline, permits).await;
     let after = clock::now();
     match outcome {
         Ok(()) => {

@@ -2,6 +2,7 @@
 
 use super::Pool;
 use super::lease::CountedUnlent;
+use crate::server::overdue::Overdue;
 use crate::server::{CloseReason, Server};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +52,17 @@ impl Pool {
             Some(runtime) => drop(runtime.spawn(task)),
             None => self.vacate(worker),
         }
+    }
+
+    /// The same for a login that is overdue, which counts as closing too.
+    pub(super) fn await_end(self: &Arc<Self>, overdue: Overdue, worker: usize) {
+        let pool = Arc::clone(self);
+        let unlent = CountedUnlent::of(self);
+        tokio::spawn(async move {
+            overdue.ended().await;
+            pool.vacate(worker);
+            drop(unlent);
+        });
     }
 
     pub(super) fn vacate(self: &Arc<Self>, worker: usize) {

@@ -11,6 +11,7 @@ mod apart;
 mod listeners;
 mod room;
 
+use apart::Proofs;
 use listeners::Listeners;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -161,7 +162,10 @@ pub struct Core<S, W> {
     apart: u32,
     waiting: usize,
     listeners: Listeners,
-    /// When an idle server was last closed for those who wait.
+    proofs: Proofs,
+    /// Since when those who wait for a slot beside the pools rely on servers that are on their way out.
+    relying_since: Option<Instant>,
+    /// When a server was last closed for those who wait.
     made_room: Option<Instant>,
 }
 
@@ -180,6 +184,8 @@ impl<S, W> Core<S, W> {
             apart: 0,
             waiting: 0,
             listeners: Listeners::default(),
+            proofs: Proofs::default(),
+            relying_since: None,
             made_room: None,
         }
     }
@@ -284,7 +290,7 @@ impl<S, W> Core<S, W> {
     /// A server that is clean comes back (or is new): lends it on, keeps it, or gives it up.
     pub fn give_back(&mut self, id: PoolId, idle: Idle<S>) -> Given<S, W> {
         if self.surplus() > 0
-            || self.makes_room_for_listener(idle.since)
+            || self.makes_room_beside(idle.since)
             || self.must_yield(id, idle.since)
         {
             self.closing(id);

@@ -15,6 +15,9 @@ enum Step {
     SetBudget(u32),
     Leave(usize),
     Advance(u64),
+    WaitForProof,
+    LookForSlot,
+    EndProof { adopted_by: Option<usize> },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -27,6 +30,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..5_u32).prop_map(Step::SetBudget),
         1 => any::<usize>().prop_map(Step::Leave),
         1 => (0..300_u64).prop_map(Step::Advance),
+        1 => Just(Step::WaitForProof),
+        2 => Just(Step::LookForSlot),
+        1 => proptest::option::of(0..3_usize).prop_map(|adopted_by| Step::EndProof { adopted_by }),
     ]
 }
 
@@ -38,6 +44,9 @@ struct World {
     opening: Vec<PoolId>,
     closing: Vec<PoolId>,
     waiting: Vec<(PoolId, u32)>,
+    /// Those who wait for a slot to prove a token, and those who have one.
+    provers: u32,
+    proofs: u32,
     /// When pools whose servers could not be opened are looked at again.
     retries: Vec<Instant>,
     next: u32,
@@ -57,6 +66,8 @@ impl World {
             opening: vec![],
             closing: vec![],
             waiting: vec![],
+            provers: 0,
+            proofs: 0,
             retries: vec![],
             next: 0,
             now: Instant::now(),
@@ -164,13 +175,48 @@ impl World {
                     self.grow();
                 }
             }
+            _ => self.prove(step),
+        }
+    }
+
+    /// The steps of those who prove tokens.
+    fn prove(&mut self, step: &Step) {
+        match *step {
+            Step::WaitForProof => {
+                self.core.wait_for_proof();
+                self.provers += 1;
+            }
+            Step::LookForSlot if self.provers > 0 => {
+                if self.core.reserve_proof() {
+                    self.proofs += 1;
+                    self.provers -= 1;
+                    self.core.give_up_proof();
+                    self.grow();
+                } else if let Some((from, _)) = self.core.evict_for_proof(self.now) {
+                    self.closing.push(from);
+                }
+            }
+            Step::EndProof { adopted_by } if self.proofs > 0 => {
+                self.proofs -= 1;
+                match adopted_by {
+                    Some(pool) => {
+                        self.core.adopt_proof(self.pools[pool]);
+                        self.opening.push(self.pools[pool]);
+                    }
+                    None => {
+                        self.core.vacate_proof();
+                        self.grow();
+                    }
+                }
+            }
             _ => {}
         }
     }
 
     fn check(&mut self) {
         let counts: Vec<Counts> = self.pools.iter().map(|&pool| self.core.counts(pool)).collect();
-        let open: u32 = counts.iter().map(|counts| counts.open).sum();
+        let servers: u32 = counts.iter().map(|counts| counts.open).sum();
+        let open = servers + self.proofs;
         assert_eq!(open, self.core.open());
         let budget = self.core.limits().budget;
         assert!(open <= self.bound, "{open} servers are open, {budget} allowed");
@@ -190,7 +236,7 @@ impl World {
         }
         let idle: u32 = counts.iter().map(|counts| counts.idle).sum();
         let known = idle as usize + self.lent.len() + self.opening.len() + self.closing.len();
-        assert_eq!(open as usize, known, "a server was lost");
+        assert_eq!(servers as usize, known, "a server was lost");
     }
 }
 
@@ -208,9 +254,11 @@ proptest! {
         }
         // When everybody gives back and every opening ends well, nobody is left waiting.
         for _ in 0..1000 {
-            if world.waiting.is_empty() {
+            if world.waiting.is_empty() && world.provers == 0 {
                 break;
             }
+            world.step(&Step::LookForSlot);
+            world.step(&Step::EndProof { adopted_by: None });
             world.step(&Step::Advance(200));
             world.step(&Step::FinishOpening(true));
             world.step(&Step::FinishClosing);
@@ -218,6 +266,7 @@ proptest! {
             world.check();
         }
         let counts: Vec<Counts> = world.pools.iter().map(|&pool| world.core.counts(pool)).collect();
+        prop_assert!(world.provers == 0, "{} wait to prove a token", world.provers);
         prop_assert!(world.waiting.is_empty(), "{} wait for ever: {counts:?}, {} lent", world.waiting.len(), world.lent.len());
     }
 }

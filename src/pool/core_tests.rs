@@ -199,6 +199,25 @@ fn a_busy_pool_yields_no_more_than_others_lack_and_keeps_its_share() {
 }
 
 #[test]
+fn one_more_is_yielded_where_a_server_on_its_way_out_takes_long() {
+    let now = Instant::now();
+    let mut core = core(3);
+    let (busy, poor) = (busy_pool(&mut core, 3), core.add_pool());
+    core.enqueue(poor, 0, 1, now);
+    core.closing(busy);
+    for waiter in 2..9 {
+        core.enqueue(busy, 0, waiter, now);
+    }
+    let soon = now + STARVING_AFTER * 2;
+    assert!(matches!(core.give_back(busy, idle(1, 0, soon)), Given::Lend(1, _)));
+    let late = now + CLOSING_SLOW * 2;
+    assert!(matches!(core.give_back(busy, idle(1, 0, late)), Given::Close(1)));
+    assert!(matches!(core.give_back(busy, idle(2, 0, late)), Given::Lend(2, _)), "one is enough");
+    core.closed(busy);
+    assert!(matches!(core.grow(late), Growth::Open(id) if id == poor));
+}
+
+#[test]
 fn nothing_is_yielded_to_a_pool_that_opens_nothing_for_now() {
     let now = Instant::now();
     let mut core = core(2);

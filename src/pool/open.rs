@@ -205,8 +205,8 @@ impl Pool {
     }
 
     fn open_failed(self: &Arc<Self>, failed: Failed, worker: usize) {
-        let Failed { error, left } = failed;
-        let error = &error;
+        let Failed { mut error, left } = failed;
+        let overdue = error.take_overdue();
         let now = clock::now();
         let outlook = error.outlook();
         let shard = self.pools.metrics.shard(worker);
@@ -216,7 +216,7 @@ impl Pool {
             Some(false) => self.pools.target_health(|health| health.missed(now)),
             None => {}
         }
-        let given_up = self.note_failure(error, outlook, now);
+        let given_up = self.note_failure(&error, outlook, now);
         let pause = self
             .failure
             .lock()
@@ -225,15 +225,16 @@ impl Pool {
         tracing::warn!(
             database = %self.database,
             user = %self.user,
-            error = error as &dyn std::error::Error,
+            error = &error as &dyn std::error::Error,
             retry_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
             "cannot open a server"
         );
         let refused = {
             let mut core = self.pools.core.lock();
-            match left {
-                Some(_) => core.opened_in_vain(self.id, now + pause),
-                None => core.open_failed(self.id, now + pause),
+            if left.is_some() || overdue.is_some() {
+                core.opened_in_vain(self.id, now + pause);
+            } else {
+                core.open_failed(self.id, now + pause);
             }
             // While others of this pool are at work, there is still hope for those who wait.
             if given_up.is_some() && !core.counts(self.id).some_work() {
@@ -242,8 +243,11 @@ impl Pool {
                 Vec::new()
             }
         };
+        let patience = overdue.is_some().then(|| self.pools.settings().fail_fast_after);
         if let Some((server, reason)) = left {
             self.see_off(server, reason);
+        } else if let Some(overdue) = overdue {
+            self.await_end(overdue, worker);
         }
         if let Some(error) = given_up {
             for turn in refused {
@@ -257,7 +261,37 @@ impl Pool {
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
             pool.pools.grow(worker);
+            if let Some(patience) = patience {
+                tokio::time::sleep(patience.saturating_sub(pause)).await;
+                pool.give_up_if_away();
+            }
         });
+    }
+
+    /// Tells those who wait, if the target has been away for long. Where logins that are overdue hold all slots, there
+    /// is no other try that would.
+    fn give_up_if_away(&self) {
+        let now = clock::now();
+        let patience = self.pools.settings().fail_fast_after;
+        let error = match self.failure.lock().as_ref() {
+            Some(failure)
+                if failure.outlook == Outlook::Away
+                    && now.saturating_duration_since(failure.since) >= patience =>
+            {
+                failure.error.clone()
+            }
+            _ => return,
+        };
+        let refused = {
+            let mut core = self.pools.core.lock();
+            if core.counts(self.id).some_work() {
+                return;
+            }
+            core.drain_waiters(self.id)
+        };
+        for turn in refused {
+            turn.refuse(error.clone());
+        }
     }
 
     /// Remembers the failure. Yields the error for those who wait, if waiting is pointless.
@@ -273,7 +307,7 @@ impl Pool {
             ConnectError::Refused(refusal) if outlook == Outlook::Refused => {
                 BorrowError::Refused(refusal.clone())
             }
-            ConnectError::Timeout => {
+            ConnectError::Timeout(_) => {
                 BorrowError::Away { cause: "connecting took longer than connect_timeout" }
             }
             ConnectError::Refused(_) => {

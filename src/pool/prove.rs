@@ -5,11 +5,15 @@
 
 use super::open::{Failed, Opening};
 use super::{BorrowError, Pool, Pools};
+use crate::credentials::Token;
 use crate::server::connect::{ConnectError, Proof, connect};
+use crate::server::overdue::Overdue;
 use crate::server::{CloseReason, Reported, Server};
 use crate::telemetry::clock;
+use crate::telemetry::metrics::GaugeKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use zeroize::Zeroizing;
 
 /// How often it is looked whether the budget has room.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -29,35 +33,132 @@ pub enum ProofError {
 }
 
 impl Pools {
-    /// Logs in to the target with a client's token, on this thread, and keeps the server if that works.
+    /// Logs in to the target with a client's token, on this thread, and keeps the server if that works. `held` is kept
+    /// until that is over.
     ///
-    /// Waits for room in the budget until `deadline`; an idle server makes room.
+    /// Waits for room in the budget until `deadline`. An idle server makes room; where there is none, the next one that
+    /// is given back does, for one token at a time.
     ///
     /// # Errors
     /// [`ProofError`].
     ///
     /// # Cancel safety
-    /// A dropped call gives its room back.
+    /// A dropped call no longer waits for room. A login that has begun goes on, and its server is kept if it works:
+    /// the database counts it in any case.
     pub async fn prove(
         self: &Arc<Self>,
         (database, user): (&str, &str),
         token: &str,
         worker: usize,
         deadline: Instant,
+        held: impl Send + 'static,
     ) -> Result<(), ProofError> {
         let slot = self.slot_by(deadline, worker).await.map_err(ProofError::Busy)?;
-        let defaults = self.defaults_changes(database, user);
-        // The token is the client's: its failure says nothing about the pool.
-        let (mut server, reported) =
-            self.log_in_with(database, user, token).await.map_err(|error| {
+        let session = (database.to_owned(), user.to_owned());
+        let token = Arc::new(Zeroizing::new(token.to_owned()));
+        let proving = tokio::spawn(async move {
+            let outcome = slot.prove(&session.0, &session.1, token).await;
+            drop(held);
+            outcome
+        });
+        // It ends before its time where the process does.
+        proving.await.unwrap_or(Err(ProofError::Unasked(ConnectError::Protocol)))
+    }
+
+    /// A slot for a connection that belongs to no pool, if one is free.
+    pub(crate) fn free_slot(self: &Arc<Self>, worker: usize) -> Option<Slot> {
+        let free = self.core.lock().reserve_proof();
+        free.then(|| Slot { pools: Some(Arc::clone(self)), worker })
+    }
+
+    /// The same, with room made for it, by `deadline`.
+    ///
+    /// # Cancel safety
+    /// A dropped call waits no more.
+    pub(crate) async fn slot_by(
+        self: &Arc<Self>,
+        deadline: Instant,
+        worker: usize,
+    ) -> Result<Slot, BorrowError> {
+        let begun = clock::now();
+        let _waiting = Waiting::of(self, worker);
+        loop {
+            if let Some(slot) = self.free_slot(worker) {
+                return Ok(slot);
+            }
+            let now = clock::now();
+            self.make_room_for_proof(now);
+            if now >= deadline {
+                let waited = now.saturating_duration_since(begun);
+                return Err(BorrowError::Timeout { waited, cause: self.obstacle() });
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    fn make_room_for_proof(self: &Arc<Self>, now: Instant) {
+        let evicted = self.core.lock().evict_for_proof(now);
+        if let Some((id, server)) = evicted
+            && let Some(pool) = self.pool_by_id(id)
+        {
+            pool.see_off(server, CloseReason::MakeRoom);
+        }
+    }
+}
+
+/// Somebody who waits for a [`Slot`].
+struct Waiting {
+    pools: Arc<Pools>,
+    worker: usize,
+}
+
+impl Waiting {
+    fn of(pools: &Arc<Pools>, worker: usize) -> Self {
+        pools.core.lock().wait_for_proof();
+        Self { pools: Arc::clone(pools), worker }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.pools.core.lock().give_up_proof();
+        // What was kept free for it may be of use to others.
+        self.pools.grow(self.worker);
+    }
+}
+
+/// A slot of the budget that belongs to no pool yet, as one for a server that is to prove a token. Dropped, it goes to
+/// who waits.
+pub(crate) struct Slot {
+    pools: Option<Arc<Pools>>,
+    worker: usize,
+}
+
+impl Slot {
+    async fn prove(self, database: &str, user: &str, token: Token) -> Result<(), ProofError> {
+        let Some(pools) = self.pools.clone() else { return Ok(()) };
+        let (worker, shard) = (self.worker, pools.metrics.shard(self.worker));
+        let proving = shard.enter(GaugeKind::DatabaseConnectionsProving);
+        shard.count.database_connection_requests.one();
+        if pools.endpoint().connector.wants_tls() {
+            shard.count.database_connection_requests_with_tls.one();
+        }
+        let defaults = pools.defaults_changes(database, user);
+        let (mut server, reported) = match log_in_with(&pools, database, user, token).await {
+            Ok(opened) => opened,
+            // The token is the client's: its failure says nothing about the pool.
+            Err(mut error) => {
+                shard.count.database_connections_setup_failed.one();
                 if error.is_refused_login() {
-                    ProofError::Refused
-                } else {
-                    ProofError::Unasked(error)
+                    return Err(ProofError::Refused);
                 }
-            })?;
-        let pool = self.pool(database, user).map_err(ProofError::Busy)?;
-        let opening = slot.adopted_by(&pool);
+                self.vacate_after(error.take_overdue());
+                return Err(ProofError::Unasked(error));
+            }
+        };
+        let pool = pools.pool(database, user).map_err(ProofError::Busy)?;
+        let opening = self.adopted_by(&pool);
+        drop(proving);
         server.defaults = defaults;
         server.worker = worker;
         if let Err(reason) = pool.examine(&mut server).await {
@@ -68,63 +169,21 @@ impl Pools {
         Ok(())
     }
 
-    async fn slot_by(
-        self: &Arc<Self>,
-        deadline: Instant,
-        worker: usize,
-    ) -> Result<Slot, BorrowError> {
-        let begun = clock::now();
-        loop {
-            if self.core.lock().reserve_proof() {
-                return Ok(Slot { pools: Some(Arc::clone(self)), worker });
-            }
-            self.make_room_for_proof();
-            let now = clock::now();
-            if now >= deadline {
-                let waited = now.saturating_duration_since(begun);
-                return Err(BorrowError::Timeout { waited, cause: self.obstacle() });
-            }
-            tokio::time::sleep(LOOK_INTERVAL).await;
-        }
-    }
-
-    async fn log_in_with(
-        &self,
-        database: &str,
-        user: &str,
-        token: &str,
-    ) -> Result<(Server, Reported), ConnectError> {
-        let known = self.credentials.lookup(user).ok_or(ConnectError::NoCredential)?;
-        let proof = Proof::Token {
-            user: known.username.clone(),
-            token: Arc::new(zeroize::Zeroizing::new(token.to_owned())),
-            generation: known.generation,
-        };
-        connect(&self.endpoint(), database, &proof).await
-    }
-
-    fn make_room_for_proof(self: &Arc<Self>) {
-        let evicted = self.core.lock().evict_for_proof();
-        if let Some((id, server)) = evicted
-            && let Some(pool) = self.pool_by_id(id)
-        {
-            pool.see_off(server, CloseReason::MakeRoom);
-        }
-    }
-}
-
-/// A slot of the budget for a server that is to prove a token. Dropped, it goes to who waits.
-struct Slot {
-    pools: Option<Arc<Pools>>,
-    worker: usize,
-}
-
-impl Slot {
     fn adopted_by(mut self, pool: &Arc<Pool>) -> Opening {
         if let Some(pools) = self.pools.take() {
             pools.core.lock().adopt_proof(pool.id);
         }
         Opening::of(pool)
+    }
+
+    /// Gives the slot back when nothing is left of a login.
+    pub(crate) fn vacate_after(self, overdue: Option<Overdue>) {
+        if let Some(overdue) = overdue {
+            tokio::spawn(async move {
+                overdue.ended().await;
+                drop(self);
+            });
+        }
     }
 }
 
@@ -135,4 +194,16 @@ impl Drop for Slot {
             pools.grow(self.worker);
         }
     }
+}
+
+async fn log_in_with(
+    pools: &Pools,
+    database: &str,
+    user: &str,
+    token: Token,
+) -> Result<(Server, Reported), ConnectError> {
+    let known = pools.credentials.lookup(user).ok_or(ConnectError::NoCredential)?;
+    let user = known.username.clone();
+    let proof = Proof::Token { user, token, generation: known.generation };
+    connect(&pools.endpoint(), database, proof).await
 }

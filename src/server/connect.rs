@@ -5,6 +5,7 @@
 //! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP>
 
 use super::cancel::CancelTarget;
+use super::overdue::{OVERDUE_PATIENCE, Overdue};
 use super::{Reported, Server, reported};
 use crate::auth::md5::Md5Verifier;
 use crate::auth::scram::{Nonce, RAW_NONCE_LEN, ScramError};
@@ -95,9 +96,9 @@ pub enum ConnectError {
     /// The target has no TLS, or not as is demanded.
     #[error("TLS to the target failed: {0}")]
     Tls(String),
-    /// It took longer than `connect_timeout`.
+    /// It took longer than `connect_timeout`, and may not be over, see [`ConnectError::take_overdue`].
     #[error("connecting to the target took longer than connect_timeout")]
-    Timeout,
+    Timeout(Option<Overdue>),
     /// The target said no.
     #[error("target refused the connection with SQLSTATE {}", .0.sqlstate.map_or_else(|| "unknown".to_owned(), |code| code.to_string()))]
     Refused(Refusal),
@@ -155,7 +156,7 @@ impl ConnectError {
             },
             Self::Unreachable(_)
             | Self::Io(_)
-            | Self::Timeout
+            | Self::Timeout(_)
             | Self::Protocol
             | Self::Token(_) => Outlook::Away,
             Self::Tls(_) | Self::Scram(_) | Self::Method | Self::InitQuery | Self::NoCredential => {
@@ -177,8 +178,16 @@ impl ConnectError {
             | Self::Scram(_)
             | Self::Unreachable(_)
             | Self::Io(_)
-            | Self::Timeout
+            | Self::Timeout(_)
             | Self::Protocol => Some(false),
+        }
+    }
+
+    /// The login that may still go on, once: its slot of the budget is taken until it has ended.
+    pub fn take_overdue(&mut self) -> Option<Overdue> {
+        match self {
+            Self::Timeout(overdue) => overdue.take(),
+            _ => None,
         }
     }
 
@@ -204,33 +213,35 @@ static NEXT_SERVER: AtomicU64 = AtomicU64::new(1);
 /// [`ConnectError`].
 ///
 /// # Cancel safety
-/// A dropped call closes the connection.
+/// A dropped call closes the connection, which the target may notice much later.
 pub async fn connect(
     endpoint: &Endpoint,
     database: &str,
-    proof: &Proof,
+    proof: Proof,
 ) -> Result<(Server, Reported), ConnectError> {
-    tokio::time::timeout(endpoint.timeout, connect_now(endpoint, database, proof))
-        .await
-        .map_err(|_| ConnectError::Timeout)?
+    let mut login = Box::pin(connect_now(endpoint.clone(), database.to_owned(), proof));
+    match tokio::time::timeout(endpoint.timeout, &mut login).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(ConnectError::Timeout(Some(Overdue::begin(login)))),
+    }
 }
 
 async fn connect_now(
-    endpoint: &Endpoint,
-    database: &str,
-    proof: &Proof,
+    endpoint: Endpoint,
+    database: String,
+    proof: Proof,
 ) -> Result<(Server, Reported), ConnectError> {
-    let mut stream = open_stream(endpoint).await?;
+    let mut stream = open_stream(&endpoint).await?;
     let mut out = Vec::with_capacity(128);
-    let parameters = [("user", proof.user()), ("database", database)];
+    let parameters = [("user", proof.user()), ("database", &*database)];
     encode::startup(&mut out, PROTOCOL_3_0, parameters);
     stream.write_all(&out).await?;
     let mut login = Login { stream, buffer: Vec::new() };
-    login.authenticate(proof).await?;
-    let (server, reported) = login.finish(proof.generation()).await?;
-    let mut server = server;
-    if !endpoint.init_query.is_empty() {
-        server.query(&endpoint.init_query).await.map_err(|_| ConnectError::InitQuery)?;
+    login.authenticate(&proof).await?;
+    let (mut server, reported) = login.finish(proof.generation()).await?;
+    if !endpoint.init_query.is_empty() && server.query(&endpoint.init_query).await.is_err() {
+        server.close(OVERDUE_PATIENCE).await;
+        return Err(ConnectError::InitQuery);
     }
     Ok((server, reported))
 }
@@ -460,7 +471,7 @@ mod tests {
         });
         let proof = Proof::Secret(Credential::for_a_test("app", 1).await);
         let now = endpoint("127.0.0.1", address.port());
-        let (server, _) = connect(&now, "app", &proof).await.unwrap();
+        let (server, _) = connect(&now, "app", proof).await.unwrap();
         let later = endpoint("moved.invalid", 1);
         let fence = server.cancel.fence();
         let there = fence.address().unwrap();

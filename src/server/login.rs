@@ -31,12 +31,12 @@ pub async fn log_in(
         return log_in_with_token(endpoint, database, credentials, &credential).await;
     }
     let proof = Proof::Secret(Arc::clone(&credential));
-    let refusal = match connect(endpoint, database, &proof).await {
+    let refusal = match connect(endpoint, database, proof).await {
         Err(error) if error.is_wrong_password() => error,
         outcome => return outcome,
     };
     for other in credentials.alternatives(&credential).await {
-        match connect(endpoint, database, &Proof::Secret(Arc::clone(&other))).await {
+        match connect(endpoint, database, Proof::Secret(Arc::clone(&other))).await {
             Err(error) if error.is_wrong_password() => {}
             Ok(opened) => {
                 credentials.note_proven(&other);
@@ -61,7 +61,7 @@ async fn log_in_with_token(
         token: token.map_err(ConnectError::Token)?,
         generation: credential.generation,
     };
-    let outcome = connect(endpoint, database, &proof).await;
+    let outcome = connect(endpoint, database, proof).await;
     if outcome.as_ref().is_err_and(ConnectError::is_refused_login) {
         credentials.tokens.forget(user);
     }

@@ -5,6 +5,7 @@
 pub mod cancel;
 pub mod connect;
 pub mod login;
+pub mod overdue;
 pub mod query;
 pub mod reset;
 pub mod settings;

@@ -9,6 +9,7 @@ use crate::config::MaxConnections;
 use crate::credentials::Credentials;
 use crate::server::connect::{ConnectError, Endpoint, Outlook};
 use crate::server::login::log_in;
+use crate::server::overdue::Overdue;
 use crate::server::query::QueryError;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,6 +88,14 @@ impl ProbeError {
         !self.reached_target() || self.is_full()
     }
 
+    /// The login that may still go on, once.
+    pub fn take_overdue(&mut self) -> Option<Overdue> {
+        match self {
+            Self::Connect(error) => error.take_overdue(),
+            _ => None,
+        }
+    }
+
     /// True if the target has no free connection.
     #[must_use]
     pub fn is_full(&self) -> bool {
@@ -119,10 +128,9 @@ pub async fn probe(
 ) -> Result<Capacity, ProbeError> {
     let (mut server, _) = log_in(endpoint, database, credentials, user).await?;
     let sql = format!("SELECT {CAPACITY_COLUMNS}");
-    let rows = tokio::time::timeout(ASK_TIMEOUT, server.query(&sql))
-        .await
-        .map_err(|_| ProbeError::Timeout)??;
+    let asked = tokio::time::timeout(ASK_TIMEOUT, server.query(&sql)).await;
     server.close(CLOSE_PATIENCE).await;
+    let rows = asked.map_err(|_| ProbeError::Timeout)??;
     read_answer(&rows).ok_or(ProbeError::Answer)
 }
 

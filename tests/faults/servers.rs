@@ -468,3 +468,31 @@ fn a_server_that_does_not_say_what_its_database_is_like_keeps_its_place_until_it
     free.store(true, Ordering::Release);
     assert_eq!(pgweir.client().query("SELECT 1").len(), 2);
 }
+
+/// PostgreSQL does not notice that nobody waits for a login any more, and counts its process until it ends.
+#[test]
+fn a_login_that_takes_too_long_keeps_its_place_until_it_is_over() {
+    let (begun, free) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (count, is_free) = (Arc::clone(&begun), Arc::clone(&free));
+    let server = ScriptedServer::start(move |connection| {
+        connection.accept_login()?;
+        let first = count.fetch_add(1, Ordering::AcqRel) == 0;
+        let question = connection.behave_until(|message| mentions(message, "'init'"))?;
+        if first {
+            eventually("it may go on", || is_free.load(Ordering::Acquire));
+        }
+        connection.answer(&question)?;
+        connection.behave()
+    });
+    let pgweir = before(&server)
+        .proxy("client_login_timeout = \"3s\"")
+        .target("connect_timeout = \"200ms\"")
+        .target("init_query = \"SELECT 'init'\"")
+        .launch();
+    eventually("pgweir listens", || pgweir.http_status("/healthz") == Some(200));
+    let mut client = RawClient::connect(pgweir.port());
+    assert!(client.try_log_in(USER, PASSWORD, &[("database", DATABASE)]).is_err());
+    assert_eq!(begun.load(Ordering::Acquire), 1, "two at a time");
+    free.store(true, Ordering::Release);
+    assert_eq!(pgweir.client().query("SELECT 1").len(), 2);
+}

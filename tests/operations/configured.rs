@@ -169,3 +169,31 @@ fn the_budget_is_a_share_of_what_the_target_has() {
         pgweir.metric("pgweir_max_database_connections_allowed", "") == 19.0
     });
 }
+
+/// Servers that nobody uses make room for the question what the target has.
+#[test]
+fn a_budget_is_changed_while_all_of_it_is_open() {
+    let pgweir = Setup::before(shared())
+        .without_target("max_connections")
+        .target("max_connections_percent = 10")
+        .target("max_idle_connections_percent = 100")
+        .start();
+    let budget = |expected: f64| {
+        eventually("the budget is known", || {
+            pgweir.metric("pgweir_max_database_connections_allowed", "") == expected
+        });
+    };
+    budget(9.0);
+    let mut clients: Vec<RawClient> = (0..9).map(|_| pgweir.client()).collect();
+    for sql in ["BEGIN", "COMMIT"] {
+        for client in &mut clients {
+            client.execute(sql);
+        }
+    }
+    assert_eq!(pgweir.metric("pgweir_database_connections", "state=\"idle\""), 9.0);
+    let file = pgweir.dir().join("pgweir.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("_percent = 10\n", "_percent = 5\n")).unwrap();
+    pgweir.signal("HUP");
+    budget(4.0);
+}

@@ -1,15 +1,12 @@
 //! The part of the budget that goes to connections which only listen.
 
-use super::{CLOSING_SLOW, Core, PoolId};
-use std::time::Instant;
+use super::Core;
 
 /// Connections that only listen: beside all pools, within the budget.
 #[derive(Default)]
 pub(super) struct Listeners {
     pub(super) open: u32,
     pub(super) wanted: u32,
-    /// Since when those who wait rely on servers that are on their way out.
-    relying_since: Option<Instant>,
 }
 
 impl<S, W> Core<S, W> {
@@ -30,7 +27,7 @@ impl<S, W> Core<S, W> {
     /// Nobody waits for that slot any more.
     pub fn give_up_listener(&mut self) {
         self.listeners.wanted = self.listeners.wanted.saturating_sub(1);
-        self.listeners.relying_since = None;
+        self.relying_since = None;
     }
 
     /// Takes the slot that [`Core::want_listener`] asked for, if one is free.
@@ -49,36 +46,13 @@ impl<S, W> Core<S, W> {
         self.listeners.open = self.listeners.open.saturating_sub(1);
         self.open = self.open.saturating_sub(1);
     }
-
-    /// The server that was idle for longest, to be closed for a listening connection. It counts as [`Core::closing`].
-    pub fn evict_for_listener(&mut self, now: Instant) -> Option<(PoolId, S)> {
-        // To make room changes what is relied on: not where there is nothing to be had.
-        let any = self.pools.iter().any(|pool| !pool.idle.is_empty());
-        if any && self.makes_room_for_listener(now) { self.evict_longest_idle(None) } else { None }
-    }
-
-    /// True if a server must be closed for a listening connection that waits: where no other is on its way out for
-    /// it, or that takes long.
-    pub(super) fn makes_room_for_listener(&mut self, now: Instant) -> bool {
-        let wanted = self.listeners.wanted;
-        if wanted == 0 {
-            return false;
-        }
-        let enough = self.open + wanted <= self.limits.budget + self.closing;
-        let since = *self.listeners.relying_since.get_or_insert(now);
-        let slow = now.saturating_duration_since(since) > CLOSING_SLOW;
-        let makes_room = self.open >= self.limits.budget && (!enough || slow);
-        if makes_room {
-            self.listeners.relying_since = Some(now);
-        }
-        makes_room
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::core::{Given, Growth, Idle, Limits};
+    use crate::pool::core::{CLOSING_SLOW, Given, Growth, Idle, Limits};
+    use std::time::Instant;
 
     fn core(budget: u32) -> Core<u32, u32> {
         Core::new(Limits { budget, opening_max: 4 }, 1)
@@ -136,13 +110,13 @@ mod tests {
             core.opened(pool);
             let _ = core.give_back(pool, idle(server, now));
         }
-        assert!(core.evict_for_listener(now).is_none(), "nobody wants it");
+        assert!(core.evict_beside(now).is_none(), "nobody wants it");
         assert!(core.want_listener());
-        assert_eq!(core.evict_for_listener(now), Some((pool, 0)));
-        assert!(core.evict_for_listener(now + CLOSING_SLOW).is_none(), "its slot is on its way");
+        assert_eq!(core.evict_beside(now), Some((pool, 0)));
+        assert!(core.evict_beside(now + CLOSING_SLOW).is_none(), "its slot is on its way");
         let late = now + CLOSING_SLOW * 2;
-        assert_eq!(core.evict_for_listener(late), Some((pool, 1)), "unless that takes long");
-        assert!(core.evict_for_listener(late).is_none());
+        assert_eq!(core.evict_beside(late), Some((pool, 1)), "unless that takes long");
+        assert!(core.evict_beside(late).is_none());
     }
 
     #[test]
@@ -156,11 +130,11 @@ mod tests {
             let _ = core.give_back(pool, idle(server, now));
         }
         assert!(core.want_listener());
-        assert_eq!(core.evict_for_listener(now), Some((pool, 0)));
+        assert_eq!(core.evict_beside(now), Some((pool, 0)));
         core.closed(pool);
         assert!(core.reserve_apart());
         assert!(!core.reserve_listener());
-        assert_eq!(core.evict_for_listener(now), Some((pool, 1)));
+        assert_eq!(core.evict_beside(now), Some((pool, 1)));
     }
 
     #[test]
@@ -174,7 +148,7 @@ mod tests {
             let _ = core.give_back(rich, idle(server, now));
         }
         assert!(core.want_listener());
-        assert_eq!(core.evict_for_listener(now), Some((rich, 0)));
+        assert_eq!(core.evict_beside(now), Some((rich, 0)));
         core.enqueue(poor, 0, 7, now);
         assert!(matches!(core.grow(now), Growth::Evict { server: 1, .. }));
         assert!(matches!(core.grow(now), Growth::Nothing));

@@ -34,7 +34,9 @@ struct Share {
 impl<S, W> Core<S, W> {
     /// True if a server of the pool `id`, given back at `now`, is to make room for pools that have waited for long
     /// with less than their share of a full budget: for no more than they lack.
-    pub(super) fn must_yield(&self, id: PoolId, now: Instant) -> bool {
+    ///
+    /// Where servers that are on their way out for them take long, one more goes.
+    pub(super) fn must_yield(&mut self, id: PoolId, now: Instant) -> bool {
         if self.pools.len() < 2 || self.waiting == 0 || !self.is_full() {
             return false;
         }
@@ -46,27 +48,65 @@ impl<S, W> Core<S, W> {
             own_oldest.is_some_and(|own| own.saturating_duration_since(since) > STARVING_AFTER)
         };
         let mut lacking = 0;
+        let mut longest = now;
         for pool in &self.pools {
             let Some((_, since)) = pool.oldest() else { continue };
             let starves = now.saturating_duration_since(since) > STARVING_AFTER;
             let is_its_turn = share.in_turn && pool.kept() == 0 && is_longer(since);
             if starves && pool.kept() < share.servers && (spares || is_its_turn) {
                 let below = (share.servers - pool.kept()) as usize;
-                lacking += pool.wanted(now).min(below);
+                let wanted = pool.wanted(now).min(below);
+                lacking += wanted;
+                longest = if wanted > 0 { longest.min(since) } else { longest };
             }
         }
-        lacking > self.slots_to_come()
+        let slow = self.is_closing_slow(longest, now);
+        let yields = lacking > self.slots_to_come() || (lacking > 0 && slow);
+        if yields && slow {
+            self.made_room = Some(now);
+        }
+        yields
     }
 
-    /// True if no slot is left but those that listening connections wait for.
+    /// True if no slot is left but those that are kept for connections beside the pools.
     fn is_full(&self) -> bool {
-        self.open + self.listeners.wanted >= self.limits.budget
+        self.open + self.wanted_beside() >= self.limits.budget
+    }
+
+    /// Slots that are kept free, or made free, for connections beside the pools.
+    fn wanted_beside(&self) -> u32 {
+        self.listeners.wanted + self.proofs.wanted()
+    }
+
+    /// The server that was idle for longest, to be closed for a connection beside the pools. It counts as
+    /// [`Core::closing`].
+    pub fn evict_beside(&mut self, now: Instant) -> Option<(PoolId, S)> {
+        // To make room changes what is relied on: not where there is nothing to be had.
+        let any = self.pools.iter().any(|pool| !pool.idle.is_empty());
+        if any && self.makes_room_beside(now) { self.evict_longest_idle(None) } else { None }
+    }
+
+    /// True if a server must be closed for a connection beside the pools, for which somebody waits: where no other is
+    /// on its way out for it, or that takes long.
+    pub(super) fn makes_room_beside(&mut self, now: Instant) -> bool {
+        let wanted = self.wanted_beside();
+        if wanted == 0 {
+            return false;
+        }
+        let enough = self.open + wanted <= self.limits.budget + self.closing;
+        let since = *self.relying_since.get_or_insert(now);
+        let slow = now.saturating_duration_since(since) > CLOSING_SLOW;
+        let makes_room = self.open >= self.limits.budget && (!enough || slow);
+        if makes_room {
+            self.relying_since = Some(now);
+        }
+        makes_room
     }
 
     fn share(&self) -> Share {
         let wanting = self.pools.iter().filter(|pool| pool.waiting() > 0 || pool.open > 0).count();
         let wanting = u32::try_from(wanting).unwrap_or(u32::MAX).max(1);
-        let beside = self.apart + self.listeners.open + self.listeners.wanted;
+        let beside = self.apart + self.listeners.open + self.proofs.open() + self.wanted_beside();
         let servers = self.limits.budget.saturating_sub(beside);
         Share { servers: (servers / wanting).max(1), in_turn: servers < wanting }
     }
@@ -124,7 +164,7 @@ impl<S, W> Core<S, W> {
 
     /// Slots of a full budget that will be free for clients when all that are closing are closed.
     pub(super) fn slots_to_come(&self) -> usize {
-        let beyond = (self.open + self.listeners.wanted).saturating_sub(self.limits.budget);
+        let beyond = (self.open + self.wanted_beside()).saturating_sub(self.limits.budget);
         self.closing.saturating_sub(beyond) as usize
     }
 

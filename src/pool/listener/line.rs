@@ -6,6 +6,7 @@ use crate::pool::{Pools, open};
 use crate::server::Server;
 use crate::server::connect::ConnectError;
 use crate::server::login::log_in;
+use crate::server::overdue::Overdue;
 use crate::server::query::QueryError;
 use crate::telemetry::clock;
 use crate::telemetry::metrics::GaugeKind;
@@ -134,6 +135,15 @@ impl Keeper {
         self.pools.grow(self.worker);
     }
 
+    fn vacate_after(&self, overdue: Overdue) {
+        let (pools, worker) = (Arc::clone(&self.pools), self.worker);
+        tokio::spawn(async move {
+            overdue.ended().await;
+            pools.core.lock().vacate_listener();
+            pools.grow(worker);
+        });
+    }
+
     async fn open(&self, turn: usize) -> Result<Server, LineError> {
         let pool = self.listener.pool(turn).ok_or(LineError::Unused)?;
         if !self.take_slot().await {
@@ -153,9 +163,12 @@ impl Keeper {
                 }
                 Ok(server)
             }
-            Err(error) => {
+            Err(mut error) => {
                 shard.count.database_connections_setup_failed.one();
-                self.vacate();
+                match error.take_overdue() {
+                    Some(overdue) => self.vacate_after(overdue),
+                    None => self.vacate(),
+                }
                 Err(error.into())
             }
         }
@@ -174,7 +187,7 @@ impl Keeper {
                 if core.reserve_listener() {
                     return true;
                 }
-                core.evict_for_listener(now)
+                core.evict_beside(now)
             };
             if let Some((id, server)) = evicted
                 && let Some(pool) = self.pools.pool_by_id(id)

@@ -143,6 +143,7 @@ static TABLE: [Entry; 27] = [
     gauge("DatabaseConnections", By::Server, |m, pools| {
         rows(pools, |row| row.idle + row.borrowed + row.pinned + row.opening + row.closing)
             + kind(m, GaugeKind::DatabaseConnectionsListening)
+            + kind(m, GaugeKind::DatabaseConnectionsProving)
     }),
     latency("DatabaseConnectionsBorrowLatency", By::Client, |m| time(m, |t| &t.borrow)),
     counter("DatabaseConnectionsBorrowRequests", By::Role, |m| {

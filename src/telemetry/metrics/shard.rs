@@ -124,11 +124,13 @@ pub enum GaugeKind {
     ClientConnectionsListening,
     /// A server connection that listens for clients.
     DatabaseConnectionsListening,
+    /// A server connection by which a client's IAM token is being proven.
+    DatabaseConnectionsProving,
 }
 
 impl GaugeKind {
     /// Name and help of each kind, in the order of their declaration.
-    pub(super) const TABLE: [(Self, &'static str, &'static str); 8] = [
+    pub(super) const TABLE: [(Self, &'static str, &'static str); 9] = [
         (Self::ClientConnections, "pgweir_client_connections", "Clients connected now."),
         (
             Self::ClientConnectionsInSetup,
@@ -164,6 +166,11 @@ impl GaugeKind {
             Self::DatabaseConnectionsListening,
             "pgweir_database_connections_listening",
             "Server connections that listen for clients now, one per database.",
+        ),
+        (
+            Self::DatabaseConnectionsProving,
+            "pgweir_database_connections_proving",
+            "Server connections by which clients' IAM tokens are being proven now.",
         ),
     ];
 }
@@ -244,8 +251,17 @@ impl Shard {
     }
 
     fn slot(&self, slot: Slot) -> &AtomicU64 {
-        let [clients, in_setup, tls, no_tls, servers_tls, in_transaction, listening, listeners] =
-            &self.gauges;
+        let [
+            clients,
+            in_setup,
+            tls,
+            no_tls,
+            servers_tls,
+            in_transaction,
+            listening,
+            listeners,
+            proving,
+        ] = &self.gauges;
         match slot {
             Slot::Kind(GaugeKind::ClientConnections) => clients,
             Slot::Kind(GaugeKind::ClientConnectionsInSetup) => in_setup,
@@ -255,6 +271,7 @@ impl Shard {
             Slot::Kind(GaugeKind::DatabaseConnectionsInTransaction) => in_transaction,
             Slot::Kind(GaugeKind::ClientConnectionsListening) => listening,
             Slot::Kind(GaugeKind::DatabaseConnectionsListening) => listeners,
+            Slot::Kind(GaugeKind::DatabaseConnectionsProving) => proving,
             Slot::Pinned(index) => {
                 self.pinned.get(usize::from(index)).unwrap_or(&self.pinned_other)
             }
