@@ -78,9 +78,29 @@ def function(loader, name, node):
 Template.add_multi_constructor("!", function)
 
 
+def parsed(name):
+    return yaml.load((TEMPLATES / name).read_text(), Template)  # noqa: S506, it is a SafeLoader
+
+
+def alarms(template):
+    """What each alarm looks at, and for how long what value must be seen; moto makes none from a template."""
+    found = {}
+    for name, resource in template["Resources"].items():
+        if resource["Type"] == "AWS::CloudWatch::Alarm":
+            alarm = resource["Properties"]
+            metrics = [query["MetricStat"]["Metric"] for query in alarm.get("Metrics", []) if "MetricStat" in query]
+            found[name] = {
+                "metrics": [metric["MetricName"] for metric in metrics or [alarm]],
+                "expressions": [query["Expression"] for query in alarm.get("Metrics", []) if "Expression" in query],
+                "threshold": alarm["Threshold"],
+                "minutes": alarm["EvaluationPeriods"],
+            }
+    return found
+
+
 def refusals(parameters):
     """What the rules of the template say to these parameters; moto knows no rules."""
-    template = yaml.load((TEMPLATES / "pgweir.yaml").read_text(), Template)  # noqa: S506, it is a SafeLoader
+    template = parsed("pgweir.yaml")
     values = {name: str(declared.get("Default", "")) for name, declared in template["Parameters"].items()} | parameters
 
     def holds(condition):
@@ -235,6 +255,7 @@ def main():
         "full_execution_policies": policies(full["ExecutionRole"]),
         "iam_task_policies": policies(iam_outputs["TaskRoleArn"]),
         "refusals": [refusals(each) for each in wrong],
+        "alarms": alarms(parsed("pgweir.yaml")),
         "container": container("proxy-pgweir"),
         "full_container": container("full-pgweir"),
         "iam_container": container("iam-pgweir"),

@@ -165,6 +165,22 @@ fn the_metrics_bear_the_name_that_is_looked_for() {
     assert_eq!(metrics.cloudwatch_proxy_name, format!("orders-{}", "x".repeat(25)));
 }
 
+/// The wait for a connection is known only of clients that got one in the end.
+#[test]
+fn there_is_an_alarm_where_no_client_gets_a_connection_any_more() {
+    let Some(stacks) = stacks() else { return };
+    let alarm = &stacks["alarms"]["BusyAlarm"];
+    let borrowed = ["DatabaseConnectionsCurrentlyBorrowed", "MaxDatabaseConnectionsAllowed"];
+    assert_eq!(texts(&alarm["metrics"]), borrowed);
+    assert_eq!(texts(&alarm["expressions"]), ["100 * borrowed / allowed"]);
+    assert_eq!((&alarm["threshold"], &alarm["minutes"]), (&80.into(), &5.into()));
+    // What the README counts.
+    let metrics = stacks["alarms"].as_object().unwrap().values();
+    let metrics: usize = metrics.map(|alarm| texts(&alarm["metrics"]).len()).sum();
+    let readme = std::fs::read_to_string(repository().join("deploy/README.md")).unwrap();
+    assert!(readme.contains(&format!("| alarms: {metrics} metrics, ")), "{metrics} metrics");
+}
+
 #[test]
 fn a_task_stops_after_its_transactions_and_tells_its_health() {
     let Some(stacks) = stacks() else { return };

@@ -69,6 +69,14 @@ run "an_instance" {
   }
 
   assert {
+    condition = alltrue([
+      for alarm, metric in { busy = "DatabaseConnectionsCurrentlyBorrowed", pinned = "DatabaseConnectionsCurrentlySessionPinned" } :
+      contains([for query in aws_cloudwatch_metric_alarm.share[alarm].metric_query : one(query.metric[*].metric_name)], metric)
+    ])
+    error_message = "An alarm looks at something else."
+  }
+
+  assert {
     condition     = length(jsondecode(aws_ecs_task_definition.this.container_definitions)[0].secrets) == 0
     error_message = "There is no certificate."
   }
