@@ -256,6 +256,7 @@ def main():
         "iam_task_policies": policies(iam_outputs["TaskRoleArn"]),
         "refusals": [refusals(each) for each in wrong],
         "alarms": alarms(parsed("pgweir.yaml")),
+        "service": parsed("pgweir.yaml")["Resources"]["Service"]["Properties"],
         "container": container("proxy-pgweir"),
         "full_container": container("full-pgweir"),
         "iam_container": container("iam-pgweir"),

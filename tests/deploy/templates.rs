@@ -181,6 +181,16 @@ fn there_is_an_alarm_where_no_client_gets_a_connection_any_more() {
     assert!(readme.contains(&format!("| alarms: {metrics} metrics, ")), "{metrics} metrics");
 }
 
+/// An update of a fleet that has grown would cut it down to that number.
+#[test]
+fn the_number_of_tasks_is_left_to_autoscaling() {
+    let Some(stacks) = stacks() else { return };
+    assert_eq!(stacks["service"]["LaunchType"], "FARGATE");
+    assert!(stacks["service"]["DesiredCount"].is_null());
+    let module = std::fs::read_to_string(repository().join("deploy/terraform/service.tf")).unwrap();
+    assert!(module.contains("ignore_changes = [desired_count]"));
+}
+
 #[test]
 fn a_task_stops_after_its_transactions_and_tells_its_health() {
     let Some(stacks) = stacks() else { return };
