@@ -2,7 +2,7 @@
 # same as there, and have the same defaults.
 
 variable "name" {
-  description = "Name of the proxy: of its resources, in its metrics, and of the fleet whose tasks share the database's connections."
+  description = "Name of the proxy: of its resources, in its metrics, and of the fleet whose tasks share the database's connections. One per database, and unique in account and region."
   type        = string
 
   validation {

@@ -249,6 +249,7 @@ def main():
         "resources": sorted({**world, **proxy}),
         "function": variables["Variables"],
         "tls_function": tls_variables["Variables"],
+        "nested": parsed("example.yaml")["Resources"]["Proxy"]["Properties"]["Parameters"],
         "ingress": rules,
         "task_policies": policies(outputs["TaskRoleArn"]),
         "full_task_policies": policies(full_outputs["TaskRoleArn"]),

@@ -221,6 +221,8 @@ fn the_example_holds_what_a_closed_network_needs() {
     ] {
         assert!(made.contains(&resource), "{resource} is not in {made:?}");
     }
+    // Of two stacks before two databases, each has its own metrics.
+    assert_eq!(stacks["nested"]["ProxyName"]["Ref"], "AWS::StackName");
     assert_eq!(stacks["function"]["DB_HOST"], "proxy.example.com");
     // With a certificate, its name is what the function connects to, and it is what the function verifies.
     assert_eq!(stacks["tls_function"]["DB_HOST"], "pgweir.internal");
