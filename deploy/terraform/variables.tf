@@ -169,9 +169,14 @@ variable "connections_per_task" {
 }
 
 variable "max_client_connections" {
-  description = "Most clients of one task; one more is refused with 53300."
+  description = "Most clients of one task; one more is refused with 53300. The load balancer has some 55,000 connections per task."
   type        = number
   default     = 10000
+
+  validation {
+    condition     = var.max_client_connections >= 1 && var.max_client_connections <= 50000
+    error_message = "From 1 to 50000."
+  }
 }
 
 variable "tls_secret_arn" {

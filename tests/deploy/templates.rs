@@ -152,6 +152,10 @@ fn pgweir_takes_the_least_and_the_most_that_the_template_allows() {
     assert_eq!(configuration(&stacks["least_container"]).proxy.max_client_connections, 1);
     let most = configuration(&stacks["most_container"]);
     assert_eq!(most.proxy.idle_client_timeout.as_secs(), 8 * 60 * 60);
+    // The balancer has 55,000 connections to each task; and each client takes a descriptor, as each server does.
+    let files = stacks["most_container"]["ulimits"][0]["softLimit"].as_u64().unwrap();
+    assert!(files >= 65_536, "{files}");
+    assert!(most.proxy.max_client_connections <= 50_000);
     assert_eq!(most.metrics.cloudwatch_proxy_name.len(), 32);
 }
 

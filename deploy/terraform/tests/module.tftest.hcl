@@ -203,6 +203,16 @@ run "tokens_go_to_the_database_only" {
   expect_failures = [aws_ecs_task_definition.this]
 }
 
+run "the_balancer_has_no_more_connections_per_task" {
+  command = plan
+
+  variables {
+    max_client_connections = 50001
+  }
+
+  expect_failures = [var.max_client_connections]
+}
+
 run "the_name_fits_the_balancer" {
   command = plan
 
