@@ -18,6 +18,7 @@ locals {
       PGWEIR_PROXY_LISTEN                 = "0.0.0.0:${local.clients_port}"
       PGWEIR_PROXY_REQUIRE_TLS            = tostring(var.require_tls)
       PGWEIR_PROXY_IDLE_CLIENT_TIMEOUT    = tostring(var.idle_client_timeout)
+      PGWEIR_PROXY_MAX_CLIENT_LIFETIME    = tostring(var.max_client_lifetime)
       PGWEIR_PROXY_MAX_CLIENT_CONNECTIONS = tostring(var.max_client_connections)
       # Less than stopTimeout, so that the last clients are told before the task is killed.
       PGWEIR_PROXY_SHUTDOWN_TIMEOUT              = "110s"

@@ -163,9 +163,15 @@ variable "max_tasks" {
 }
 
 variable "connections_per_task" {
-  description = "Clients per task that autoscaling aims at."
+  description = "Clients per task that autoscaling aims at, less than max_client_connections. A further task takes its share of the database's connections from the others at once, and gets clients only as they connect anew."
   type        = number
-  default     = 2000
+  default     = 8000
+}
+
+variable "max_client_lifetime" {
+  description = "Seconds that a client may be connected at all, cut between transactions; 0 = no limit."
+  type        = number
+  default     = 86400
 }
 
 variable "max_client_connections" {

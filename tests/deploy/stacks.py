@@ -256,6 +256,7 @@ def main():
         "full_execution_policies": policies(full["ExecutionRole"]),
         "iam_task_policies": policies(iam_outputs["TaskRoleArn"]),
         "refusals": [refusals(each) for each in wrong],
+        "defaults": {name: each.get("Default") for name, each in parsed("pgweir.yaml")["Parameters"].items()},
         "alarms": alarms(parsed("pgweir.yaml")),
         "service": parsed("pgweir.yaml")["Resources"]["Service"]["Properties"],
         "container": container("proxy-pgweir"),

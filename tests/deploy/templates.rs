@@ -156,6 +156,7 @@ fn pgweir_takes_the_least_and_the_most_that_the_template_allows() {
     let files = stacks["most_container"]["ulimits"][0]["softLimit"].as_u64().unwrap();
     assert!(files >= 65_536, "{files}");
     assert!(most.proxy.max_client_connections <= 50_000);
+    assert_eq!(most.proxy.max_client_lifetime.as_secs(), 365 * 24 * 60 * 60);
     assert_eq!(most.metrics.cloudwatch_proxy_name.len(), 32);
 }
 
@@ -193,6 +194,16 @@ fn the_number_of_tasks_is_left_to_autoscaling() {
     assert!(stacks["service"]["DesiredCount"].is_null());
     let module = std::fs::read_to_string(repository().join("deploy/terraform/service.tf")).unwrap();
     assert!(module.contains("ignore_changes = [desired_count]"));
+}
+
+/// A further task takes connections from the clients that are there, who do not move to it.
+#[test]
+fn it_is_scaled_late_by_clients() {
+    let Some(stacks) = stacks() else { return };
+    let default = |name: &str| stacks["defaults"][name].as_u64().unwrap();
+    assert_eq!(default("ConnectionsPerTask") * 10, default("MaxClientConnections") * 8);
+    let lifetime = configuration(&stacks["container"]).proxy.max_client_lifetime;
+    assert_eq!(lifetime.as_secs(), default("MaxClientLifetime"));
 }
 
 #[test]

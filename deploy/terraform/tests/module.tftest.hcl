@@ -52,6 +52,7 @@ run "an_instance" {
       PGWEIR_TARGET_PORT                   = "5433"
       PGWEIR_TARGET_TLS_CA                 = "/etc/pgweir/rds-global-bundle.pem"
       PGWEIR_PROXY_AUTH_0_SECRET_ARN       = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:app-AbCdEf"
+      PGWEIR_PROXY_MAX_CLIENT_LIFETIME     = "86400"
       PGWEIR_FLEET_NAME                    = "orders"
       PGWEIR_METRICS_CLOUDWATCH_PROXY_NAME = "orders"
     } : contains(jsondecode(aws_ecs_task_definition.this.container_definitions)[0].environment, { name = name, value = value })])
@@ -66,6 +67,11 @@ run "an_instance" {
   assert {
     condition     = length(aws_vpc_security_group_egress_rule.task_to_apis_anywhere) == 1
     error_message = "Without endpoints of the VPC, AWS is reached by a gateway."
+  }
+
+  assert {
+    condition     = aws_appautoscaling_policy.connections.target_tracking_scaling_policy_configuration[0].target_value == 0.8 * var.max_client_connections
+    error_message = "A further task is late, or takes connections from clients that are there."
   }
 
   assert {
