@@ -6,6 +6,7 @@ moto makes what it knows and leaves out the rest (rules of what may go out, auto
 gets wrong are changed in the text for it, each of which must be there. Prints what it made, as JSON.
 """
 
+import ast
 import io
 import json
 import pathlib
@@ -98,6 +99,29 @@ def alarms(template):
     return found
 
 
+def names(value):
+    """The words in a resource's references to others."""
+    if isinstance(value, list):
+        return {name for each in value for name in names(each)}
+    if not isinstance(value, dict):
+        return set()
+    references = {"Ref", "GetAtt", "Sub", "DependsOn"} & set(value)
+    return {name for key in references for name in re.findall(r"\w+", str(value[key]))} | names(list(value.values()))
+
+
+def late(template):
+    """Rules of the tasks' group, and rights, that may be made after the service has started tasks."""
+    resources = template["Resources"]
+    before, found = set(), {"Service"}
+    while found:
+        before |= found
+        found = {name for each in found for name in names(resources[each])} & set(resources) - before
+    rules = [name for name, each in resources.items() if each["Properties"].get("GroupId") == {"Ref": "TaskSecurityGroup"}]
+    rights = [name for name, each in resources.items() if each["Type"] in ("AWS::IAM::Policy", "AWS::IAM::Role")]
+    assert len(rules) > 3 and len(rights) > 1, (rules, rights)
+    return sorted({*rules, *rights} - before)
+
+
 def refusals(parameters):
     """What the rules of the template say to these parameters; moto knows no rules."""
     template = parsed("pgweir.yaml")
@@ -151,19 +175,21 @@ def ingress(groups):
     return sorted(found)
 
 
+def listed(value):
+    return [value] if isinstance(value, str) else [each for each in value if each]
+
+
 def policies(role_arn):
-    """Each action that the role allows by a policy beside it, with what on."""
+    """Each action that the role allows, with what on."""
     iam, role = client("iam"), role_arn.split("/")[-1]
     found = []
     for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
         document = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
-        # That of a policy inside the role is a text there.
-        for statement in [] if isinstance(document, str) else document["Statement"]:
+        # That of a policy inside the role is a text of Python there, and `AWS::NoValue` in a list is null.
+        assert isinstance(document, str), f"{name} is beside its role: tasks may start before they have it"
+        for statement in filter(None, ast.literal_eval(document)["Statement"]):
             assert statement["Effect"] == "Allow"
-            resources = statement["Resource"]
-            # `AWS::NoValue` in a list is null there.
-            resources = [resources] if isinstance(resources, str) else [each for each in resources if each]
-            found += [f"{statement['Action']} {resource}" for resource in resources]
+            found += [f"{action} {on}" for action in listed(statement["Action"]) for on in listed(statement["Resource"])]
     return sorted(found)
 
 
@@ -235,6 +261,7 @@ def main():
         least | {"RequireTLS": "true"},
         least | {"SecretArn3": SECRETS[1]},
         least | {"SecretArn2": SECRETS[1], "SecretArn4": SECRETS[1]},
+        least | {"ApiSecurityGroupId": "sg-1"},
         parameters | {"DatabaseResourceId": ""},
         parameters | {"TargetTls": "require"},
         parameters | {"TlsSecretArn": "", "RequireTLS": "false"},
@@ -257,6 +284,7 @@ def main():
         "iam_task_policies": policies(iam_outputs["TaskRoleArn"]),
         "refusals": [refusals(each) for each in wrong],
         "defaults": {name: each.get("Default") for name, each in parsed("pgweir.yaml")["Parameters"].items()},
+        "late": late(parsed("pgweir.yaml")),
         "alarms": alarms(parsed("pgweir.yaml")),
         "service": parsed("pgweir.yaml")["Resources"]["Service"]["Properties"],
         "container": container("proxy-pgweir"),

@@ -100,6 +100,12 @@ fn a_task_may_read_its_secrets_and_nothing_else() {
     }
 }
 
+#[test]
+fn no_task_starts_before_it_has_its_rights_and_its_way_to_what_it_needs() {
+    let Some(stacks) = stacks() else { return };
+    assert_eq!(texts(&stacks["late"]), Vec::<&str>::new());
+}
+
 /// Each stack with one thing missing or out of place that would end its tasks, or would keep them from logging in.
 #[test]
 fn the_template_refuses_what_pgweir_could_not_start_or_log_in_with() {
@@ -110,6 +116,7 @@ fn the_template_refuses_what_pgweir_could_not_start_or_log_in_with() {
         "RequireTLS needs TlsSecretArn.",
         "SecretArn3 or IamDatabaseUser3 needs SecretArn2 or IamDatabaseUser2.",
         "SecretArn4 or IamDatabaseUser4 needs SecretArn3 or IamDatabaseUser3.",
+        "ApiSecurityGroupId needs S3PrefixListId, where ECR has the image's layers.",
         "IAM needs DatabaseResourceId.",
         "IAM needs TargetTls verify-full, as tokens go to nobody but the database.",
         "Clients with IAM tokens need TlsSecretArn.",
