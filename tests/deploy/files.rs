@@ -73,6 +73,8 @@ fn the_module_has_the_words_of_aws_db_proxy_and_explains_all() {
             assert_ne!(description, "", "{kind} {name} has no description");
         }
     }
+    // An alias of the endpoint needs its zone.
+    assert!(declared["output"]["endpoint_zone_id"].is_string());
     // All arguments of aws_db_proxy but role_arn, which the module makes; of its target group, and of its target.
     for name in [
         "name",
@@ -114,6 +116,10 @@ fn the_commands_that_the_readme_gives_exist() {
     let Some(mut script) = python(&repository().join("tests/deploy/commands.py")) else { return };
     let said: Vec<String> = serde_json::from_str(&run(&mut script)).unwrap();
     assert!(said.len() >= 20, "{said:?}");
+    // A record needs its zone, which can be deleted when the record is.
+    let dns: Vec<_> = said.iter().filter_map(|said| said.strip_prefix("route53 ")).collect();
+    let change = "change-resource-record-sets";
+    assert_eq!(dns, ["create-hosted-zone", change, change, "delete-hosted-zone"]);
 }
 
 #[test]
