@@ -215,6 +215,12 @@ variable "api_security_group_id" {
   default     = null
 }
 
+variable "manage_database_ingress" {
+  description = "Whether a rule that lets the tasks in is added to a security group of the database. False where that group is declared with ingress blocks, whose next apply would remove the rule: let task_security_group_id in there."
+  type        = bool
+  default     = true
+}
+
 variable "metrics_namespace" {
   description = "CloudWatch namespace of the metrics, whose names and dimensions are those of RDS Proxy in AWS/RDS."
   type        = string

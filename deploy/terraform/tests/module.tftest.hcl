@@ -60,6 +60,11 @@ run "an_instance" {
   }
 
   assert {
+    condition     = length(aws_vpc_security_group_ingress_rule.database_from_task) == 1
+    error_message = "The database lets tasks in."
+  }
+
+  assert {
     condition     = length(aws_vpc_security_group_egress_rule.task_to_database) == 2
     error_message = "Tasks reach each group of the database."
   }
@@ -123,6 +128,17 @@ run "a_cluster_with_everything" {
   assert {
     condition     = length(aws_vpc_security_group_egress_rule.task_to_apis_anywhere) == 0
     error_message = "With endpoints of the VPC, nothing else is reached."
+  }
+}
+
+run "the_rules_of_the_database_are_somebody_elses" {
+  variables {
+    manage_database_ingress = false
+  }
+
+  assert {
+    condition     = length(aws_vpc_security_group_ingress_rule.database_from_task) == 0
+    error_message = "A rule is added to a group that has its rules from elsewhere."
   }
 }
 
