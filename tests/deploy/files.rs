@@ -169,6 +169,7 @@ fn an_installation_leaves_the_configuration_of_an_older_one_alone() {
     let text = text.replace("REGION:ACCOUNT", "eu-central-1:123456789012");
     let config = Config::parse(&file, Some(&text), std::iter::empty()).unwrap();
     assert!(matches!(config.proxy.auth[0].source, SecretSource::SecretsManager { .. }));
+    assert!(config.admin.listen.unwrap().ip().is_loopback());
     assert_eq!(config.target.tls_ca, Some(root.path().join("etc/pgweir/rds-global-bundle.pem")));
 
     std::fs::write(&file, "mine").unwrap();
