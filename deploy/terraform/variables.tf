@@ -61,6 +61,12 @@ variable "default_auth_scheme" {
   }
 }
 
+variable "fleet_user" {
+  description = "One of the users of auth, no client's, as whom alone the tasks know each other; none = any of them, so that their clients can pass for tasks. To be given in an apply of its own, after its entry of auth; deploy/README.md says why."
+  type        = string
+  default     = null
+}
+
 variable "debug_logging" {
   description = "Whether the log also tells of single clients and connections. It shows no SQL, and does not switch itself off."
   type        = bool

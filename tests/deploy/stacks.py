@@ -241,6 +241,7 @@ def main():
         "IamDatabaseUser2": "b",
         "IamDatabaseUser3": "c",
         "IAMAuth": "REQUIRED",
+        "FleetUser": "c",
         "RequireTLS": "true",
         "TlsSecretArn": SECRETS[2],
         "TlsSecretKmsKeyArn": f"arn:aws:kms:{REGION}:123456789012:key/2",
@@ -262,13 +263,14 @@ def main():
         least | {"SecretArn3": SECRETS[1]},
         least | {"SecretArn2": SECRETS[1], "SecretArn4": SECRETS[1]},
         least | {"ApiSecurityGroupId": "sg-1"},
+        least | {"FleetUser": "pgweir_fleet"},
         parameters | {"DatabaseResourceId": ""},
         parameters | {"TargetTls": "require"},
         parameters | {"TlsSecretArn": "", "RequireTLS": "false"},
         parameters | {"IamDatabaseUser": ""},
         parameters | {"IamDatabaseUser2": ""},
         iam | {"TlsSecretArn": "", "RequireTLS": "false"},
-        iam | {"IamDatabaseUser2": ""},
+        iam | {"IamDatabaseUser2": "", "FleetUser": ""},
     ]
     create("least", proxy_template(), parameters | extremes("MinValue") | {"ProxyName": "a"})
     create("most", proxy_template(), parameters | extremes("MaxValue") | {"ProxyName": "orders-" + "x" * 25})

@@ -117,6 +117,7 @@ fn the_template_refuses_what_pgweir_could_not_start_or_log_in_with() {
         "SecretArn3 or IamDatabaseUser3 needs SecretArn2 or IamDatabaseUser2.",
         "SecretArn4 or IamDatabaseUser4 needs SecretArn3 or IamDatabaseUser3.",
         "ApiSecurityGroupId needs S3PrefixListId, where ECR has the image's layers.",
+        "FleetUser needs SecretArn2 or IamDatabaseUser2, as clients have a user too.",
         "IAM needs DatabaseResourceId.",
         "IAM needs TargetTls verify-full, as tokens go to nobody but the database.",
         "Clients with IAM tokens need TlsSecretArn.",
@@ -135,6 +136,7 @@ fn pgweir_takes_what_a_task_tells_it() {
     assert!(config.target.host.ends_with(".eu-central-1.rds.amazonaws.com"));
     assert_eq!(config.proxy.tls, None);
     assert_eq!(config.proxy.auth.len(), 1);
+    assert_eq!(config.fleet.user, None);
     assert_eq!(config.target.max_connections, MaxConnections::Percent(100));
 
     let config = configuration(&stacks["full_container"]);
@@ -145,6 +147,7 @@ fn pgweir_takes_what_a_task_tells_it() {
     assert_eq!(config.proxy.auth[1].source, SecretSource::SecretsManager { arn: second });
     assert_eq!(config.proxy.auth[2].source, SecretSource::Nowhere { username: "c".to_owned() });
     assert!(config.proxy.auth.iter().all(|auth| auth.iam_auth == IamAuth::Required));
+    assert_eq!(config.fleet.user.as_deref(), Some("c"));
 
     let config = configuration(&stacks["iam_container"]);
     let names = ["app", "b", "c"].map(|name| SecretSource::Nowhere { username: name.to_owned() });

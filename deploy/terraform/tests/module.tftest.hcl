@@ -100,8 +100,9 @@ run "a_cluster_with_everything" {
     require_tls            = true
     tls_secret_arn         = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:tls-AbCdEf"
     tls_secret_kms_key_arn = "arn:aws:kms:eu-central-1:123456789012:key/2"
-    auth                   = [{ username = "app", iam_auth = "REQUIRED" }]
+    auth                   = [{ username = "app", iam_auth = "REQUIRED" }, { username = "pgweir_fleet", iam_auth = "REQUIRED" }]
     default_auth_scheme    = "IAM_AUTH"
+    fleet_user             = "pgweir_fleet"
     api_security_group_id  = "sg-9"
     secrets_kms_key_arn    = "arn:aws:kms:eu-central-1:123456789012:key/1"
     connection_pool_config = { max_connections_percent = 90, session_pinning_filters = ["EXCLUDE_VARIABLE_SETS"] }
@@ -114,6 +115,7 @@ run "a_cluster_with_everything" {
       PGWEIR_TARGET_SESSION_PINNING_FILTERS = "EXCLUDE_VARIABLE_SETS"
       PGWEIR_PROXY_REQUIRE_TLS              = "true"
       PGWEIR_PROXY_DEFAULT_AUTH_SCHEME      = "IAM_AUTH"
+      PGWEIR_FLEET_USER                     = "pgweir_fleet"
       PGWEIR_PROXY_AUTH_0_USERNAME          = "app"
       PGWEIR_PROXY_AUTH_0_IAM_AUTH          = "REQUIRED"
     } : contains(jsondecode(aws_ecs_task_definition.this.container_definitions)[0].environment, { name = name, value = value })])
@@ -177,6 +179,16 @@ run "somebody_must_log_in" {
 
   variables {
     auth = []
+  }
+
+  expect_failures = [aws_ecs_task_definition.this]
+}
+
+run "the_user_of_the_fleet_is_no_clients" {
+  command = plan
+
+  variables {
+    fleet_user = "pgweir_fleet"
   }
 
   expect_failures = [aws_ecs_task_definition.this]
