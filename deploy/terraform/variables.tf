@@ -1,5 +1,6 @@
 # Variables named as the arguments of aws_db_proxy, aws_db_proxy_default_target_group and aws_db_proxy_target mean the
-# same as there, and have the same defaults.
+# same as there, and have the same defaults. Of other wholes are the percentages: there of max_connections; here
+# max_connections_percent of those that are usable, and max_idle_connections_percent of what this comes to.
 
 variable "name" {
   description = "Name of the proxy: of its resources, in its metrics, and of the fleet whose tasks share the database's connections. One per database, and unique in account and region."
@@ -108,7 +109,7 @@ variable "tags" {
 }
 
 variable "connection_pool_config" {
-  description = "Limits of the pool: seconds to wait for a connection, SQL for each new one, and shares of the database's max_connections. SET does not pin in any case; with EXCLUDE_VARIABLE_SETS in session_pinning_filters, a setting that cannot follow its client is lost instead of pinning."
+  description = "Limits of the pool: seconds to wait for a connection, SQL for each new one, the budget in percent of the max_connections that are usable, and what may be idle in percent of the budget, where it is of max_connections in aws_db_proxy_default_target_group. SET does not pin in any case; with EXCLUDE_VARIABLE_SETS in session_pinning_filters, a setting that cannot follow its client is lost instead of pinning."
   type = object({
     connection_borrow_timeout    = optional(number, 120)
     init_query                   = optional(string, "")
