@@ -17,6 +17,8 @@
 mod fleet;
 #[path = "lambda/network.rs"]
 mod network;
+#[path = "lambda/secret.rs"]
+mod secret;
 mod support;
 
 use fleet::{Fleet, Style, containers, storm};

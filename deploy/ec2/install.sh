@@ -37,6 +37,8 @@ fi
 authorities=/etc/pgweir/rds-global-bundle.pem
 if ! [ -e "$authorities" ]; then
     if curl --fail --silent --show-error --max-time 30 --output "$authorities.new" "$bundle"; then
+        # Whatever umask root has: pgweir reads it.
+        chmod 644 "$authorities.new"
         mv "$authorities.new" "$authorities"
     else
         echo "There is no way from here to $bundle: please bring it as $authorities." >&2
@@ -51,7 +53,7 @@ else
     cat <<'NEXT'
 pgweir is installed. Now:
   1. put the secret's ARN and the database's endpoint into /etc/pgweir/pgweir.toml
-  2. sudo -u pgweir pgweir check --config /etc/pgweir/pgweir.toml
+  2. sudo -u pgweir /usr/local/bin/pgweir check --config /etc/pgweir/pgweir.toml
   3. sudo systemctl start pgweir
 NEXT
 fi

@@ -60,6 +60,23 @@ locals {
       missing     = "notBreaching"
     }
   }
+
+  # Those of a metric as a share of the connections that are allowed, in percent.
+  share_alarms = {
+    # The wait is known only of clients that got a connection in the end; this is seen also when nobody gets one.
+    busy = {
+      description = "More than 80 % of the connections are with clients. Further ones wait, then get errors: are transactions long or stuck, or is max_connections_percent low?"
+      label       = "Borrowed share"
+      metric      = "DatabaseConnectionsCurrentlyBorrowed"
+      threshold   = 80
+    }
+    pinned = {
+      description = "More than half of the connections are pinned to one client each. The log says why and what to do."
+      label       = "Pinned share"
+      metric      = "DatabaseConnectionsCurrentlySessionPinned"
+      threshold   = 50
+    }
+  }
 }
 
 resource "aws_cloudwatch_metric_alarm" "this" {
@@ -80,11 +97,12 @@ resource "aws_cloudwatch_metric_alarm" "this" {
   tags                = var.tags
 }
 
-resource "aws_cloudwatch_metric_alarm" "pinned" {
-  alarm_name          = "${var.name}-pgweir-pinned"
-  alarm_description   = "More than half of the connections are pinned to one client each. The log says why and what to do."
+resource "aws_cloudwatch_metric_alarm" "share" {
+  for_each            = local.share_alarms
+  alarm_name          = "${var.name}-pgweir-${each.key}"
+  alarm_description   = each.value.description
   comparison_operator = "GreaterThanThreshold"
-  threshold           = 50
+  threshold           = each.value.threshold
   evaluation_periods  = 5
   treat_missing_data  = "notBreaching"
   alarm_actions       = var.alarm_actions
@@ -93,14 +111,14 @@ resource "aws_cloudwatch_metric_alarm" "pinned" {
 
   metric_query {
     id          = "share"
-    label       = "Pinned share"
-    expression  = "100 * pinned / allowed"
+    label       = each.value.label
+    expression  = "100 * part / allowed"
     return_data = true
   }
 
   dynamic "metric_query" {
     for_each = {
-      pinned  = "DatabaseConnectionsCurrentlySessionPinned"
+      part    = each.value.metric
       allowed = "MaxDatabaseConnectionsAllowed"
     }
 
@@ -116,4 +134,9 @@ resource "aws_cloudwatch_metric_alarm" "pinned" {
       }
     }
   }
+}
+
+moved {
+  from = aws_cloudwatch_metric_alarm.pinned
+  to   = aws_cloudwatch_metric_alarm.share["pinned"]
 }

@@ -83,6 +83,7 @@ resource "aws_vpc_security_group_egress_rule" "task_to_database" {
 
 # One of the database's groups is enough.
 resource "aws_vpc_security_group_ingress_rule" "database_from_task" {
+  count                        = var.manage_database_ingress ? 1 : 0
   security_group_id            = local.target_security_groups[0]
   referenced_security_group_id = aws_security_group.task.id
   ip_protocol                  = "tcp"

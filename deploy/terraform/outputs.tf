@@ -3,6 +3,11 @@ output "endpoint" {
   value       = aws_lb.this.dns_name
 }
 
+output "endpoint_zone_id" {
+  description = "Zone of that name, for an alias of it in Route 53."
+  value       = aws_lb.this.zone_id
+}
+
 output "client_security_group_id" {
   description = "The security group that functions must be in to reach pgweir."
   value       = aws_security_group.client.id

@@ -18,6 +18,7 @@ locals {
       PGWEIR_PROXY_LISTEN                 = "0.0.0.0:${local.clients_port}"
       PGWEIR_PROXY_REQUIRE_TLS            = tostring(var.require_tls)
       PGWEIR_PROXY_IDLE_CLIENT_TIMEOUT    = tostring(var.idle_client_timeout)
+      PGWEIR_PROXY_MAX_CLIENT_LIFETIME    = tostring(var.max_client_lifetime)
       PGWEIR_PROXY_MAX_CLIENT_CONNECTIONS = tostring(var.max_client_connections)
       # Less than stopTimeout, so that the last clients are told before the task is killed.
       PGWEIR_PROXY_SHUTDOWN_TIMEOUT              = "110s"
@@ -39,6 +40,7 @@ locals {
       PGWEIR_LOG_LEVEL                           = var.debug_logging ? "debug" : "info"
     },
     var.target_tls == "disable" ? {} : { PGWEIR_TARGET_TLS_CA = "/etc/pgweir/rds-global-bundle.pem" },
+    var.fleet_user == null ? {} : { PGWEIR_FLEET_USER = var.fleet_user },
     var.default_auth_scheme == "NONE" ? {} : { PGWEIR_PROXY_DEFAULT_AUTH_SCHEME = var.default_auth_scheme },
     local.auth_environment,
   )
@@ -126,6 +128,11 @@ resource "aws_ecs_task_definition" "this" {
     precondition {
       condition     = length(var.auth) > 0
       error_message = "At least one entry of auth; with default_auth_scheme = IAM_AUTH, { username = \"...\", iam_auth = \"REQUIRED\" } is enough."
+    }
+
+    precondition {
+      condition     = var.fleet_user == null || length(var.auth) > 1
+      error_message = "fleet_user needs an entry of auth of its own, as clients have a user too."
     }
 
     precondition {

@@ -1,8 +1,9 @@
 # Variables named as the arguments of aws_db_proxy, aws_db_proxy_default_target_group and aws_db_proxy_target mean the
-# same as there, and have the same defaults.
+# same as there, and have the same defaults. Of other wholes are the percentages: there of max_connections; here
+# max_connections_percent of those that are usable, and max_idle_connections_percent of what this comes to.
 
 variable "name" {
-  description = "Name of the proxy: of its resources, in its metrics, and of the fleet whose tasks share the database's connections."
+  description = "Name of the proxy: of its resources, in its metrics, and of the fleet whose tasks share the database's connections. One per database, and unique in account and region."
   type        = string
 
   validation {
@@ -61,6 +62,12 @@ variable "default_auth_scheme" {
   }
 }
 
+variable "fleet_user" {
+  description = "One of the users of auth, no client's, as whom alone the tasks know each other; none = any of them, so that their clients can pass for tasks. To be given in an apply of its own, after its entry of auth; deploy/README.md says why."
+  type        = string
+  default     = null
+}
+
 variable "debug_logging" {
   description = "Whether the log also tells of single clients and connections. It shows no SQL, and does not switch itself off."
   type        = bool
@@ -102,7 +109,7 @@ variable "tags" {
 }
 
 variable "connection_pool_config" {
-  description = "Limits of the pool: seconds to wait for a connection, SQL for each new one, and shares of the database's max_connections. SET does not pin in any case; with EXCLUDE_VARIABLE_SETS in session_pinning_filters, a setting that cannot follow its client is lost instead of pinning."
+  description = "Limits of the pool: seconds to wait for a connection, SQL for each new one, the budget in percent of the max_connections that are usable, and what may be idle in percent of the budget, where it is of max_connections in aws_db_proxy_default_target_group. SET does not pin in any case; with EXCLUDE_VARIABLE_SETS in session_pinning_filters, a setting that cannot follow its client is lost instead of pinning."
   type = object({
     connection_borrow_timeout    = optional(number, 120)
     init_query                   = optional(string, "")
@@ -163,15 +170,26 @@ variable "max_tasks" {
 }
 
 variable "connections_per_task" {
-  description = "Clients per task that autoscaling aims at."
+  description = "Clients per task that autoscaling aims at, less than max_client_connections. A further task takes its share of the database's connections from the others at once, and gets clients only as they connect anew."
   type        = number
-  default     = 2000
+  default     = 8000
+}
+
+variable "max_client_lifetime" {
+  description = "Seconds that a client may be connected at all, cut between transactions; 0 = no limit."
+  type        = number
+  default     = 86400
 }
 
 variable "max_client_connections" {
-  description = "Most clients of one task; one more is refused with 53300."
+  description = "Most clients of one task; one more is refused with 53300. The load balancer has some 55,000 connections per task."
   type        = number
   default     = 10000
+
+  validation {
+    condition     = var.max_client_connections >= 1 && var.max_client_connections <= 50000
+    error_message = "From 1 to 50000."
+  }
 }
 
 variable "tls_secret_arn" {
@@ -202,6 +220,12 @@ variable "api_security_group_id" {
   description = "Security group of the VPC's interface endpoints (Secrets Manager, ECR, CloudWatch Logs); none where there is a NAT gateway instead."
   type        = string
   default     = null
+}
+
+variable "manage_database_ingress" {
+  description = "Whether a rule that lets the tasks in is added to a security group of the database. False where that group is declared with ingress blocks, whose next apply would remove the rule: let task_security_group_id in there."
+  type        = bool
+  default     = true
 }
 
 variable "metrics_namespace" {

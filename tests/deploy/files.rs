@@ -73,6 +73,8 @@ fn the_module_has_the_words_of_aws_db_proxy_and_explains_all() {
             assert_ne!(description, "", "{kind} {name} has no description");
         }
     }
+    // An alias of the endpoint needs its zone.
+    assert!(declared["output"]["endpoint_zone_id"].is_string());
     // All arguments of aws_db_proxy but role_arn, which the module makes; of its target group, and of its target.
     for name in [
         "name",
@@ -88,6 +90,8 @@ fn the_module_has_the_words_of_aws_db_proxy_and_explains_all() {
         "connection_pool_config",
         "db_instance_identifier",
         "db_cluster_identifier",
+        // Whose group may have its rules from elsewhere.
+        "manage_database_ingress",
     ] {
         assert!(declared["variable"][name].is_string(), "there is no variable {name}");
     }
@@ -114,6 +118,10 @@ fn the_commands_that_the_readme_gives_exist() {
     let Some(mut script) = python(&repository().join("tests/deploy/commands.py")) else { return };
     let said: Vec<String> = serde_json::from_str(&run(&mut script)).unwrap();
     assert!(said.len() >= 20, "{said:?}");
+    // A record needs its zone, which can be deleted when the record is.
+    let dns: Vec<_> = said.iter().filter_map(|said| said.strip_prefix("route53 ")).collect();
+    let change = "change-resource-record-sets";
+    assert_eq!(dns, ["create-hosted-zone", change, change, "delete-hosted-zone"]);
 }
 
 #[test]
@@ -161,6 +169,7 @@ fn an_installation_leaves_the_configuration_of_an_older_one_alone() {
     let text = text.replace("REGION:ACCOUNT", "eu-central-1:123456789012");
     let config = Config::parse(&file, Some(&text), std::iter::empty()).unwrap();
     assert!(matches!(config.proxy.auth[0].source, SecretSource::SecretsManager { .. }));
+    assert!(config.admin.listen.unwrap().ip().is_loopback());
     assert_eq!(config.target.tls_ca, Some(root.path().join("etc/pgweir/rds-global-bundle.pem")));
 
     std::fs::write(&file, "mine").unwrap();

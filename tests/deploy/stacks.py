@@ -6,6 +6,7 @@ moto makes what it knows and leaves out the rest (rules of what may go out, auto
 gets wrong are changed in the text for it, each of which must be there. Prints what it made, as JSON.
 """
 
+import ast
 import io
 import json
 import pathlib
@@ -78,9 +79,52 @@ def function(loader, name, node):
 Template.add_multi_constructor("!", function)
 
 
+def parsed(name):
+    return yaml.load((TEMPLATES / name).read_text(), Template)  # noqa: S506, it is a SafeLoader
+
+
+def alarms(template):
+    """What each alarm looks at, and for how long what value must be seen; moto makes none from a template."""
+    found = {}
+    for name, resource in template["Resources"].items():
+        if resource["Type"] == "AWS::CloudWatch::Alarm":
+            alarm = resource["Properties"]
+            metrics = [query["MetricStat"]["Metric"] for query in alarm.get("Metrics", []) if "MetricStat" in query]
+            found[name] = {
+                "metrics": [metric["MetricName"] for metric in metrics or [alarm]],
+                "expressions": [query["Expression"] for query in alarm.get("Metrics", []) if "Expression" in query],
+                "threshold": alarm["Threshold"],
+                "minutes": alarm["EvaluationPeriods"],
+            }
+    return found
+
+
+def names(value):
+    """The words in a resource's references to others."""
+    if isinstance(value, list):
+        return {name for each in value for name in names(each)}
+    if not isinstance(value, dict):
+        return set()
+    references = {"Ref", "GetAtt", "Sub", "DependsOn"} & set(value)
+    return {name for key in references for name in re.findall(r"\w+", str(value[key]))} | names(list(value.values()))
+
+
+def late(template):
+    """Rules of the tasks' group, and rights, that may be made after the service has started tasks."""
+    resources = template["Resources"]
+    before, found = set(), {"Service"}
+    while found:
+        before |= found
+        found = {name for each in found for name in names(resources[each])} & set(resources) - before
+    rules = [name for name, each in resources.items() if each["Properties"].get("GroupId") == {"Ref": "TaskSecurityGroup"}]
+    rights = [name for name, each in resources.items() if each["Type"] in ("AWS::IAM::Policy", "AWS::IAM::Role")]
+    assert len(rules) > 3 and len(rights) > 1, (rules, rights)
+    return sorted({*rules, *rights} - before)
+
+
 def refusals(parameters):
     """What the rules of the template say to these parameters; moto knows no rules."""
-    template = yaml.load((TEMPLATES / "pgweir.yaml").read_text(), Template)  # noqa: S506, it is a SafeLoader
+    template = parsed("pgweir.yaml")
     values = {name: str(declared.get("Default", "")) for name, declared in template["Parameters"].items()} | parameters
 
     def holds(condition):
@@ -131,19 +175,21 @@ def ingress(groups):
     return sorted(found)
 
 
+def listed(value):
+    return [value] if isinstance(value, str) else [each for each in value if each]
+
+
 def policies(role_arn):
-    """Each action that the role allows by a policy beside it, with what on."""
+    """Each action that the role allows, with what on."""
     iam, role = client("iam"), role_arn.split("/")[-1]
     found = []
     for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
         document = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
-        # That of a policy inside the role is a text there.
-        for statement in [] if isinstance(document, str) else document["Statement"]:
+        # That of a policy inside the role is a text of Python there, and `AWS::NoValue` in a list is null.
+        assert isinstance(document, str), f"{name} is beside its role: tasks may start before they have it"
+        for statement in filter(None, ast.literal_eval(document)["Statement"]):
             assert statement["Effect"] == "Allow"
-            resources = statement["Resource"]
-            # `AWS::NoValue` in a list is null there.
-            resources = [resources] if isinstance(resources, str) else [each for each in resources if each]
-            found += [f"{statement['Action']} {resource}" for resource in resources]
+            found += [f"{action} {on}" for action in listed(statement["Action"]) for on in listed(statement["Resource"])]
     return sorted(found)
 
 
@@ -195,6 +241,7 @@ def main():
         "IamDatabaseUser2": "b",
         "IamDatabaseUser3": "c",
         "IAMAuth": "REQUIRED",
+        "FleetUser": "c",
         "RequireTLS": "true",
         "TlsSecretArn": SECRETS[2],
         "TlsSecretKmsKeyArn": f"arn:aws:kms:{REGION}:123456789012:key/2",
@@ -215,13 +262,15 @@ def main():
         least | {"RequireTLS": "true"},
         least | {"SecretArn3": SECRETS[1]},
         least | {"SecretArn2": SECRETS[1], "SecretArn4": SECRETS[1]},
+        least | {"ApiSecurityGroupId": "sg-1"},
+        least | {"FleetUser": "pgweir_fleet"},
         parameters | {"DatabaseResourceId": ""},
         parameters | {"TargetTls": "require"},
         parameters | {"TlsSecretArn": "", "RequireTLS": "false"},
         parameters | {"IamDatabaseUser": ""},
         parameters | {"IamDatabaseUser2": ""},
         iam | {"TlsSecretArn": "", "RequireTLS": "false"},
-        iam | {"IamDatabaseUser2": ""},
+        iam | {"IamDatabaseUser2": "", "FleetUser": ""},
     ]
     create("least", proxy_template(), parameters | extremes("MinValue") | {"ProxyName": "a"})
     create("most", proxy_template(), parameters | extremes("MaxValue") | {"ProxyName": "orders-" + "x" * 25})
@@ -229,12 +278,17 @@ def main():
         "resources": sorted({**world, **proxy}),
         "function": variables["Variables"],
         "tls_function": tls_variables["Variables"],
+        "nested": parsed("example.yaml")["Resources"]["Proxy"]["Properties"]["Parameters"],
         "ingress": rules,
         "task_policies": policies(outputs["TaskRoleArn"]),
         "full_task_policies": policies(full_outputs["TaskRoleArn"]),
         "full_execution_policies": policies(full["ExecutionRole"]),
         "iam_task_policies": policies(iam_outputs["TaskRoleArn"]),
         "refusals": [refusals(each) for each in wrong],
+        "defaults": {name: each.get("Default") for name, each in parsed("pgweir.yaml")["Parameters"].items()},
+        "late": late(parsed("pgweir.yaml")),
+        "alarms": alarms(parsed("pgweir.yaml")),
+        "service": parsed("pgweir.yaml")["Resources"]["Service"]["Properties"],
         "container": container("proxy-pgweir"),
         "full_container": container("full-pgweir"),
         "iam_container": container("iam-pgweir"),

@@ -100,6 +100,12 @@ fn a_task_may_read_its_secrets_and_nothing_else() {
     }
 }
 
+#[test]
+fn no_task_starts_before_it_has_its_rights_and_its_way_to_what_it_needs() {
+    let Some(stacks) = stacks() else { return };
+    assert_eq!(texts(&stacks["late"]), Vec::<&str>::new());
+}
+
 /// Each stack with one thing missing or out of place that would end its tasks, or would keep them from logging in.
 #[test]
 fn the_template_refuses_what_pgweir_could_not_start_or_log_in_with() {
@@ -110,6 +116,8 @@ fn the_template_refuses_what_pgweir_could_not_start_or_log_in_with() {
         "RequireTLS needs TlsSecretArn.",
         "SecretArn3 or IamDatabaseUser3 needs SecretArn2 or IamDatabaseUser2.",
         "SecretArn4 or IamDatabaseUser4 needs SecretArn3 or IamDatabaseUser3.",
+        "ApiSecurityGroupId needs S3PrefixListId, where ECR has the image's layers.",
+        "FleetUser needs SecretArn2 or IamDatabaseUser2, as clients have a user too.",
         "IAM needs DatabaseResourceId.",
         "IAM needs TargetTls verify-full, as tokens go to nobody but the database.",
         "Clients with IAM tokens need TlsSecretArn.",
@@ -128,6 +136,7 @@ fn pgweir_takes_what_a_task_tells_it() {
     assert!(config.target.host.ends_with(".eu-central-1.rds.amazonaws.com"));
     assert_eq!(config.proxy.tls, None);
     assert_eq!(config.proxy.auth.len(), 1);
+    assert_eq!(config.fleet.user, None);
     assert_eq!(config.target.max_connections, MaxConnections::Percent(100));
 
     let config = configuration(&stacks["full_container"]);
@@ -138,6 +147,7 @@ fn pgweir_takes_what_a_task_tells_it() {
     assert_eq!(config.proxy.auth[1].source, SecretSource::SecretsManager { arn: second });
     assert_eq!(config.proxy.auth[2].source, SecretSource::Nowhere { username: "c".to_owned() });
     assert!(config.proxy.auth.iter().all(|auth| auth.iam_auth == IamAuth::Required));
+    assert_eq!(config.fleet.user.as_deref(), Some("c"));
 
     let config = configuration(&stacks["iam_container"]);
     let names = ["app", "b", "c"].map(|name| SecretSource::Nowhere { username: name.to_owned() });
@@ -152,6 +162,11 @@ fn pgweir_takes_the_least_and_the_most_that_the_template_allows() {
     assert_eq!(configuration(&stacks["least_container"]).proxy.max_client_connections, 1);
     let most = configuration(&stacks["most_container"]);
     assert_eq!(most.proxy.idle_client_timeout.as_secs(), 8 * 60 * 60);
+    // The balancer has 55,000 connections to each task; and each client takes a descriptor, as each server does.
+    let files = stacks["most_container"]["ulimits"][0]["softLimit"].as_u64().unwrap();
+    assert!(files >= 65_536, "{files}");
+    assert!(most.proxy.max_client_connections <= 50_000);
+    assert_eq!(most.proxy.max_client_lifetime.as_secs(), 365 * 24 * 60 * 60);
     assert_eq!(most.metrics.cloudwatch_proxy_name.len(), 32);
 }
 
@@ -163,6 +178,42 @@ fn the_metrics_bear_the_name_that_is_looked_for() {
     assert!(metrics.cloudwatch_emf);
     assert_eq!(metrics.cloudwatch_namespace, "pgweir");
     assert_eq!(metrics.cloudwatch_proxy_name, format!("orders-{}", "x".repeat(25)));
+}
+
+/// The wait for a connection is known only of clients that got one in the end.
+#[test]
+fn there_is_an_alarm_where_no_client_gets_a_connection_any_more() {
+    let Some(stacks) = stacks() else { return };
+    let alarm = &stacks["alarms"]["BusyAlarm"];
+    let borrowed = ["DatabaseConnectionsCurrentlyBorrowed", "MaxDatabaseConnectionsAllowed"];
+    assert_eq!(texts(&alarm["metrics"]), borrowed);
+    assert_eq!(texts(&alarm["expressions"]), ["100 * borrowed / allowed"]);
+    assert_eq!((&alarm["threshold"], &alarm["minutes"]), (&80.into(), &5.into()));
+    // What the README counts.
+    let metrics = stacks["alarms"].as_object().unwrap().values();
+    let metrics: usize = metrics.map(|alarm| texts(&alarm["metrics"]).len()).sum();
+    let readme = std::fs::read_to_string(repository().join("deploy/README.md")).unwrap();
+    assert!(readme.contains(&format!("| alarms: {metrics} metrics, ")), "{metrics} metrics");
+}
+
+/// An update of a fleet that has grown would cut it down to that number.
+#[test]
+fn the_number_of_tasks_is_left_to_autoscaling() {
+    let Some(stacks) = stacks() else { return };
+    assert_eq!(stacks["service"]["LaunchType"], "FARGATE");
+    assert!(stacks["service"]["DesiredCount"].is_null());
+    let module = std::fs::read_to_string(repository().join("deploy/terraform/service.tf")).unwrap();
+    assert!(module.contains("ignore_changes = [desired_count]"));
+}
+
+/// A further task takes connections from the clients that are there, who do not move to it.
+#[test]
+fn it_is_scaled_late_by_clients() {
+    let Some(stacks) = stacks() else { return };
+    let default = |name: &str| stacks["defaults"][name].as_u64().unwrap();
+    assert_eq!(default("ConnectionsPerTask") * 10, default("MaxClientConnections") * 8);
+    let lifetime = configuration(&stacks["container"]).proxy.max_client_lifetime;
+    assert_eq!(lifetime.as_secs(), default("MaxClientLifetime"));
 }
 
 #[test]
@@ -195,6 +246,8 @@ fn the_example_holds_what_a_closed_network_needs() {
     ] {
         assert!(made.contains(&resource), "{resource} is not in {made:?}");
     }
+    // Of two stacks before two databases, each has its own metrics.
+    assert_eq!(stacks["nested"]["ProxyName"]["Ref"], "AWS::StackName");
     assert_eq!(stacks["function"]["DB_HOST"], "proxy.example.com");
     // With a certificate, its name is what the function connects to, and it is what the function verifies.
     assert_eq!(stacks["tls_function"]["DB_HOST"], "pgweir.internal");

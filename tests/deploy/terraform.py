@@ -24,6 +24,8 @@ def parse():
     """The module's files, and their text without comments."""
     files = sorted(MODULE.glob("*.tf"))
     text = "\n".join(re.sub(r"^\s*#.*$", "", file.read_text(), flags=re.MULTILINE) for file in files)
+    # What something was called once is declared no more.
+    text = re.sub(r"^  from = .*$", "", text, flags=re.MULTILINE)
     return [hcl2.loads(file.read_text()) for file in files], text
 
 

@@ -7,7 +7,7 @@ const { work } = require('./work.js')
 
 exports.handler = async (event) => {
   const client = await connect(async (options) => {
-    const client = new pg.Client(options)
+    const client = new pg.Client(await options())
     // A connection that breaks later emits this too; without a listener the process would end.
     client.on('error', () => {})
     await client.connect()

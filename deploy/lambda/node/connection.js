@@ -68,14 +68,14 @@ async function options() {
   }
 }
 
-/** What `open` yields for the options; tried once more with the secret of now when that was rotated. */
+/** What `open` yields, which is given what yields the options; once more with the secret of now when that was rotated. */
 async function connect(open) {
   try {
-    return await open(await options())
+    return await open(options)
   } catch (error) {
     if (error.code !== WRONG_PASSWORD || !secret) throw error
     secret = undefined
-    return open(await options())
+    return open(options)
   }
 }
 

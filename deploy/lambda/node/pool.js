@@ -14,21 +14,28 @@ const IDLE_MAX_MS = 10 * 60 * 1000
 let pool
 let lastUsed = 0
 
+function makePool(options) {
+  const made = new pg.Pool({ ...options, max: 1, idleTimeoutMillis: 0 })
+  // An idle connection that breaks is replaced by the next invocation.
+  made.on('error', () => {})
+  return made
+}
+
+function forgetPool() {
+  // Not waited for: the other side may be gone.
+  pool?.end().catch(() => {})
+  pool = undefined
+}
+
 async function checkOut() {
-  if (pool && Date.now() - lastUsed > IDLE_MAX_MS) {
-    // Not waited for: the other side may be gone.
-    pool.end().catch(() => {})
-    pool = undefined
-  }
-  if (pool) return pool.connect()
+  if (Date.now() - lastUsed > IDLE_MAX_MS) forgetPool()
+  // A pool that is there may have to log in again too, and the secret may be another one by then.
   return connect(async (options) => {
-    pool = new pg.Pool({ ...options, max: 1, idleTimeoutMillis: 0 })
-    // An idle connection that breaks is replaced by the next invocation.
-    pool.on('error', () => {})
+    pool ??= makePool(await options())
     try {
       return await pool.connect()
     } catch (error) {
-      pool = undefined
+      forgetPool()
       throw error
     }
   })

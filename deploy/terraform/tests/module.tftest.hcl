@@ -52,10 +52,16 @@ run "an_instance" {
       PGWEIR_TARGET_PORT                   = "5433"
       PGWEIR_TARGET_TLS_CA                 = "/etc/pgweir/rds-global-bundle.pem"
       PGWEIR_PROXY_AUTH_0_SECRET_ARN       = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:app-AbCdEf"
+      PGWEIR_PROXY_MAX_CLIENT_LIFETIME     = "86400"
       PGWEIR_FLEET_NAME                    = "orders"
       PGWEIR_METRICS_CLOUDWATCH_PROXY_NAME = "orders"
     } : contains(jsondecode(aws_ecs_task_definition.this.container_definitions)[0].environment, { name = name, value = value })])
     error_message = "A task is told something else."
+  }
+
+  assert {
+    condition     = length(aws_vpc_security_group_ingress_rule.database_from_task) == 1
+    error_message = "The database lets tasks in."
   }
 
   assert {
@@ -66,6 +72,19 @@ run "an_instance" {
   assert {
     condition     = length(aws_vpc_security_group_egress_rule.task_to_apis_anywhere) == 1
     error_message = "Without endpoints of the VPC, AWS is reached by a gateway."
+  }
+
+  assert {
+    condition     = aws_appautoscaling_policy.connections.target_tracking_scaling_policy_configuration[0].target_value == 0.8 * var.max_client_connections
+    error_message = "A further task is late, or takes connections from clients that are there."
+  }
+
+  assert {
+    condition = alltrue([
+      for alarm, metric in { busy = "DatabaseConnectionsCurrentlyBorrowed", pinned = "DatabaseConnectionsCurrentlySessionPinned" } :
+      contains([for query in aws_cloudwatch_metric_alarm.share[alarm].metric_query : one(query.metric[*].metric_name)], metric)
+    ])
+    error_message = "An alarm looks at something else."
   }
 
   assert {
@@ -81,8 +100,9 @@ run "a_cluster_with_everything" {
     require_tls            = true
     tls_secret_arn         = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:tls-AbCdEf"
     tls_secret_kms_key_arn = "arn:aws:kms:eu-central-1:123456789012:key/2"
-    auth                   = [{ username = "app", iam_auth = "REQUIRED" }]
+    auth                   = [{ username = "app", iam_auth = "REQUIRED" }, { username = "pgweir_fleet", iam_auth = "REQUIRED" }]
     default_auth_scheme    = "IAM_AUTH"
+    fleet_user             = "pgweir_fleet"
     api_security_group_id  = "sg-9"
     secrets_kms_key_arn    = "arn:aws:kms:eu-central-1:123456789012:key/1"
     connection_pool_config = { max_connections_percent = 90, session_pinning_filters = ["EXCLUDE_VARIABLE_SETS"] }
@@ -95,6 +115,7 @@ run "a_cluster_with_everything" {
       PGWEIR_TARGET_SESSION_PINNING_FILTERS = "EXCLUDE_VARIABLE_SETS"
       PGWEIR_PROXY_REQUIRE_TLS              = "true"
       PGWEIR_PROXY_DEFAULT_AUTH_SCHEME      = "IAM_AUTH"
+      PGWEIR_FLEET_USER                     = "pgweir_fleet"
       PGWEIR_PROXY_AUTH_0_USERNAME          = "app"
       PGWEIR_PROXY_AUTH_0_IAM_AUTH          = "REQUIRED"
     } : contains(jsondecode(aws_ecs_task_definition.this.container_definitions)[0].environment, { name = name, value = value })])
@@ -109,6 +130,17 @@ run "a_cluster_with_everything" {
   assert {
     condition     = length(aws_vpc_security_group_egress_rule.task_to_apis_anywhere) == 0
     error_message = "With endpoints of the VPC, nothing else is reached."
+  }
+}
+
+run "the_rules_of_the_database_are_somebody_elses" {
+  variables {
+    manage_database_ingress = false
+  }
+
+  assert {
+    condition     = length(aws_vpc_security_group_ingress_rule.database_from_task) == 0
+    error_message = "A rule is added to a group that has its rules from elsewhere."
   }
 }
 
@@ -147,6 +179,16 @@ run "somebody_must_log_in" {
 
   variables {
     auth = []
+  }
+
+  expect_failures = [aws_ecs_task_definition.this]
+}
+
+run "the_user_of_the_fleet_is_no_clients" {
+  command = plan
+
+  variables {
+    fleet_user = "pgweir_fleet"
   }
 
   expect_failures = [aws_ecs_task_definition.this]
@@ -193,6 +235,16 @@ run "tokens_go_to_the_database_only" {
   }
 
   expect_failures = [aws_ecs_task_definition.this]
+}
+
+run "the_balancer_has_no_more_connections_per_task" {
+  command = plan
+
+  variables {
+    max_client_connections = 50001
+  }
+
+  expect_failures = [var.max_client_connections]
 }
 
 run "the_name_fits_the_balancer" {
