@@ -204,6 +204,23 @@ fn four_join_and_two_leave_without_an_error_within_what_the_database_has() {
     assert!((usable - 1..=usable).contains(&most), "{most} at once, {usable} allowed");
 }
 
+/// A server that is opened for it must not take the slot of the control connection.
+#[test]
+fn clients_that_wait_from_the_start_are_served_within_the_share() {
+    let postgres = database(100);
+    postgres.stop();
+    let pgweir = member_within(&postgres, 8).target("fail_fast_after = \"1m\"").launch();
+    eventually("it listens", || pgweir.log().contains("ready for clients"));
+    let load = Load::on(&pgweir, 12);
+    eventually("they wait", || pgweir.metric("pgweir_waiting_clients", "") > 0.0);
+    postgres.start_again();
+    let (watcher, mut superuser) = (Watcher::of(&postgres), postgres.superuser());
+    eventually_all_is_in_use(&mut superuser, &[&pgweir], 7, Instant::now());
+    assert_eq!(pgweir.metric("pgweir_max_database_connections_allowed", ""), 6.0);
+    assert!(load.end() > 0);
+    assert_eq!(watcher.most(), 7);
+}
+
 /// Here the database would let them have more.
 #[test]
 fn a_budget_in_connections_is_kept_by_all_together() {

@@ -198,8 +198,9 @@ impl Health {
                         fleet.returned();
                     } else {
                         // The control connection's own slot, which stays reserved from now on.
+                        pools.add_apart();
                         pools.set_budget(fleet.numbers().share);
-                        joined = pools.reserve_apart();
+                        joined = true;
                     }
                     self.attend(fleet, control).await
                 }

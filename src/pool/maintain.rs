@@ -136,6 +136,12 @@ impl Pools {
         self.core.lock().reserve_apart()
     }
 
+    /// Counts a connection that belongs to no pool and exists already: before there is a budget, or whoever waits
+    /// takes its slot.
+    pub fn add_apart(&self) {
+        self.core.lock().add_apart();
+    }
+
     /// The connection of [`Pools::reserve_apart`] is closed.
     pub fn release_apart(self: &Arc<Self>) {
         self.core.lock().vacate_apart();

@@ -31,6 +31,12 @@ impl<S, W> Core<S, W> {
         free
     }
 
+    /// Counts a connection of pgweir's own that exists already, whether or not the budget has room for it.
+    pub fn add_apart(&mut self) {
+        self.open += 1;
+        self.apart += 1;
+    }
+
     /// Frees the slot of [`Core::reserve_apart`].
     pub fn vacate_apart(&mut self) {
         self.open = self.open.saturating_sub(1);
@@ -125,6 +131,21 @@ mod tests {
             core.vacate_proof();
         }
         assert_eq!(core.counts(pool).idle, 2);
+    }
+
+    /// It is there before there is a budget.
+    #[test]
+    fn who_waits_already_does_not_get_the_slot_of_a_connection_that_exists() {
+        let now = Instant::now();
+        let mut core: Core<u32, u32> = Core::new(Limits { budget: 0, opening_max: 4 }, 1);
+        let pool = core.add_pool();
+        core.enqueue(pool, 0, 7, now);
+        core.add_apart();
+        core.set_limits(Limits { budget: 1, ..core.limits() });
+        assert!(matches!(core.grow(now), Growth::Nothing));
+        core.set_limits(Limits { budget: 2, ..core.limits() });
+        assert!(matches!(core.grow(now), Growth::Open(_)));
+        assert_eq!((core.open(), core.apart(), core.surplus()), (2, 1, 0));
     }
 
     #[test]
