@@ -12,6 +12,10 @@ use std::sync::Arc;
 
 /// Reads the configuration again and puts in force what can be, or nothing if anything about it is
 /// wrong. Yields what is in force now.
+///
+/// # Cancel safety
+/// A dropped call puts nothing in force but what holds for secrets that are read from now on, and a
+/// certificate that was renewed in its files.
 pub(super) async fn reload(
     path: Option<&Path>,
     current: Config,

@@ -292,7 +292,7 @@ impl Signals {
     }
 }
 
-/// Obeys signals until one says stop. Yields how long the rest may take.
+/// Obeys signals until one says stop, which does not wait for a reload. Yields how long the rest may take.
 async fn obey(
     mut config: Config,
     path: Option<&Path>,
@@ -305,7 +305,11 @@ async fn obey(
         tokio::select! {
             _ = signals.hangup.recv() => {
                 notify(State::Reloading);
-                config = reload::reload(path, config, shared, health, log).await;
+                let timeout = config.proxy.shutdown_timeout;
+                config = tokio::select! {
+                    config = reload::reload(path, config, shared, health, log) => config,
+                    () = signals.stop() => return timeout,
+                };
                 notify(State::Ready);
             }
             _ = signals.terminate.recv() => return config.proxy.shutdown_timeout,

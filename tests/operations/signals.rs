@@ -279,16 +279,22 @@ fn a_reload_changes_how_long_connecting_may_take() {
     assert_eq!(refusal.field('D'), "connecting took longer than connect_timeout");
 }
 
-/// A pgweir whose start does not get on, as its secret does not come.
-fn starting() -> (Pgweir, TcpStream) {
+/// A Secrets Manager that accepts, and says nothing.
+fn before_silence(setup: Setup) -> (Setup, TcpListener) {
     let aws = TcpListener::bind("127.0.0.1:0").unwrap();
-    let setup = Setup::before_port(shared().port()).entry("secret_arn = \"app\"");
-    let pgweir = setup
+    let setup = setup
         .environment("AWS_ENDPOINT_URL", &format!("http://{}", aws.local_addr().unwrap()))
         .environment("AWS_REGION", "eu-central-1")
         .environment("AWS_ACCESS_KEY_ID", "test")
-        .environment("AWS_SECRET_ACCESS_KEY", "test")
-        .launch();
+        .environment("AWS_SECRET_ACCESS_KEY", "test");
+    (setup, aws)
+}
+
+/// A pgweir whose start does not get on, as its secret does not come.
+fn starting() -> (Pgweir, TcpStream) {
+    let setup = Setup::before_port(shared().port()).entry("secret_arn = \"app\"");
+    let (setup, aws) = before_silence(setup);
+    let pgweir = setup.launch();
     let (asked, _) = aws.accept().unwrap();
     (pgweir, asked)
 }
@@ -308,6 +314,25 @@ fn a_start_that_takes_long_survives_being_told_to_reload() {
     let (mut pgweir, _asked) = starting();
     pgweir.signal("HUP");
     assert_eq!(pgweir.stop().code(), Some(0), "{}", pgweir.log());
+}
+
+#[test]
+fn a_reload_that_takes_long_does_not_keep_it_from_ending_in_order() {
+    for stop in ["TERM", "INT"] {
+        let (setup, aws) = before_silence(Setup::before(shared()));
+        let mut pgweir = setup.start();
+        let mut idle = pgweir.client();
+        rewrite(&pgweir, |text| {
+            text.replace("[target]", "[[proxy.auth]]\nsecret_arn = \"new\"\n[target]")
+        });
+        pgweir.signal("HUP");
+        let (_asked, _) = aws.accept().unwrap();
+        pgweir.signal(stop);
+        assert_eq!(idle.until_closed(), ["ErrorResponse FATAL 57P01"]);
+        assert_eq!(pgweir.wait().code(), Some(0));
+        let log = pgweir.log();
+        assert!(!log.contains("configuration reloaded"), "it waited for the secret: {log}");
+    }
 }
 
 #[test]
