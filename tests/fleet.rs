@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use support::eventually;
 use support::messages::frontend;
 use support::pgweir::{Pgweir, Setup, check};
-use support::postgres::{OTHER_USER, PgVersion, Postgres, PostgresOptions, USER};
+use support::postgres::{OTHER_USER, PASSWORD, PgVersion, Postgres, PostgresOptions, USER};
 use support::raw::RawClient;
 
 /// `superuser_reserved_connections` as it comes.
@@ -87,7 +87,7 @@ impl Load {
 
 fn keep_busy(port: u16, stop: &AtomicBool) -> u32 {
     let mut client = RawClient::connect(port);
-    client.log_in(USER, support::postgres::PASSWORD, support::postgres::DATABASE);
+    client.log_in(USER, PASSWORD, support::postgres::DATABASE);
     let mut transactions = 0;
     while !stop.load(Ordering::Acquire) {
         client.execute("SELECT pg_sleep(0.1)");
@@ -356,6 +356,40 @@ fn a_lost_control_connection_disturbs_nobody_and_comes_back() {
     assert_eq!(pgweir.metric("pgweir_fleet_share_connections", ""), 26.0);
     assert_eq!(pgweir.http_status("/readyz"), Some(200));
     assert!(load.end() > 0);
+}
+
+/// The one that is gone would be the first to log in as.
+#[test]
+fn a_member_goes_on_as_another_user_when_its_own_has_no_secret_any_more() {
+    let postgres = database(100);
+    let mut superuser = postgres.superuser();
+    superuser.execute(&format!("CREATE ROLE renamed LOGIN PASSWORD '{PASSWORD}'"));
+    let start = || member_within(&postgres, 12).proxy("secret_overlap = \"1s\"").start();
+    let first = start();
+    first.rename_user(USER, "renamed");
+    let of_user = |user: &str| {
+        format!(
+            "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pgweir:orders:%' AND usename {user}"
+        )
+    };
+    let own = of_user(&format!("= '{USER}'"));
+    eventually("it is another user", || superuser.execute(&own).is_empty());
+    let other = of_user(&format!("<> '{USER}'"));
+    eventually("it is back", || superuser.execute(&other).len() == 1);
+    let before = superuser.value(&other);
+    superuser.execute(&format!("SELECT pg_terminate_backend({before})"));
+    eventually("there is another one", || {
+        let now = superuser.execute(&other).concat();
+        !now.is_empty() && now != [before.clone()]
+    });
+    assert_eq!(first.http_status("/readyz"), Some(200));
+    // This one has not heard of it yet, and asks as the user who was there before.
+    let second = start();
+    eventually("they see each other", || {
+        let share = |one: &Pgweir| one.metric("pgweir_fleet_share_connections", "");
+        let tasks = |one: &Pgweir| one.metric("pgweir_fleet_tasks", "");
+        tasks(&first) == 2.0 && tasks(&second) == 2.0 && share(&first) + share(&second) == 11.0
+    });
 }
 
 #[test]

@@ -372,3 +372,34 @@ fn new_and_old_password_are_good_during_the_overlap_by_either_method() {
         postgres.superuser().execute(&format!("ALTER ROLE {USER} PASSWORD '{PASSWORD}'"));
     }
 }
+
+/// The user that is gone would be the first to ask as.
+#[test]
+fn the_target_is_asked_as_a_user_whose_secret_can_still_be_used() {
+    let postgres = Postgres::start(PgVersion::Installed);
+    postgres.superuser().execute(&format!("CREATE ROLE renamed LOGIN PASSWORD '{PASSWORD}'"));
+    postgres.stop();
+    let pgweir = Setup::before_port(postgres.port())
+        .user(USER, PASSWORD)
+        .proxy("secret_overlap = \"1s\"")
+        .target("max_connections = 2")
+        .target("fail_fast_after = \"0s\"")
+        .launch();
+    eventually("it is known to be away", || {
+        let detail = pgweir.http_get("/readyz");
+        pgweir.log().contains("cannot ask the target") && detail.is_some()
+    });
+    pgweir.rename_user(USER, "renamed");
+    let refused = |user: &str| {
+        let mut client = RawClient::connect(pgweir.port());
+        let refusal = client.try_log_in(user, PASSWORD, &[("database", DATABASE)]).unwrap_err();
+        refusal.field('C')
+    };
+    // Whose password is good is told that the target is away.
+    eventually("the secret is read", || refused("renamed") == "08001");
+    eventually("its overlap is over", || refused(USER) == "28P01");
+    postgres.start_again();
+    eventually("the target is reached", || pgweir.http_status("/readyz") == Some(200));
+    let mut client = pgweir.client_as("renamed", DATABASE);
+    assert_eq!(client.value("SELECT current_user"), "renamed");
+}

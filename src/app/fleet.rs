@@ -191,7 +191,7 @@ impl Health {
         let mut pause = AWAY_PAUSE_MIN;
         let mut joined = false;
         loop {
-            let error = match self.open_control().await {
+            let lost = match self.open_control().await {
                 Ok(control) => {
                     pause = AWAY_PAUSE_MIN;
                     if joined {
@@ -204,13 +204,21 @@ impl Health {
                     }
                     self.attend(fleet, control).await
                 }
-                Err(error) => error,
+                Err(error) => Some(error),
             };
             fleet.lost();
+            let Some(error) = lost else { continue };
             self.missed(&error);
             tokio::time::sleep(spread(pause)).await;
             pause = (pause * 2).min(AWAY_PAUSE_MAX);
         }
+    }
+
+    /// True if the one who is logged in there has no secret any more that can be used, and others have: members that
+    /// come later do not know that user.
+    fn must_be_another(&self, control: &Control) -> bool {
+        let mut users = self.logins().map(|(_, user)| user).peekable();
+        users.peek().is_some() && users.all(|user| user != control.user())
     }
 
     async fn open_control(&self) -> Result<Control, ProbeError> {
@@ -226,15 +234,20 @@ impl Health {
         Err(last)
     }
 
-    /// Looks around now and then, until the control connection fails.
-    async fn attend(&self, fleet: &Fleet, mut control: Control) -> ProbeError {
+    /// Looks around now and then, until the control connection fails. `None` where it is closed, to be opened as
+    /// another user.
+    async fn attend(&self, fleet: &Fleet, mut control: Control) -> Option<ProbeError> {
         let pools = &self.shared.pools;
         loop {
+            if self.must_be_another(&control) {
+                control.close().await;
+                return None;
+            }
             let begun = clock::now();
             let own = fleet.announcement(pools.open_connections());
             let view = match control.look(&fleet.name, fleet.user(), &own).await {
                 Ok(view) => view,
-                Err(error) => return error,
+                Err(error) => return Some(error),
             };
             self.reached(view.writable);
             let budget = view.capacity.budget(self.configured());

@@ -188,9 +188,19 @@ impl Credentials {
     /// The users who can log in, in alphabetical order.
     #[must_use]
     pub fn usernames(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.table.read().keys().cloned().collect();
+        let (table, now) = (self.table.read(), Instant::now());
+        // A user that a secret had before another one stays in the table.
+        let can_log_in = |known: &Known| known.candidates.iter().any(|one| one.is_usable(now));
+        let users = table.iter().filter(|(_, known)| can_log_in(known));
+        let mut names: Vec<String> = users.map(|(name, _)| name.clone()).collect();
         names.sort_unstable();
         names
+    }
+
+    /// Whether a secret is of this user, or was before its latest change.
+    #[must_use]
+    pub fn knows(&self, username: &str) -> bool {
+        self.table.read().contains_key(username)
     }
 
     /// What a user who does not exist is checked against: the same for the same name as long as the

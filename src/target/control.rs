@@ -6,7 +6,8 @@
 //!
 //! Anybody may give any name to a connection of theirs, but not another user's. Those of users for
 //! whom pgweir has no secret are none of its fleet's; nor, where the fleet has a user of its own, are
-//! those of any other.
+//! those of any other. A user whom a secret had until its latest change counts: other members may not
+//! have heard of the change yet, and what they hold must not be taken.
 //!
 //! Source: <https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-PG-STAT-ACTIVITY-VIEW>
 
@@ -16,7 +17,6 @@ use crate::credentials::Credentials;
 use crate::server::Server;
 use crate::server::connect::Endpoint;
 use crate::server::login::log_in;
-use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Once, after the login: a member whose machine is gone should not count for hours.
@@ -70,6 +70,12 @@ impl Control {
         Ok(Self { server, user: user.to_owned(), credentials: Arc::clone(credentials) })
     }
 
+    /// As whom it is logged in.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
     /// Announces, and then looks around. Members are users for whom there is a secret, or `only` this one.
     ///
     /// # Errors
@@ -88,14 +94,11 @@ impl Control {
             .await
             .map_err(|_| ProbeError::Timeout)??;
         // Not every member asks as the same user: in one, a secret may be newer than in another.
-        let users: HashSet<String> = match only {
-            Some(only) => HashSet::from([only.to_owned()]),
-            None => {
-                let known = self.credentials.usernames().into_iter();
-                known.chain([self.user.clone()]).collect()
-            }
+        let is_ours = |user: &str| match only {
+            Some(only) => user == only,
+            None => user == self.user || self.credentials.knows(user),
         };
-        read_view(&rows, fleet, |user| users.contains(user)).ok_or(ProbeError::Answer)
+        read_view(&rows, fleet, is_ours).ok_or(ProbeError::Answer)
     }
 
     /// Says good-bye.

@@ -85,7 +85,8 @@ impl ProbeError {
     /// True if another user or database would fare no better.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        !self.reached_target() || self.is_full()
+        let of_one_user = matches!(self, Self::Connect(ConnectError::NoCredential));
+        !of_one_user && (!self.reached_target() || self.is_full())
     }
 
     /// The login that may still go on, once.
@@ -165,6 +166,12 @@ mod tests {
         assert_eq!(capacity.usable(), 80);
         assert_eq!(capacity.budget(MaxConnections::Percent(50)), 40);
         assert_eq!(capacity.budget(MaxConnections::Percent(1)), 1);
+    }
+
+    #[test]
+    fn a_user_without_a_secret_says_nothing_of_the_others() {
+        assert!(!ProbeError::from(ConnectError::NoCredential).is_final());
+        assert!(ProbeError::from(ConnectError::Timeout).is_final());
     }
 
     #[test]

@@ -213,6 +213,11 @@ impl Pgweir {
         write_secret(self.dir(), user, password);
     }
 
+    /// Has a user's secret say another one, with the same password.
+    pub fn rename_user(&self, user: &str, to: &str) {
+        write_secret_of(self.dir(), user, to, PASSWORD);
+    }
+
     /// A logged-in client of [`USER`].
     pub fn client(&self) -> RawClient {
         self.client_as(USER, DATABASE)
@@ -319,11 +324,16 @@ fn secret_name(user: &str) -> String {
 }
 
 fn write_secret(dir: &Path, user: &str, password: &str) {
+    write_secret_of(dir, user, user, password);
+}
+
+/// Into the file that is named after `name`.
+fn write_secret_of(dir: &Path, name: &str, user: &str, password: &str) {
     let secret = serde_json::json!({ "username": user, "password": password });
     // Written beside and renamed, so that a reader never sees half of it.
-    let draft = dir.join(format!("{user}.json.new"));
+    let draft = dir.join(format!("{name}.json.new"));
     std::fs::write(&draft, secret.to_string()).unwrap();
-    std::fs::rename(draft, dir.join(secret_name(user))).unwrap();
+    std::fs::rename(draft, dir.join(secret_name(name))).unwrap();
 }
 
 /// Adds a line of TOML in the place of any earlier one for the same key.

@@ -48,9 +48,11 @@ async fn a_secret_that_was_given_another_user_does_not_keep_the_old_one() {
         ["one"],
         "that may be clients who have read it before"
     );
+    assert_eq!(credentials.usernames(), ["app", "other"]);
     sleep(OVERLAP).await;
     assert!(accepted(&credentials, "app").is_empty());
     assert!(credentials.lookup("app").is_none());
+    assert_eq!(credentials.usernames(), ["other"]);
 }
 
 #[tokio::test(start_paused = true)]
