@@ -21,7 +21,8 @@ const CALM_PAUSE: Duration = Duration::from_secs(1);
 const MOTION_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long nothing is taken of what a member leaves that is not seen any more: it may have lost its
-/// control connection only, and return.
+/// control connection only, and return. Who joins cannot know whether there is such a member, and has its
+/// own control connection and nothing else for as long.
 const LEAVE_GRACE: Duration = Duration::from_secs(3);
 
 /// How long after its last look a member is sure that the others leave its share alone. With
@@ -48,8 +49,8 @@ pub(super) struct Fleet {
 struct State {
     share: FleetShare,
     member: Member,
-    /// Members that were seen last, this one included; zero before the first look.
-    tasks: u32,
+    /// The other members that were seen last, in the order of their ids; `None` before the first look.
+    seen: Option<Vec<u32>>,
     /// The fleet's budget, as far as it is known.
     budget: Option<u32>,
     /// Nothing more is taken before this.
@@ -59,6 +60,20 @@ struct State {
 }
 
 impl State {
+    /// Members that were seen last, this one included; zero before the first look.
+    fn tasks(&self) -> u32 {
+        let number = |others: &Vec<u32>| u32::try_from(others.len()).unwrap_or(u32::MAX);
+        self.seen.as_ref().map_or(0, |others| number(others).saturating_add(1))
+    }
+
+    /// Notes who is seen now, in the order of ids. False if somebody may be there who is not.
+    fn sees(&mut self, others: Vec<u32>) -> bool {
+        let is_seen = |id: &u32| others.binary_search(id).is_ok();
+        let all = self.seen.as_ref().is_some_and(|before| before.iter().all(is_seen));
+        self.seen = Some(others);
+        all
+    }
+
     /// The share in connections, if it does not depend on how many members there are.
     fn fixed(&self) -> Option<u32> {
         match self.share {
@@ -79,7 +94,7 @@ impl Fleet {
         let state = State {
             share: config.share,
             member,
-            tasks: 0,
+            seen: None,
             budget: None,
             grows_from: None,
             looked: None,
@@ -103,7 +118,7 @@ impl Fleet {
 
     pub(super) fn numbers(&self) -> FleetNumbers {
         let state = self.state.lock();
-        FleetNumbers { tasks: state.tasks, share: state.member.in_force() }
+        FleetNumbers { tasks: state.tasks(), share: state.member.in_force() }
     }
 
     fn announcement(&self, open: u32) -> Announcement {
@@ -136,9 +151,8 @@ impl Fleet {
         state.looked = Some(begun);
         let own = state.member.id();
         let mut sight = Sight::new(budget, view.free, own, view.announcements.iter().copied());
-        let before = (state.tasks, state.member.in_force());
-        state.tasks = u32::try_from(sight.others.len()).unwrap_or(u32::MAX).saturating_add(1);
-        if state.tasks < before.0 {
+        let before = (state.tasks(), state.member.in_force());
+        if !state.sees(sight.others.iter().map(|other| other.id).collect()) {
             state.grows_from = now.checked_add(LEAVE_GRACE).max(state.grows_from);
         }
         if state.grows_from.is_some_and(|from| now < from) {
@@ -147,10 +161,11 @@ impl Fleet {
         state.budget = Some(budget);
         let fixed = state.fixed();
         let share = state.member.look(&sight, open, fixed);
-        if before != (state.tasks, share) {
+        let tasks = state.tasks();
+        if before != (tasks, share) {
             tracing::info!(
                 fleet = %self.name,
-                tasks = state.tasks,
+                tasks,
                 share,
                 budget,
                 max_connections = view.capacity.max_connections,
@@ -160,9 +175,12 @@ impl Fleet {
         share
     }
 
+    /// Until the next look, which is not long after more may be taken.
     fn pause(&self, open: u32) -> Duration {
-        let moving = self.state.lock().member.in_motion(open);
-        spread(if moving { MOTION_PAUSE } else { CALM_PAUSE })
+        let state = self.state.lock();
+        let pause = spread(if state.member.in_motion(open) { MOTION_PAUSE } else { CALM_PAUSE });
+        let now = clock::now();
+        state.grows_from.filter(|from| now < *from).map_or(pause, |from| pause.min(from - now))
     }
 }
 
@@ -288,16 +306,34 @@ mod tests {
 
     /// A target with nothing taken, and these other members, who hold so much each.
     fn view(others: &[u32]) -> View {
+        let numbered: Vec<_> = (1..).zip(others.iter().copied()).collect();
+        view_of(&numbered)
+    }
+
+    /// The same with the others' ids.
+    fn view_of(others: &[(u32, u32)]) -> View {
         let capacity =
             Capacity { max_connections: 30, reserved: 3, in_recovery: false, version: 160_001 };
-        let other = |(id, held): (u32, &u32)| Announcement { id, held: *held, fixed: None };
-        let announcements = (1..).zip(others).map(other).collect();
+        let other = |&(id, held): &(u32, u32)| Announcement { id, held, fixed: None };
+        let announcements = others.iter().map(other).collect();
         View { capacity, writable: true, free: BUDGET, announcements }
     }
 
     /// Looks often enough for all that is to be had.
     fn settle(fleet: &Fleet, others: &[u32]) -> u32 {
-        (0..3).fold(0, |_, _| fleet.look(&view(others), clock::now(), BUDGET, 1))
+        settle_on(fleet, &view(others))
+    }
+
+    fn settle_on(fleet: &Fleet, view: &View) -> u32 {
+        (0..3).fold(0, |_, _| fleet.look(view, clock::now(), BUDGET, 1))
+    }
+
+    /// One that has been there for long enough to take its share.
+    async fn joined(share: FleetShare) -> Fleet {
+        let fleet = member(share);
+        fleet.look(&view(&[13]), clock::now(), BUDGET, 1);
+        tokio::time::advance(LEAVE_GRACE).await;
+        fleet
     }
 
     #[test]
@@ -306,9 +342,32 @@ mod tests {
         assert!(Fleet::of(&config::Fleet { name, user: None, share }).is_none());
     }
 
+    /// Another member may just have lost its control connection, and opens what it holds for a while.
+    #[tokio::test(start_paused = true)]
+    async fn who_joins_takes_nothing_before_all_can_be_seen() {
+        let fleet = member(FleetShare::Equal);
+        assert_eq!(settle(&fleet, &[13]), 1);
+        tokio::time::advance(LEAVE_GRACE.saturating_sub(MOTION_PAUSE)).await;
+        assert_eq!(settle(&fleet, &[13]), 1);
+        assert_eq!(fleet.pause(1), MOTION_PAUSE, "it looks again when it may take something");
+        tokio::time::advance(MOTION_PAUSE).await;
+        assert_eq!(settle(&fleet, &[13]), 13);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_that_goes_is_missed_also_where_another_one_comes() {
+        let fleet = joined(FleetShare::Equal).await;
+        let before = view_of(&[(1, 13), (2, 8)]);
+        assert_eq!(settle_on(&fleet, &before), 5, "as much as the others leave");
+        let after = view_of(&[(1, 13), (3, 1)]);
+        assert_eq!(settle_on(&fleet, &after), 5);
+        tokio::time::advance(LEAVE_GRACE).await;
+        assert_eq!(settle_on(&fleet, &after), 8);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_a_member_leaves_is_taken_after_a_while() {
-        let fleet = member(FleetShare::Equal);
+        let fleet = joined(FleetShare::Equal).await;
         assert_eq!(settle(&fleet, &[13]), 13);
         assert_eq!(fleet.numbers(), FleetNumbers { tasks: 2, share: 13 });
         assert_eq!(settle(&fleet, &[]), 13, "it may return");
@@ -319,7 +378,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_member_that_lost_sight_keeps_its_share_and_lets_the_others_return() {
-        let fleet = member(FleetShare::Equal);
+        let fleet = joined(FleetShare::Equal).await;
         assert_eq!(settle(&fleet, &[13]), 13);
         fleet.lost();
         assert_eq!(fleet.announcement(9).held, 13);
@@ -332,8 +391,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_member_opens_nothing_more_from_when_the_others_may_take_its_share() {
-        let fleet = member(FleetShare::Equal);
-        assert_eq!(fleet.hold_back(1), None, "it has not joined");
+        assert_eq!(member(FleetShare::Equal).hold_back(1), None, "it has not joined");
+        let fleet = joined(FleetShare::Equal).await;
         assert_eq!(settle(&fleet, &[13]), 13);
         tokio::time::advance(CALM_PAUSE * 5 / 4).await;
         assert_eq!(fleet.hold_back(9), None, "the next look is still on its way");
@@ -353,12 +412,14 @@ mod tests {
         assert_eq!(settle(&fleet, &[13]), 13);
     }
 
-    #[test]
-    fn a_part_is_announced_as_soon_as_the_budget_is_known() {
+    #[tokio::test(start_paused = true)]
+    async fn a_part_is_announced_as_soon_as_the_budget_is_known() {
         let fleet = member(FleetShare::Percent(50));
         assert_eq!(fleet.announcement(1).fixed, None);
-        assert_eq!(settle(&fleet, &[]), 13);
+        fleet.look(&view(&[]), clock::now(), BUDGET, 1);
         assert_eq!(fleet.announcement(1).fixed, Some(13));
+        tokio::time::advance(LEAVE_GRACE).await;
+        assert_eq!(settle(&fleet, &[]), 13);
         fleet.set_share(FleetShare::Equal);
         assert_eq!(settle(&fleet, &[]), 26);
     }
