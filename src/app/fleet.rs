@@ -225,8 +225,12 @@ impl Health {
                 Err(error) => Some(error),
             };
             fleet.lost();
-            let Some(error) = lost else { continue };
+            let Some(mut error) = lost else { continue };
             self.missed(&error);
+            if let Some(overdue) = error.take_overdue() {
+                // One at a time: the target counts it for as long.
+                overdue.ended().await;
+            }
             tokio::time::sleep(spread(pause)).await;
             pause = (pause * 2).min(AWAY_PAUSE_MAX);
         }

@@ -125,7 +125,7 @@ fn a_smaller_budget_costs_as_many_servers_as_are_beyond_it() {
         core.reserve(pool);
         core.opened(pool);
     }
-    assert!(!core.reserve_apart(), "the budget is reached");
+    assert!(!core.reserve_proof(), "the budget is reached");
     core.set_limits(Limits { budget: 1, ..core.limits() });
     let idle_ones: Vec<u32> = core.take_surplus().into_iter().map(|(_, server)| server).collect();
     assert_eq!(idle_ones, [1, 2, 3]);
@@ -283,7 +283,7 @@ fn more_pools_than_servers_take_turns() {
 fn a_pool_is_sure_only_of_what_is_not_held_beside_all_pools() {
     let now = Instant::now();
     let mut core = core(2);
-    assert!(core.reserve_apart());
+    core.add_apart();
     let (busy, poor) = (busy_pool(&mut core, 1), core.add_pool());
     core.enqueue(poor, 0, 1, now);
     let late = now + STARVING_AFTER * 2;

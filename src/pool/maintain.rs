@@ -130,22 +130,10 @@ impl Pools {
         }
     }
 
-    /// A slot for a connection that belongs to no pool, if one is free.
-    #[must_use]
-    pub fn reserve_apart(&self) -> bool {
-        self.core.lock().reserve_apart()
-    }
-
     /// Counts a connection that belongs to no pool and exists already: before there is a budget, or whoever waits
     /// takes its slot.
     pub fn add_apart(&self) {
         self.core.lock().add_apart();
-    }
-
-    /// The connection of [`Pools::reserve_apart`] is closed.
-    pub fn release_apart(self: &Arc<Self>) {
-        self.core.lock().vacate_apart();
-        self.grow(0);
     }
 
     /// From now on, servers are closed as they are given back, and idle ones at once.

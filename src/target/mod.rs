@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn a_user_without_a_secret_says_nothing_of_the_others() {
         assert!(!ProbeError::from(ConnectError::NoCredential).is_final());
-        assert!(ProbeError::from(ConnectError::Timeout).is_final());
+        assert!(ProbeError::from(ConnectError::Timeout(None)).is_final());
     }
 
     #[test]

@@ -23,24 +23,10 @@ impl Proofs {
 }
 
 impl<S, W> Core<S, W> {
-    /// Reserves a slot beside all pools, if one is free: for a connection of pgweir's own.
-    pub fn reserve_apart(&mut self) -> bool {
-        let free = self.open < self.limits.budget;
-        self.open += u32::from(free);
-        self.apart += u32::from(free);
-        free
-    }
-
     /// Counts a connection of pgweir's own that exists already, whether or not the budget has room for it.
     pub fn add_apart(&mut self) {
         self.open += 1;
         self.apart += 1;
-    }
-
-    /// Frees the slot of [`Core::reserve_apart`].
-    pub fn vacate_apart(&mut self) {
-        self.open = self.open.saturating_sub(1);
-        self.apart = self.apart.saturating_sub(1);
     }
 
     /// Connections of pgweir's own.

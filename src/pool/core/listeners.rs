@@ -132,7 +132,7 @@ mod tests {
         assert!(core.want_listener());
         assert_eq!(core.evict_beside(now), Some((pool, 0)));
         core.closed(pool);
-        assert!(core.reserve_apart());
+        core.add_apart();
         assert!(!core.reserve_listener());
         assert_eq!(core.evict_beside(now), Some((pool, 1)));
     }
