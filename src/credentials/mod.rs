@@ -107,6 +107,8 @@ struct Known {
     /// In the order in which servers should be opened with them.
     candidates: Vec<Candidate>,
     source: Arc<Source>,
+    /// That of its source in the configuration.
+    position: usize,
 }
 
 impl Credentials {
@@ -185,16 +187,16 @@ impl Credentials {
         *self.timing.write() = Timing { schedule: Schedule::new(time_to_live), overlap };
     }
 
-    /// The users who can log in, in alphabetical order.
+    /// The users who can log in, in the order of the configuration: the first one stays the first when others are added.
     #[must_use]
     pub fn usernames(&self) -> Vec<String> {
         let (table, now) = (self.table.read(), Instant::now());
         // A user that a secret had before another one stays in the table.
         let can_log_in = |known: &Known| known.candidates.iter().any(|one| one.is_usable(now));
         let users = table.iter().filter(|(_, known)| can_log_in(known));
-        let mut names: Vec<String> = users.map(|(name, _)| name.clone()).collect();
-        names.sort_unstable();
-        names
+        let mut users: Vec<_> = users.map(|(name, known)| (known.position, name)).collect();
+        users.sort_unstable();
+        users.into_iter().map(|(_, name)| name.clone()).collect()
     }
 
     /// Whether a secret is of this user, or was before its latest change.
@@ -337,25 +339,26 @@ impl Credentials {
         let _publishing = self.publishing.lock();
         let mut table: HashMap<String, Known> = HashMap::new();
         let sources = self.sources();
-        for source in sources.iter() {
+        for (position, source) in sources.iter().enumerate() {
             let Some(current) = source.credential() else {
                 continue;
             };
             match table.entry(current.username.clone()) {
                 Entry::Vacant(free) => {
                     source.set_duplicate(None);
-                    free.insert(Known::of(source, &current.username));
+                    free.insert(Known::of(source, position, &current.username));
                 }
                 Entry::Occupied(taken) => source.set_duplicate(Some(&taken.get().source)),
             }
         }
         // The other one of two alternating users, unless it has a secret of its own.
-        for source in sources.iter() {
+        for (position, source) in sources.iter().enumerate() {
             let users = |candidates: &mut Candidates| -> Vec<String> {
                 candidates.other_users().into_iter().map(str::to_owned).collect()
             };
             for user in source.candidates(users) {
-                table.entry(user.clone()).or_insert_with(|| Known::of(source, &user));
+                let known = || Known::of(source, position, &user);
+                table.entry(user.clone()).or_insert_with(known);
             }
         }
         let replaced = std::mem::replace(&mut *self.table.write(), table);
@@ -365,9 +368,9 @@ impl Credentials {
 }
 
 impl Known {
-    fn of(source: &Arc<Source>, username: &str) -> Self {
+    fn of(source: &Arc<Source>, position: usize, username: &str) -> Self {
         let candidates = source.candidates(|candidates| candidates.of_user(username));
-        Self { candidates, source: Arc::clone(source) }
+        Self { candidates, source: Arc::clone(source), position }
     }
 }
 

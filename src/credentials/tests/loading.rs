@@ -43,6 +43,18 @@ async fn a_source_that_cannot_be_read_disables_its_own_user_only() {
     assert_eq!(usable, [true, false, true]);
 }
 
+/// Members of a fleet know each other by the first: it stays who it is when others are added.
+#[tokio::test(start_paused = true)]
+async fn users_are_in_the_order_of_the_configuration() {
+    let service = Service::new();
+    for user in ["app", "another", "first"] {
+        service.answers(user, Ok(json(user, "secret")));
+    }
+    let (credentials, _) =
+        load(&service, &[auth("first"), auth("another"), auth("app")]).await.unwrap();
+    assert_eq!(credentials.usernames(), ["first", "another", "app"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_any_usable_secret_there_is_an_error_with_all_problems() {
     let service = Service::new();
