@@ -6,7 +6,7 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL>
 
-use super::{Arrival, Rejection, Worker};
+use super::{Arrival, Rejection, Worker, asked};
 use crate::net::ALPN_POSTGRESQL;
 use crate::net::stream::Stream;
 use crate::net::tls_acceptor::AcceptorState;
@@ -182,7 +182,7 @@ impl Hall<'_> {
         if let Err((response, rejection)) = admit(startup, self.worker, self.tls.is_some()) {
             return self.refuse(&response, rejection).await;
         }
-        let settings = match wanted_settings(startup) {
+        let settings = match asked::settings_of(startup) {
             Ok(settings) => Arc::new(settings),
             Err(response) => return self.refuse(&response, Rejection::Unsupported).await,
         };
@@ -250,19 +250,6 @@ fn admit(startup: &Startup<'_>, worker: &Worker, tls: bool) -> Result<(), Refuse
         return Err((response, Rejection::Unsupported));
     }
     Ok(())
-}
-
-/// The settings in the startup packet and its `options`; the packet's own come last and win.
-fn wanted_settings(startup: &Startup<'_>) -> Result<Settings, ErrorResponse> {
-    let options = startup::read_options(startup.get("options").unwrap_or_default())
-        .map_err(|error| ErrorResponse::fatal(SqlState(*b"42601"), error.to_string()))?;
-    let own = startup.parameters.iter().copied().filter(|(name, _)| {
-        !matches!(*name, "user" | "database" | "options" | "replication")
-            && !name.starts_with("_pq_.")
-    });
-    let options = options.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    Settings::new(options.chain(own))
-        .map_err(|error| ErrorResponse::fatal(SqlState(*b"42602"), error.to_string()))
 }
 
 /// What a client must be told that asked for more than is spoken here.

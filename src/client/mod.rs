@@ -14,6 +14,7 @@ pub mod registry;
 pub mod serve;
 pub mod welcome;
 
+mod asked;
 mod backlog;
 mod defaults;
 pub mod end;

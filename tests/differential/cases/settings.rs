@@ -67,6 +67,44 @@ fn settings_of_the_startup_hold_on_every_server() {
         c: SHOW work_mem"]);
 }
 
+/// What cannot be reset would stay on a server for the next client.
+#[test]
+fn what_means_nothing_at_connect_reaches_nobody() {
+    same(&[
+        r"
+        a with options = -c transaction_read_only=on -c seed=0.5
+        b with TRANSACTION_READ_ONLY = tru
+        c with seed = -1
+        a: SELECT 1
+        d: SELECT 1
+        b: SELECT 1
+        d: SELECT random() IN (0.9851677175347999, 0.825301858027981)
+        c: SELECT 1
+        d: INSERT INTO lines VALUES (9, 'nine')
+        a: SHOW transaction_read_only
+        a: SELECT random() IN (0.9851677175347999, 0.825301858027981)
+        a: RESET ALL
+        a: DISCARD ALL
+        b: INSERT INTO lines VALUES (10, 'ten')",
+        r"
+        a with transaction_isolation = Read Committed
+        a: SHOW transaction_isolation
+        c: SELECT 1",
+        r"
+        a with seed = 7
+        b with seed = half
+        c with transaction_read_only = o
+        d with options = -c transaction_isolation=chaos -c transaction_isolation=serializable
+        a: SELECT 1
+        b: SELECT 1
+        c: SELECT 1
+        d: SELECT 1",
+        r"
+        a with transaction_deferrable = maybe
+        a: SELECT 1",
+    ]);
+}
+
 /// With `standard_conforming_strings` off it takes a lock; with it on, it is a string.
 #[test]
 fn what_was_prepared_is_read_as_it_was_then() {
