@@ -6,7 +6,7 @@ SET LOCAL quote_all_identifiers = off;
 SET LOCAL jit = off;
 WITH RECURSIVE pattern AS (
   SELECT $$\m(set_config|ts_stat|ts_rewrite|pg_(try_)?advisory_lock\w*)\M$$ AS leaves,
-    $$\m(setseed|dblink\w*|set_limit|query_to_xml\w*|pg_(backup_start|backup_stop|start_backup|stop_backup|replication_origin_\w+|(create|copy)_(logical|physical)_replication_slot))\M$$
+    $$\m(setseed|dblink\w*|set_limit|query_to_xml\w*|pg_(backup_start|backup_stop|start_backup|stop_backup|replication_origin_\w+|(create|copy)_(logical|physical)_replication_slot))\M|set_config"?\s*\(\s*'+seed'|(^|[;'$]|\*/|--[^\n]*\n|\m(begin|then|else|loop)\M)\s*set\s+((session|local)\s+)?"?seed\M$$
       AS leaves_unseen,
     $$\mset_config"?\s*\(\s*([^\s']|'[^']*'\s*[^,:[:space:]])$$ AS sets_unseen,
     $p$(?:set_config"?\s*\(\s*'|\mset\s+(?:session\s+)?)([a-z_][a-z0-9_$]*(?:\.[a-z_][a-z0-9_$]*)+)$p$ AS sets,
@@ -15,7 +15,8 @@ WITH RECURSIVE pattern AS (
   SELECT p.oid, lower(p.proname) AS name, CASE WHEN a.aggfnoid IS NULL THEN l.lanname ELSE 'sql' END AS language,
     lower(CASE WHEN a.aggfnoid IS NULL THEN coalesce(pg_get_function_sqlbody(p.oid), p.prosrc, '')
       ELSE concat_ws('() ', a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn, '')
-      END || coalesce(' ' || pg_get_expr(p.proargdefaults, 0), '')) AS source
+      END || coalesce(' ' || pg_get_expr(p.proargdefaults, 0), '')
+      || CASE WHEN array_to_string(p.proconfig, ' ') ~* '(^| )seed=' THEN ' setseed' ELSE '' END) AS source
   FROM pg_proc p
   JOIN pg_language l ON l.oid = p.prolang
   JOIN pg_namespace n ON n.oid = p.pronamespace

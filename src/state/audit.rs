@@ -13,6 +13,7 @@ use super::naming::Destination;
 use super::pin::PinReason;
 use super::preparing::{ABOUT_NAMES, Send};
 use super::reading::read_by;
+use super::seeds::may_seed;
 use super::sequences::TAKES;
 use super::server_side::ServerSide;
 use super::session::{ClientFault, Limits, Moment, SequenceCare, Session, discards};
@@ -188,7 +189,8 @@ impl Session {
         let changes_reading = self.note_reading(effects, text, values);
         // What a function runs may be bound to it.
         let mut texts = [Some(text), values].into_iter().flatten();
-        let traces = effects.intersects(Effects::DO) && texts.any(may_leave_traces);
+        let traces = (effects.intersects(Effects::DO) && texts.any(may_leave_traces))
+            || may_seed(effects, text, values);
         let effects = if traces { effects.and(Effects::SESSION_FUNCTION) } else { effects };
         if effects.intersects(UNANSWERABLE)
             && let Some(reason) = PinReason::of(effects & UNANSWERABLE)

@@ -233,7 +233,8 @@ impl Session {
         let unseen = foreign || doubts.mentioned.is_blind();
         let taken = (doubts.value == Value::Certainly).then_some(PinReason::Sequence);
         let feared = doubts.ran_code && opaque;
-        server.stained |= feared;
+        // A name that nobody has seen may have been `seed`.
+        server.stained |= feared || (doubts.mentioned.is_blind() && !lose_settings);
         let keeps = findings.keeps.or(listens).or(taken).or_else(|| {
             self.keeps_by_itself()
                 .or((unseen && !lose_settings).then_some(PinReason::Setting))

@@ -92,12 +92,9 @@ impl Mentioned {
 
     /// The first argument of each `set_config` must be a plain string, or a parameter whose value is at hand.
     fn note_calls(&mut self, text: &[u8], values: Option<&[u8]>) {
-        const CALL: &[u8] = b"set_config";
-        let folded = text.to_ascii_lowercase();
-        for at in memmem::find_iter(&folded, CALL) {
-            let behind = folded.get(at + CALL.len()..).unwrap_or_default();
-            match first_argument(behind) {
-                Argument::None | Argument::Text => {}
+        for argument in first_arguments(&text.to_ascii_lowercase()) {
+            match argument {
+                Argument::None | Argument::Text(_) => {}
                 Argument::Parameter(number) => match value_of(values, number) {
                     Some(name) if std::str::from_utf8(name).is_ok_and(is_name) => self.add(name),
                     _ => self.blind = true,
@@ -108,17 +105,25 @@ impl Mentioned {
     }
 }
 
-enum Argument {
+/// The first argument of a call of `set_config`.
+pub(super) enum Argument<'a> {
     /// It is no call.
     None,
-    /// A string of letters, which was found already.
-    Text,
+    /// A string of letters.
+    Text(&'a [u8]),
     /// `$1`, counted from 1.
     Parameter(usize),
     Expression,
 }
 
-fn first_argument(behind: &[u8]) -> Argument {
+/// Those of the calls in a text without upper case.
+pub(super) fn first_arguments(folded: &[u8]) -> impl Iterator<Item = Argument<'_>> {
+    const CALL: &[u8] = b"set_config";
+    memmem::find_iter(folded, CALL)
+        .map(|at| first_argument(folded.get(at + CALL.len()..).unwrap_or_default()))
+}
+
+fn first_argument(behind: &[u8]) -> Argument<'_> {
     let behind = behind.strip_prefix(b"\"").unwrap_or(behind).trim_ascii_start();
     let Some(arguments) = behind.strip_prefix(b"(") else {
         // A comment could stand before the parenthesis.
@@ -136,7 +141,7 @@ fn first_argument(behind: &[u8]) -> Argument {
             let (name, rest) = string.split_at(end);
             let plain = std::str::from_utf8(name).is_ok_and(is_name);
             if plain && ends(rest.get(1..).unwrap_or_default()) {
-                Argument::Text
+                Argument::Text(name)
             } else {
                 Argument::Expression
             }
@@ -155,7 +160,7 @@ fn first_argument(behind: &[u8]) -> Argument {
 }
 
 /// The value of parameter `number` (from 1) of a `Bind`, if it is a string in text format.
-fn value_of(values: Option<&[u8]>, number: usize) -> Option<&[u8]> {
+pub(super) fn value_of(values: Option<&[u8]>, number: usize) -> Option<&[u8]> {
     let at = number.checked_sub(1)?;
     let (count, rest) = values?.split_first_chunk::<2>()?;
     let formats = usize::from(u16::from_be_bytes(*count));

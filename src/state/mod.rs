@@ -27,6 +27,7 @@ mod reset_batch;
 pub mod reset_query;
 mod restore;
 mod retold;
+mod seeds;
 mod sequences;
 pub mod server_side;
 pub mod session;

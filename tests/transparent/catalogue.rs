@@ -4,7 +4,7 @@
 use crate::support::eventually;
 use crate::support::messages::frontend;
 use crate::support::pgweir::{Pgweir, Setup};
-use crate::support::postgres::{DATABASE, PgVersion, Postgres};
+use crate::support::postgres::{DATABASE, PgVersion, Postgres, all_newest};
 use crate::support::raw::RawClient;
 use crate::{finds_nothing, pinned};
 
@@ -257,13 +257,23 @@ fn an_aggregate_of_harmless_functions_pins_nobody() {
 #[test]
 fn what_discard_all_does_not_take_back_reaches_nobody_else() {
     let seeds = "CREATE FUNCTION public.seeds() RETURNS void LANGUAGE sql AS 'SELECT setseed(0.5)'";
-    let (postgres, pgweir) = with(&[seeds]);
+    let sets = "CREATE FUNCTION public.sets() RETURNS void LANGUAGE plpgsql AS \
+         'BEGIN SET LOCAL seed = 0.5; END'";
+    let configures = "CREATE FUNCTION public.configures() RETURNS text LANGUAGE sql AS \
+         $$SELECT set_config('seed', '0.5', true)$$";
+    // PostgreSQL refuses it from version 16 on.
+    let seed = if all_newest() { "" } else { "SET seed = 0.5" };
+    let has = format!("CREATE FUNCTION public.has() RETURNS void LANGUAGE sql {seed} AS ''");
+    let (postgres, pgweir) = with(&[seeds, sets, configures, &has]);
     let mut direct = postgres.client();
     direct.execute("SELECT setseed(0.5)");
     let seeded = direct.value("SELECT random()");
     for leaves in [
         &["SELECT setseed(0.5)"][..],
         &["SELECT public.seeds()"],
+        &["SELECT public.sets()"],
+        &["SELECT public.configures()"],
+        if all_newest() { &["SELECT setseed(0.5)"] } else { &["SELECT public.has()"] },
         &["CREATE TEMP TABLE left_over (id int)", "SELECT public.seeds()"],
         &["CREATE TEMP TABLE left_over (id int)", "SELECT setseed(0.5)"],
         &["DO $$ BEGIN PERFORM pg_catalog.SetSeed(0.5); END $$"],
@@ -282,6 +292,20 @@ fn what_discard_all_does_not_take_back_reaches_nobody_else() {
             assert_ne!(other.value("SELECT random()"), seeded, "{leaves:?} {discards}");
         }
     }
+}
+
+#[test]
+fn a_column_that_is_called_seed_is_no_seed() {
+    let (_postgres, pgweir) = with(&[
+        "CREATE TABLE public.games (seed int)",
+        "CREATE FUNCTION public.starts() RETURNS void LANGUAGE plpgsql AS \
+         $$BEGIN UPDATE public.games SET seed = 1; UPDATE public.games AS g SET seed = 2; END$$",
+        ENTER,
+    ]);
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    define(&mut client, &["SELECT public.enter('7')", "SELECT public.starts()"]);
+    finds_nothing(&mut other);
+    assert_eq!(pgweir.metric("pgweir_session_pins_total", ""), 0.0);
 }
 
 #[test]

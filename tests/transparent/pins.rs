@@ -165,6 +165,96 @@ fn a_seed_that_is_set_by_a_statement_of_its_own_text_pins() {
     assert_eq!(pgweir.metric("pgweir_session_pins_total", "hidden"), 1.0);
 }
 
+/// `seed` is a setting that no `RESET` takes back, not even the end of its transaction.
+#[test]
+fn the_seed_of_a_setting_reaches_nobody_else() {
+    let mut direct = crate::direct_with(&[]);
+    direct.execute("SET seed = 0.5");
+    let seeded = direct.value("SELECT random()");
+    let bound = |sql: &str, values: &[&str]| {
+        let values: Vec<_> = values.iter().map(|value| Some(*value)).collect();
+        [
+            frontend::parse("", sql),
+            frontend::bind("", "", &values),
+            frontend::execute("", 0),
+            frontend::sync(),
+        ]
+        .concat()
+    };
+    let local = "SELECT set_config(key, value, true) FROM json_each_text($1::json)";
+    for sets in [
+        frontend::query("SET seed = 0.5"),
+        frontend::query("SET LOCAL \"Seed\" TO 0.5"),
+        frontend::query(
+            "BEGIN; SET LOCAL SESSION AUTHORIZATION DEFAULT; SET LOCAL seed = 0.5; COMMIT",
+        ),
+        frontend::query("SELECT set_config('seed', '0.5', false)"),
+        frontend::query("SELECT pg_catalog.set_config('Seed'::text, '0.5', true)"),
+        frontend::query(r"SELECT set_config(E'\x73eed', '0.5', true)"),
+        frontend::query("SELECT set_config('se' || 'ed', '0.5', false)"),
+        frontend::query("DO $$BEGIN SET seed = 0.5; END$$"),
+        frontend::query("DO $$BEGIN IF true THEN SET LOCAL seed TO 0.5; END IF; END$$"),
+        frontend::query("DO $$BEGIN EXECUTE 'SET SESSION seed = 0.5'; END$$"),
+        frontend::query("DO $$BEGIN PERFORM set_config('seed', '0.5', true); END$$"),
+        frontend::query("DO $$BEGIN EXECUTE 'SELECT set_config(''seed'', ''0.5'', true)'; END$$"),
+        frontend::query("PREPARE p(text) AS SELECT set_config($1, '0.5', true); EXECUTE p('seed')"),
+        frontend::query("PREPARE p AS SELECT set_config('seed', '0.5', true); EXECUTE p"),
+        bound("SELECT set_config($1, $2, false)", &["seed", "0.5"]),
+        bound("SELECT set_config($2, $1, true)", &["0.5", "SEED"]),
+        bound(local, &[r#"{"seed": 0.5}"#]),
+    ] {
+        for discards in [false, true] {
+            let pgweir = pool_of(1);
+            let mut client = pgweir.client();
+            client.send(&sets);
+            let told = client.until_ready();
+            assert!(!told.iter().any(|line| line.starts_with("Error")), "{told:?}");
+            let what = String::from_utf8_lossy(&sets);
+            eventually(&what, || pinned(&pgweir) == 1.0);
+            assert_eq!(client.value("SELECT random()"), seeded, "{what}");
+            client.send(&sets);
+            client.until_ready();
+            if discards {
+                client.execute("DISCARD ALL");
+            } else {
+                client.send(&frontend::terminate());
+            }
+            assert_ne!(pgweir.client().value("SELECT random()"), seeded, "{what}");
+        }
+    }
+}
+
+#[test]
+fn settings_that_are_no_seed_pin_nobody() {
+    let pgweir = pool_of(1);
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    for (sql, values) in [
+        ("SELECT set_config('myapp.tenant', 'seed', false)", &[][..]),
+        ("SELECT set_config('myapp.seed', '7', true)", &[]),
+        ("SET LOCAL myapp.seed = 'seed'", &[]),
+        ("SET geqo_seed = 0.5", &[]),
+        ("SELECT set_config($1, $2, false)", &["myapp.tenant", "seed"]),
+        ("SELECT set_config($1, $2, true), 1 AS seed", &["work_mem", "5MB"]),
+        (
+            "SELECT set_config(el->>0, el->>1, true) FROM json_array_elements($1::json) AS el",
+            &[r#"[["myapp.tenant", "Seed Ltd"], ["role", "none"], ["myapp.seed", "1"]]"#],
+        ),
+        ("DO $$BEGIN PERFORM set_config('myapp.tenant', 'seed', false); END$$", &[]),
+    ] {
+        let values: Vec<_> = values.iter().map(|value| Some(*value)).collect();
+        let told = client.batch(&[
+            frontend::parse("", sql),
+            frontend::bind("", "", &values),
+            frontend::execute("", 0),
+            frontend::sync(),
+        ]);
+        assert!(!told.iter().any(|line| line.starts_with("Error")), "{sql}: {told:?}");
+        finds_nothing(&mut other);
+        client.execute("RESET ALL");
+    }
+    assert_eq!(pgweir.metric("pgweir_session_pins_total", ""), 0.0);
+}
+
 #[test]
 fn settings_that_cannot_follow_are_lost_where_the_operator_wants_it() {
     let filter = "session_pinning_filters = [\"EXCLUDE_VARIABLE_SETS\"]";

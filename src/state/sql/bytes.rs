@@ -34,7 +34,7 @@ pub(super) fn class(byte: u8) -> Class {
 }
 
 #[inline]
-pub(super) fn is_in_word(byte: u8) -> bool {
+pub(in crate::state) fn is_in_word(byte: u8) -> bool {
     IN_WORD.get(usize::from(byte)) == Some(&true)
 }
 

@@ -90,10 +90,9 @@ impl Scan<'_> {
                 self.accept(b"session");
             }
         }
-        let effects = if local { Effects::SET_LOCAL } else { Effects::SET_SESSION };
         if self.is_assigned() {
             let particular = self.named_setting();
-            self.add(if local || particular.is_empty() { effects } else { particular });
+            self.add(of_set(local, particular));
             return;
         }
         // SET TRANSACTION and SET CONSTRAINTS end with the transaction.
@@ -109,11 +108,11 @@ impl Scan<'_> {
         self.accept_unless_assigned(b"session");
         if self.accept_unless_assigned(b"characteristics") {
             self.found.command = Command::SetCharacteristics;
-            self.add(effects);
+            self.add(of_set(local, Effects::NONE));
             return;
         }
         let particular = self.setting();
-        self.add(if local || particular.is_empty() { effects } else { particular });
+        self.add(of_set(local, particular));
     }
 
     fn reset(&mut self) {
@@ -395,6 +394,16 @@ impl Scan<'_> {
                 _ => analyzes |= self.word_is(token, b"analyze") || self.word_is(token, b"analyse"),
             }
         }
+    }
+}
+
+/// What a SET does to a setting that has this effect of its own, if it has one.
+fn of_set(local: bool, particular: Effects) -> Effects {
+    match (local, particular) {
+        // What cannot be taken back is so at the end of the transaction too.
+        (true, _) => Effects::SET_LOCAL | (particular & Effects::SESSION_FUNCTION),
+        (false, Effects::NONE) => Effects::SET_SESSION,
+        (false, _) => particular,
     }
 }
 

@@ -5,7 +5,7 @@
 //! Nothing here builds a syntax tree: a text that PostgreSQL refuses may come to anything, as it does nothing.
 
 mod body;
-mod bytes;
+pub(super) mod bytes;
 mod calls;
 pub(super) mod classify;
 mod cursor;
