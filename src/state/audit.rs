@@ -301,6 +301,9 @@ impl Session {
     ) -> Result<(), ClientFault> {
         let effects = may_read(effects, limits);
         self.forget_restore(bind.portal);
+        if !self.channels.bind(bind.portal) {
+            self.pin_for_good(PinReason::Listen);
+        }
         let effects = if effects.intersects(ABOUT_NAMES) {
             self.bind_names(bind, effects, server, limits, out)?
         } else {

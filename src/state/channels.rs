@@ -10,6 +10,7 @@
 
 use super::statement::{self, Command, Effects, Options};
 use super::transaction::TransactionStatus;
+use crate::wire::frame;
 use std::collections::{BTreeSet, VecDeque};
 
 /// Name of a channel, folded and cut as PostgreSQL does.
@@ -22,6 +23,9 @@ const CHANNELS_MAX: usize = 1000;
 /// followed. With more of the former the client is pinned; more of the latter are taken to hold
 /// nothing that is worth keeping.
 const STEPS_MAX: usize = 4096;
+
+/// Most portals that are bound to such statements and may be executed later. With more the client is pinned.
+const BOUND_MAX: usize = 64;
 
 /// The channels of a client. A client that never listens costs no more than this.
 #[derive(Default)]
@@ -46,8 +50,10 @@ struct State {
     actions: Vec<Action>,
     /// Its savepoints, each with the number of actions before it.
     savepoints: Vec<(Name, usize)>,
-    /// What the portal that was bound last is about to do.
-    bound: Vec<Step>,
+    /// What the portal does that is being bound.
+    binding: Option<Step>,
+    /// What portals do that are bound and not executed.
+    bound: Vec<(Name, Step)>,
     /// What was sent, in order, and is not answered.
     sent: VecDeque<Step>,
     /// A transaction that is about channels has begun and not ended.
@@ -119,8 +125,9 @@ impl Channels {
             return Verdict::Send(effects);
         }
         let state = self.state.get_or_insert_default();
+        state.binding = None;
         let about = effects.intersects(Effects::LISTEN | Effects::UNLISTEN)
-            || (state.open && effects.intersects(Effects::TRANSACTION_CONTROL));
+            || (state.is_undecided() && effects.intersects(Effects::TRANSACTION_CONTROL));
         if !about {
             return Verdict::Send(effects);
         }
@@ -133,7 +140,8 @@ impl Channels {
             return Verdict::Wait;
         }
         let steps = steps(text, options);
-        let refused = std::mem::take(&mut state.refused) || !self.shareable || state.is_full();
+        let full = state.is_full() || (by == By::Bind && state.bound.len() >= BOUND_MAX);
+        let refused = std::mem::take(&mut state.refused) || !self.shareable || full;
         let mut left = effects;
         if effects.intersects(Effects::LISTEN) && !refused {
             match state.unheard(&steps) {
@@ -149,7 +157,7 @@ impl Channels {
         }
         let own_server = left.intersects(Effects::LISTEN);
         // What the client's own server listens on is none of ours.
-        let steps = steps
+        let mut steps = steps
             .into_iter()
             .filter(|step| !(own_server && matches!(step, Step::Do(Action::Listen(_)))));
         match by {
@@ -157,18 +165,35 @@ impl Channels {
                 state.sent.extend(steps);
                 state.open = true;
             }
-            By::Bind => state.bound = steps.collect(),
+            // There is one statement in it, or it is refused.
+            By::Bind => state.binding = steps.next(),
             By::Parse => {}
         }
         Verdict::Send(left)
     }
 
-    /// What was bound last is executed.
-    pub(super) fn executed(&mut self) {
-        if let Some(state) = &mut self.state
-            && !state.bound.is_empty()
-        {
-            state.sent.extend(state.bound.drain(..));
+    /// `portal` is bound to the statement that was looked at last. False if that is one too many to be followed.
+    #[must_use]
+    pub(super) fn bind(&mut self, portal: &[u8]) -> bool {
+        let Some(state) = &mut self.state else { return true };
+        state.bound.retain(|(bound, _)| **bound != *portal);
+        let Some(step) = state.binding.take() else { return true };
+        let fits = state.bound.len() < BOUND_MAX;
+        if fits {
+            state.bound.push((portal.into(), step));
+        }
+        fits
+    }
+
+    /// An `Execute` with this body is sent.
+    pub(super) fn executed(&mut self, mut body: &[u8]) {
+        let Some(state) = self.state.as_mut().filter(|state| !state.bound.is_empty()) else {
+            return;
+        };
+        let portal = frame::take_cstr(&mut body).unwrap_or_default();
+        if let Some(at) = state.bound.iter().position(|(bound, _)| **bound == *portal) {
+            let (_, step) = state.bound.swap_remove(at);
+            state.sent.push_back(step);
             state.open = true;
         }
     }
@@ -246,11 +271,14 @@ impl Channels {
     pub(super) fn ready(&mut self, status: TransactionStatus) {
         let Some(state) = self.state.as_mut() else { return };
         let failed = std::mem::take(&mut state.failed);
+        if status == TransactionStatus::Idle {
+            // Portals end with their transaction.
+            state.bound.clear();
+        }
         if !state.open {
             return;
         }
         state.sent.clear();
-        state.bound.clear();
         if status == TransactionStatus::Idle {
             state.end(!failed);
             state.open = false;
@@ -281,7 +309,7 @@ impl Channels {
     /// The channels on which pgweir need not listen any more for this client. Nothing while a
     /// transaction may still change its mind.
     pub fn take_unwanted(&mut self) -> Vec<Name> {
-        let Some(state) = self.state.as_mut().filter(|state| !state.open) else {
+        let Some(state) = self.state.as_mut().filter(|state| !state.is_undecided()) else {
             return Vec::new();
         };
         let in_force = &state.in_force;
@@ -314,6 +342,11 @@ impl State {
         Verdict::Wait
     }
 
+    /// The transaction may be about channels.
+    fn is_undecided(&self) -> bool {
+        self.open || !self.bound.is_empty()
+    }
+
     fn is_full(&self) -> bool {
         self.heard.len() >= CHANNELS_MAX || self.actions.len() + self.sent.len() >= STEPS_MAX
     }
@@ -322,8 +355,7 @@ impl State {
         self.in_force.is_empty()
             && self.heard.is_empty()
             && self.wanted.is_empty()
-            && self.bound.is_empty()
-            && !self.open
+            && !self.is_undecided()
             && !self.refused
     }
 

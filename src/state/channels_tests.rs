@@ -175,6 +175,28 @@ fn more_channels_than_the_bound_are_left_to_the_own_server() {
     assert_eq!(verdict, Verdict::Send(Effects::LISTEN));
 }
 
+#[test]
+fn more_portals_than_the_bound_are_left_to_the_own_server() {
+    let mut played = Played::new();
+    played.query("LISTEN a", "LISTEN", 'I');
+    let mut bind = |number: usize| {
+        let effects = Effects::LISTEN;
+        let verdict = played.0.before(effects, b"LISTEN a", Options::default(), By::Bind, false);
+        assert!(played.0.bind(format!("p{number}").as_bytes()));
+        verdict
+    };
+    for number in 0..BOUND_MAX {
+        assert_eq!(bind(number), Verdict::Send(Effects::NONE));
+    }
+    assert_eq!(bind(BOUND_MAX), Verdict::Send(Effects::LISTEN));
+    let savepoint = Effects::SAVEPOINT;
+    played.0.before(savepoint, b"SAVEPOINT s", Options::default(), By::Bind, false);
+    assert!(!played.0.bind(b"another"), "what it is about is lost");
+    played.0.ready(TransactionStatus::Idle);
+    assert!(played.0.bind(b"another"));
+    assert!(played.0.take_unwanted().is_empty());
+}
+
 fn translate(session: &mut Session, server: &mut ServerSide, words: &str) -> (usize, String) {
     let (mut out, input) = (Vec::new(), frontend(words));
     let mut table = Table::default();

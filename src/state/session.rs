@@ -412,7 +412,7 @@ impl Session {
     }
 
     fn execute(&mut self, frame: Frame<'_>, to: &mut Destination<'_>) {
-        self.channels.executed();
+        self.channels.executed(frame.body());
         if !frame.bytes.ends_with(&[0; 4]) {
             to.server.pipeline.note_row_limit();
         }

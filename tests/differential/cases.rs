@@ -4,6 +4,8 @@ use super::player::play;
 use super::script::Script;
 use super::world::World;
 
+#[path = "cases/channels.rs"]
+mod channels;
 #[path = "cases/resets.rs"]
 mod resets;
 #[path = "cases/settings.rs"]
