@@ -13,6 +13,7 @@ use super::naming::Destination;
 use super::pin::PinReason;
 use super::preparing::{ABOUT_NAMES, Send};
 use super::reading::read_by;
+use super::restore::leaves_role;
 use super::seeds::may_seed;
 use super::sequences::TAKES;
 use super::server_side::ServerSide;
@@ -56,6 +57,8 @@ pub(super) struct Doubts {
     pub(super) ran_code: bool,
     /// A value of a sequence that the client may ask for later.
     pub(super) value: Value,
+    /// It was said last that the client has no role, rather than that of its startup.
+    pub(super) leaves_role: Option<bool>,
     /// There is a reason to ask now.
     due: bool,
 }
@@ -228,6 +231,9 @@ impl Session {
             doubts.value = doubts.value.max(value);
         }
         doubts.effects = doubts.effects | known;
+        if self.startup.get("role").is_some() {
+            doubts.leaves_role = leaves_role(text, values, self.options).or(doubts.leaves_role);
+        }
         doubts.ran_code |= hides && limits.opaque_code;
         doubts.mentioned.note(text, values, effects, self.options);
         // A pinned client's settings are of no interest before it is let go, but for those of its startup, which a

@@ -64,6 +64,8 @@ const SETTINGS_BYTES_MAX: usize = 16 * 1024;
 pub(super) struct Findings {
     set: Vec<(String, String)>,
     bytes: usize,
+    /// There is no role.
+    no_role: bool,
     keeps: Option<PinReason>,
     listens: bool,
     /// It was refused, or not understood.
@@ -86,7 +88,7 @@ impl Findings {
                 }
             }
             (b"s", None) => {}
-            (b"s", Some(b"none")) if name == "role" => {}
+            (b"s", Some(b"none")) if name == "role" => self.no_role = true,
             (b"s", Some(value)) => {
                 let value = std::str::from_utf8(value).ok()?;
                 self.bytes += name.len() + value.len();
@@ -206,7 +208,13 @@ impl Session {
         let Some(findings) = self.audit.findings.take() else { return };
         server.altered = true;
         let doubts = self.audit.doubts.take().unwrap_or_default();
+        // A RESET leads there too, and means the role of the startup.
+        let had_left = || self.settings.get("role") == Some("none");
+        let left = findings.no_role
+            && self.startup.get("role").is_some()
+            && doubts.leaves_role.unwrap_or_else(had_left);
         let found = findings.set.iter().map(|(name, value)| (&**name, &**value));
+        let found = found.chain(left.then_some(("role", "none")));
         let found = if findings.failed { None } else { Settings::new(found).ok() };
         let Some(found) = found else {
             // Nobody knows: it stays, and is asked again later.

@@ -15,7 +15,7 @@ use super::server_side::{ServerSide, ServerUnnamed};
 use super::session::Session;
 use super::settings::quoted;
 use super::sql::words::is_keyword;
-use super::statement::{self, Command, Effects, Statement};
+use super::statement::{self, Command, Effects, Options, Statement};
 use crate::wire::{FrontendTag, encode};
 use std::fmt::Write as _;
 
@@ -292,6 +292,50 @@ fn is_to_default(statement: &Statement<'_>) -> bool {
         || (last.eq_ignore_ascii_case(b"names") && ends_with(before, b"set"))
 }
 
+/// Whether `text` says that the client is to have no role, true, or that of its startup, false: both are the same to a
+/// server. `None` if it says neither, or takes it back, or is a RESET alone, behind which the server is told the role.
+pub(super) fn leaves_role(text: &[u8], values: Option<&[u8]>, options: Options) -> Option<bool> {
+    const BY_NAME: Effects = Effects::SET_CONFIG.and(Effects::DO);
+    let mut leaves = None;
+    let mut count = 0;
+    for statement in statement::statements(text, options) {
+        count += 1;
+        let effects = statement.effects();
+        if statement.command() == Command::Rollback {
+            leaves = None;
+        } else if effects.intersects(Effects::SET_SESSION_AUTHORIZATION) {
+            leaves = Some(false);
+        } else if effects.intersects(Effects::SET_ROLE) {
+            let resets = statement.command() == Command::Reset || is_to_default(&statement);
+            if resets || is_to_none(statement.text()) {
+                leaves = Some(!resets);
+            }
+        } else if effects.intersects(BY_NAME) {
+            let speaks_of = |word: &[u8]| {
+                let texts = [statement.text(), values.unwrap_or_default()];
+                texts.iter().any(|text| {
+                    text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word))
+                })
+            };
+            if speaks_of(b"role") && speaks_of(b"none") && !speaks_of(b"reset") {
+                leaves = Some(true);
+            }
+        }
+    }
+    let follows = count == 1
+        && leaves == Some(false)
+        && !statement::effects(text, options).intersects(Effects::SET_SESSION_AUTHORIZATION);
+    leaves.filter(|_| !follows)
+}
+
+/// True for SET ROLE NONE, however it is spelled.
+fn is_to_none(text: &[u8]) -> bool {
+    let text = text.strip_suffix(b"'").or(text.strip_suffix(b"\"")).unwrap_or(text);
+    let end = text.len().saturating_sub(4);
+    text.get(end..).is_some_and(|word| word.eq_ignore_ascii_case(b"none"))
+        && text.get(..end).and_then(<[u8]>::last).is_some_and(|byte| !byte.is_ascii_alphanumeric())
+}
+
 fn is_select(part: &[u8]) -> bool {
     part.get(..6).is_some_and(|word| word.eq_ignore_ascii_case(b"select"))
 }
@@ -299,7 +343,6 @@ fn is_select(part: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::statement::Options;
     use crate::state::test_support::settings;
 
     fn behind(text: &str) -> Vec<String> {
@@ -331,6 +374,38 @@ mod tests {
             "DISCARD TEMP",
         ] {
             assert!(behind(text).is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_role_is_told_from_that_of_the_startup() {
+        let of = |text: &str| leaves_role(text.as_bytes(), None, Options::default());
+        for text in [
+            "SET ROLE NONE",
+            "set session role 'none' ;",
+            "SET role = \"none\"",
+            "RESET ROLE; SET ROLE TO none",
+            "SELECT set_config('role', 'none', false)",
+            "DO $$BEGIN SET ROLE NONE; END$$",
+        ] {
+            assert_eq!(of(text), Some(true), "{text}");
+        }
+        for text in [
+            "SELECT 1; RESET ROLE",
+            "SET ROLE NONE; SET ROLE TO DEFAULT",
+            "SET SESSION AUTHORIZATION DEFAULT",
+        ] {
+            assert_eq!(of(text), Some(false), "{text}");
+        }
+        for text in [
+            "RESET ROLE",
+            "SET ROLE someone",
+            "BEGIN; RESET ROLE; ROLLBACK",
+            "SET LOCAL ROLE NONE",
+            "SELECT set_config('role', 'none', true)",
+            "SET work_mem = 'none'",
+        ] {
+            assert_eq!(of(text), None, "{text}");
         }
     }
 

@@ -144,6 +144,64 @@ fn a_role_follows_its_client() {
 }
 
 #[test]
+fn a_role_of_the_startup_can_be_left() {
+    same_alone(
+        &[("options", "-c role=app")],
+        &[
+            "SHOW role",
+            "SET ROLE NONE",
+            "SHOW role",
+            "SET work_mem = '77MB'",
+            "SHOW role",
+            "SET SESSION AUTHORIZATION DEFAULT",
+            "SHOW role",
+            "SELECT set_config('role', 'none', false)",
+            "SHOW role",
+            "RESET ROLE",
+            "SHOW role",
+            "BEGIN; SET ROLE 'none'; COMMIT",
+            "SHOW role",
+            "SELECT 1; RESET ROLE",
+            "SHOW role",
+            "BEGIN; SET LOCAL ROLE NONE; COMMIT",
+            "SHOW role",
+            "BEGIN; SET ROLE NONE; ROLLBACK",
+            "SHOW role",
+            "BEGIN; RESET ROLE; SET LOCAL ROLE NONE; COMMIT",
+            "SHOW role",
+            "DO $$BEGIN SET ROLE NONE; END$$",
+            "SHOW role",
+            "RESET ALL",
+            "SHOW role",
+            "SET ROLE NONE; RESET ROLE",
+            "SHOW role",
+            "RESET ROLE; SET SESSION ROLE NONE",
+            "SHOW role",
+            "DISCARD ALL",
+            "SHOW role",
+            "SET role = none",
+            "SHOW role",
+            "BEGIN; RESET ROLE; ROLLBACK",
+            "SHOW role",
+            "BEGIN",
+            "RESET ROLE",
+            "SHOW role",
+            "ROLLBACK",
+            "SHOW role",
+            "BEGIN",
+            "SAVEPOINT s",
+            "RESET ROLE",
+            "ROLLBACK TO s",
+            "SET work_mem = '78MB'",
+            "COMMIT",
+            "SHOW role",
+            "SET ROLE TO DEFAULT",
+            "SHOW role",
+        ],
+    );
+}
+
+#[test]
 fn a_setting_of_the_startup_is_the_default_of_its_session() {
     let startup = [("timezone", "Asia/Tokyo"), ("work_mem", "5MB")];
     let pgweir = pool_of(1);
