@@ -10,6 +10,7 @@
 
 use super::naming::{Destination, nudge};
 use super::pipeline::{Expected, Fate, Undo};
+use super::prepared::ServerName;
 use super::reset_query;
 use super::server_side::{ServerSide, ServerUnnamed};
 use super::session::Session;
@@ -34,6 +35,9 @@ const LISTS: [&str; 4] =
 
 /// Most portals that are bound to a reset and may be executed later.
 const BOUND_MAX: usize = 16;
+
+/// Number of a statement that no client's reaches.
+const RESTORE_ID: u64 = u64::MAX - 2;
 
 /// What a server is told behind a reset.
 pub(super) struct Restore {
@@ -127,7 +131,10 @@ impl Session {
         let mut undo = Undo::Unnamed(self.unnamed.take());
         for (part, restore) in self.parts_of(text).unwrap_or_default() {
             let undo = std::mem::replace(&mut undo, Undo::Nothing);
-            parse_and_bind(part, &[], undo, || Undo::Nothing, to.server, to.out);
+            encode::parse(to.out, b"", &tail_of(part));
+            encode::bind_text(to.out, b"", &[]);
+            to.server.pipeline.push(Expected::ParseComplete, Fate::Swallow, undo);
+            to.server.pipeline.push(Expected::BindComplete, Fate::Swallow, Undo::Nothing);
             if is_select(part) {
                 encode::message(to.out, FrontendTag::DESCRIBE.0, |out| out.extend(b"P\0"));
                 to.server.pipeline.push(Expected::Description, Fate::Forward, Undo::Nothing);
@@ -166,17 +173,12 @@ impl Session {
     pub(super) fn restore_behind(&mut self, portal: &[u8], to: &mut Destination<'_>) {
         let at = self.restores.iter().position(|(bound, _)| **bound == *portal);
         let Some((_, restore)) = at.map(|at| self.restores.swap_remove(at)) else { return };
-        if self.unnamed.as_ref().is_some_and(|unnamed| unnamed.tail.is_none()) {
-            // It could not be prepared again.
-            return;
-        }
         restore.write(to.server, to.out);
-        to.server.unnamed = ServerUnnamed::Unknown;
     }
 }
 
 impl Restore {
-    /// Tells `server` of it. Uses its unnamed statement and portal.
+    /// Tells `server` of it. The unnamed statement and portal are the client's.
     ///
     /// What is thrown away is so for good, however the batch goes on, and so is this: it has a transaction of its own.
     /// Nothing else is open behind a `DISCARD ALL`.
@@ -203,27 +205,47 @@ impl Restore {
 
     fn run(&self, text: &[u8], values: &[&str], server: &mut ServerSide, out: &mut Vec<u8>) {
         let undo = || if self.discards { Undo::Settings } else { Undo::Nothing };
-        parse_and_bind(text, values, undo(), undo, server, out);
-        encode::execute(out);
-        server.pipeline.push(Expected::Execution, Fate::Swallow, undo());
+        let name = ServerName::new(RESTORE_ID);
+        let name = name.as_bytes();
+        let close = |out: &mut Vec<u8>, kind: u8| {
+            encode::message(out, FrontendTag::CLOSE.0, |out| {
+                out.push(kind);
+                encode::cstr(out, name);
+            });
+        };
+        // One that failed may have left it.
+        close(out, b'S');
+        encode::parse(out, name, &tail_of(text));
+        encode::message(out, FrontendTag::BIND.0, |out| {
+            encode::cstr(out, name);
+            encode::cstr(out, name);
+            encode::text_values(out, values);
+        });
+        encode::message(out, FrontendTag::EXECUTE.0, |out| {
+            encode::cstr(out, name);
+            out.extend_from_slice(&[0; 4]);
+        });
+        close(out, b'P');
+        close(out, b'S');
+        for expected in [
+            Expected::CloseComplete,
+            Expected::ParseComplete,
+            Expected::BindComplete,
+            Expected::Execution,
+            Expected::CloseComplete,
+            Expected::CloseComplete,
+        ] {
+            server.pipeline.push(expected, Fate::Swallow, undo());
+        }
     }
 }
 
-fn parse_and_bind(
-    text: &[u8],
-    values: &[&str],
-    parsed: Undo,
-    bound: impl Fn() -> Undo,
-    server: &mut ServerSide,
-    out: &mut Vec<u8>,
-) {
+/// A `Parse` of `text` without parameters, behind its name.
+fn tail_of(text: &[u8]) -> Vec<u8> {
     let mut tail = Vec::with_capacity(text.len() + 3);
     encode::cstr(&mut tail, text);
     tail.extend_from_slice(&0_u16.to_be_bytes());
-    encode::parse(out, b"", &tail);
-    encode::bind_text(out, b"", values);
-    server.pipeline.push(Expected::ParseComplete, Fate::Swallow, parsed);
-    server.pipeline.push(Expected::BindComplete, Fate::Swallow, bound());
+    tail
 }
 
 /// What SET is given for the setting to have exactly this value, if there is such a thing.

@@ -68,15 +68,20 @@ pub fn bind_text(out: &mut Vec<u8>, statement: &[u8], parameters: &[&str]) {
     message(out, FrontendTag::BIND.0, |out| {
         cstr(out, b"");
         cstr(out, statement);
-        out.extend_from_slice(&0_u16.to_be_bytes());
-        out.extend_from_slice(&u16::try_from(parameters.len()).unwrap_or(u16::MAX).to_be_bytes());
-        for parameter in parameters.iter().take(usize::from(u16::MAX)) {
-            let length = u32::try_from(parameter.len()).unwrap_or(u32::MAX);
-            out.extend_from_slice(&length.to_be_bytes());
-            out.extend_from_slice(parameter.as_bytes());
-        }
-        out.extend_from_slice(&0_u16.to_be_bytes());
+        text_values(out, parameters);
     });
+}
+
+/// What a `Bind` has behind its names: text parameters, results as text.
+pub fn text_values(out: &mut Vec<u8>, parameters: &[&str]) {
+    out.extend_from_slice(&0_u16.to_be_bytes());
+    out.extend_from_slice(&u16::try_from(parameters.len()).unwrap_or(u16::MAX).to_be_bytes());
+    for parameter in parameters.iter().take(usize::from(u16::MAX)) {
+        let length = u32::try_from(parameter.len()).unwrap_or(u32::MAX);
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(parameter.as_bytes());
+    }
+    out.extend_from_slice(&0_u16.to_be_bytes());
 }
 
 /// `Execute` of the unnamed portal to its end.

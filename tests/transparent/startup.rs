@@ -180,6 +180,35 @@ fn a_reset_in_a_batch_is_as_on_a_connection_of_ones_own() {
     assert_eq!(pinned(&pgweir), 0.0);
 }
 
+/// What follows a reset is told without a word to the client's own portals.
+#[test]
+fn a_reset_leaves_the_unnamed_portal_as_it_is() {
+    let pgweir = pool_of(1);
+    let (mut client, mut direct) = (pgweir.client_with(&STARTUP), direct_with(&STARTUP));
+    for reset in ["RESET timezone", "RESET search_path", "SET LOCAL timezone TO DEFAULT"] {
+        let batch = [
+            frontend::parse("", "SELECT generate_series(1, 9)"),
+            frontend::bind("", "", &[]),
+            frontend::execute("", 1),
+            frontend::parse("r", reset),
+            frontend::bind("p", "r", &[]),
+            frontend::execute("p", 0),
+            frontend::execute("", 2),
+            frontend::close(b'S', "r"),
+            frontend::bind("", "", &[]),
+            frontend::execute("", 3),
+            frontend::sync(),
+        ];
+        for sql in ["BEGIN", CHANGE] {
+            assert_eq!(client.query(sql), direct.query(sql), "{reset}");
+        }
+        assert_eq!(client.batch(&batch), direct.batch(&batch), "{reset}");
+        for sql in [SHOW, "COMMIT", SHOW] {
+            assert_eq!(client.query(sql), direct.query(sql), "{reset}");
+        }
+    }
+}
+
 #[test]
 fn resets_that_are_pipelined_are_answered_in_order() {
     let pgweir = pool_of(1);
