@@ -139,7 +139,7 @@ impl Model {
         if text.contains("syntax") {
             return self.error("42601", true);
         }
-        if self.is_refused(&text) {
+        if self.is_refused(&text) && !text.is_empty() {
             return self.error("25P02", true);
         }
         if parse.name.is_empty() {

@@ -4,8 +4,8 @@
 use super::channels::{By, Verdict};
 use super::memo;
 use super::pipeline::{Expected, Fate, Pipeline, Undo};
-use super::prepared::{Prepared, SERVER_NAME_PREFIX, ServerName, Token, Unnamed, text_of};
-use super::preparing::{Need, can_be_followed};
+use super::prepared::{Prepared, SERVER_NAME_PREFIX, ServerName, TAKEN, Token, Unnamed, text_of};
+use super::preparing::{NO_STATEMENT, Need};
 use super::reading::read_as;
 use super::session::{ClientFault, Intern, Limits, ServerSide, ServerUnnamed, Session};
 use super::statement::{self, Command, Effects, Options};
@@ -99,18 +99,11 @@ impl Session {
             to.forward(frame, Expected::ParseComplete, undo);
             return Ok(());
         }
-        let existing = self.statements.get(parse.name).cloned();
-        if let Some(existing) = &existing
-            && (to.server.statements.touch(existing.id) || !can_be_followed(parse.name))
-        {
-            // The server refuses the second one of a name, if it has the first one.
-            if !self.is_refused(parse.query, to.server) {
-                to.ensure(existing, self.reading());
-            }
-            to.parse_as(existing, parse.tail, Fate::Forward, Undo::Nothing);
+        if let Some(existing) = self.statements.get(parse.name) {
+            to.parse_taken(existing.id, parse.tail);
             return Ok(());
         }
-        if existing.is_some() || self.sql.get(parse.name).is_some() {
+        if self.sql.get(parse.name).is_some() {
             // The server refuses it.
             if !self.awaits_names(parse.name, Effects::NONE, to.server) {
                 let refused = self.is_refused(parse.query, to.server);
@@ -374,8 +367,12 @@ impl Destination<'_> {
         parse_as(self.server, statement, tail, fate, undo, self.out);
     }
 
-    pub(super) fn ensure(&mut self, statement: &Prepared, reading: Option<Options>) {
-        ensure(self.server, statement, reading, self.out);
+    /// A `Parse` of a name by which the client has statement `id`: the server refuses it.
+    fn parse_taken(&mut self, id: u64, tail: &[u8]) {
+        self.make_room();
+        let name = take(self.server, id, self.out);
+        encode::parse(self.out, name.as_bytes(), tail);
+        self.server.pipeline.push(Expected::ParseComplete, Fate::Forward, Undo::Nothing);
     }
 
     /// Closes statements far beyond the limit, which a transaction without end could gather.
@@ -402,6 +399,21 @@ pub(super) fn ensure(
             parse_as(server, statement, &statement.tail, Fate::Swallow, undo, out);
         });
     }
+}
+
+/// Takes a name for a `Parse` that is to be refused, as the client has statement `id` by its name. What others share
+/// is never given another text: code may have thrown the first one away unseen.
+pub(super) fn take(server: &mut ServerSide, id: u64, out: &mut Vec<u8>) -> ServerName {
+    let id = id | TAKEN;
+    let name = ServerName::new(id);
+    encode::close_statement(out, name.as_bytes());
+    encode::parse(out, name.as_bytes(), NO_STATEMENT);
+    for expected in [Expected::CloseComplete, Expected::ParseComplete] {
+        server.pipeline.push(expected, Fate::Swallow, Undo::Nothing);
+    }
+    // If it is skipped, there is nothing to be closed later, which does no harm.
+    server.statements.insert(id);
+    name
 }
 
 /// Prepares a statement of pgweir's own, if the server lacks it. Yields its name there.

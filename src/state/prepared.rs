@@ -13,6 +13,9 @@ use std::sync::Arc;
 /// Prefix of the names that statements have on a server.
 pub(super) const SERVER_NAME_PREFIX: &[u8] = b"pgweir_";
 
+/// Set in the number of a name that is on a server only to be taken: it stands for the statement of the other bits.
+pub(super) const TAKEN: u64 = 1 << 62;
+
 /// A statement's name on a server: the prefix and its number in hexadecimal.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerName {

@@ -28,7 +28,7 @@ pub(super) const ABOUT_NAMES: Effects =
 const OWN_NAMES_MAX: usize = 1024;
 
 /// A `Parse` behind its name: an empty text without parameters.
-const NO_STATEMENT: &[u8] = &[0; 3];
+pub(super) const NO_STATEMENT: &[u8] = &[0; 3];
 
 /// Tells what the protocol prepared from what SQL did.
 const BY_PROTOCOL: u64 = 1 << 63;
@@ -119,6 +119,17 @@ impl Session {
             self.pin_for_good(PinReason::Prepare);
         }
         Ok(if named.followed { effects.without(Effects::PREPARE) } else { effects })
+    }
+
+    /// `portal` is executed. True if that changes names.
+    pub(super) fn execute_names(&mut self, portal: &[u8], to: &mut Destination<'_>) -> bool {
+        let Some(changes) = self.sql.executed(portal) else { return false };
+        if changes.iter().any(|change| matches!(change, Change::Unknown)) {
+            // It may have one of those that pgweir shares, of which some are back since it was bound.
+            evict(to.server, 0, Fate::Swallow, to.out);
+        }
+        self.sql.send(changes);
+        true
     }
 
     /// Sees to the names in a text that is parsed: what it returns depends on them. True: not yet.
@@ -259,8 +270,8 @@ impl Session {
         server: &mut ServerSide,
         out: &mut Vec<u8>,
     ) -> bool {
-        if name.starts_with(SERVER_NAME_PREFIX) {
-            // None of those that pgweir shares is the client's.
+        if name.is_empty() || name.starts_with(SERVER_NAME_PREFIX) {
+            // None of those that pgweir shares is the client's. It may have one if it is not known.
             evict(server, 0, Fate::Swallow, out);
         }
         let known = server.own.as_ref().and_then(|own| own.get(name));
@@ -327,7 +338,11 @@ impl Session {
                 self.sql.note_change();
                 self.own(server).remove(&name);
             }
-            _ => self.fear(Effects::PREPARE),
+            _ => {
+                self.fear(Effects::PREPARE);
+                // It may have been one that others share.
+                server.stained |= !prepared;
+            }
         }
     }
 

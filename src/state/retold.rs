@@ -1,6 +1,6 @@
 //! Errors about a prepared statement: a server tells its own name for it, the client hears its.
 
-use super::prepared::SERVER_NAME_PREFIX;
+use super::prepared::{SERVER_NAME_PREFIX, TAKEN};
 use super::session::Session;
 use crate::wire::response::ErrorFields;
 use crate::wire::{BackendTag, SqlState, encode};
@@ -27,7 +27,8 @@ impl Session {
             // It was given this letter so that it is none of pgweir's.
             Some(behind) => (SERVER_NAME_PREFIX, behind),
             None => {
-                let (id, behind) = number(rest)?;
+                let (number, behind) = number(rest)?;
+                let id = number & !TAKEN;
                 let undone = || self.undone.iter().find(|(undone, _)| *undone == id);
                 let name = self.statements.name_of(id);
                 (name.or_else(|| undone().map(|(_, name)| &**name))?, behind)

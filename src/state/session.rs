@@ -416,11 +416,11 @@ impl Session {
         if !frame.bytes.ends_with(&[0; 4]) {
             to.server.pipeline.note_row_limit();
         }
+        let changes = self.sql.is_bound() && self.execute_names(portal_of(frame.body()), to);
         to.forward(frame, Expected::Execution, Undo::Nothing);
         if !self.restores.is_empty() {
             self.restore_behind(portal_of(frame.body()), to);
         }
-        let changes = self.sql.is_bound() && self.sql.executed(portal_of(frame.body()));
         if changes || self.may_discard {
             encode::flush(to.out);
             to.server.pipeline.note_flush();

@@ -4,6 +4,7 @@ use super::*;
 use crate::state::test_support::{
     World, answer, backend, begun, client, frames, frontend, frontend_words, sort,
 };
+use crate::wire::BackendTag;
 
 fn server() -> ServerSide {
     ServerSide::default()
@@ -79,16 +80,34 @@ fn a_second_statement_of_a_name_is_refused_by_the_server() {
     let (mut world, mut client, mut one, mut two) =
         (World::default(), client(1), server(), server());
     world.batch(&mut client, &mut one, "Parse s=SELECT 1, Sync", "ParseComplete ReadyForQuery");
-    assert_eq!(
-        world.send(&mut client, &mut two, "Parse s=SELECT 2, Sync"),
-        "Parse s=, Parse s=SELECT 2, Sync"
-    );
-    let seen = answer(&mut client, &mut two, "ParseComplete ErrorResponse ReadyForQuery");
-    assert_eq!(seen, "ErrorResponse ReadyForQuery");
+    // Not under the name that others share, which code may have freed.
+    let taken = "pgweir_4000000000000001";
+    for server in [&mut one, &mut two] {
+        assert_eq!(
+            world.send(&mut client, server, "Parse s=SELECT 2, Sync"),
+            format!("Close {taken}, Parse {taken}=, Parse {taken}=SELECT 2, Sync")
+        );
+        let replies = "CloseComplete ParseComplete ErrorResponse ReadyForQuery";
+        assert_eq!(answer(&mut client, server, replies), "ErrorResponse ReadyForQuery");
+    }
     assert_eq!(
         world.send(&mut client, &mut two, "Bind s, Sync"),
         "Parse pgweir_1=SELECT 1, Bind pgweir_1, Sync"
     );
+}
+
+#[test]
+fn a_server_that_has_lost_a_name_that_is_not_known_is_for_nobody_else() {
+    for (sql, stained) in [("DEALLOCATE s", false), ("DEALLOCATE U&\"pgweir\\005f1\"", true)] {
+        let (mut world, mut client, mut server) = (World::default(), client(1), server());
+        world.send(&mut client, &mut server, &format!("Query {sql}"));
+        let mut replies = Vec::new();
+        let tag = BackendTag::COMMAND_COMPLETE.0;
+        encode::message(&mut replies, tag, |out| out.extend_from_slice(b"DEALLOCATE\0"));
+        replies.extend(backend("ReadyForQuery"));
+        sort(&mut client, &mut server, &replies, |_| ());
+        assert_eq!(server.stained, stained, "{sql}");
+    }
 }
 
 #[test]

@@ -174,14 +174,11 @@ impl SqlStatements {
         self.state.as_ref().is_some_and(|state| state.executes)
     }
 
-    /// `portal` is executed. True if that changes names.
-    pub(super) fn executed(&mut self, portal: &[u8]) -> bool {
-        let Some(state) = &mut self.state else { return false };
-        let at = state.bound.iter().position(|(bound, _)| **bound == *portal);
-        let Some(at) = at else { return false };
-        let (_, changes) = state.bound.swap_remove(at);
-        state.sent.extend(changes);
-        true
+    /// `portal` is executed. Yields what that changes, if it changes names.
+    pub(super) fn executed(&mut self, portal: &[u8]) -> Option<Vec<Change>> {
+        let state = self.state.as_mut()?;
+        let at = state.bound.iter().position(|(bound, _)| **bound == *portal)?;
+        Some(state.bound.swap_remove(at).1)
     }
 
     /// The next of what was sent has succeeded.

@@ -1,10 +1,9 @@
 //! Messages too large to be waited for, passed on as they come.
 
 use super::batch::{NAMES_MAX, read_header, streams};
-use super::naming::{Name, ensure};
+use super::naming::{Name, take};
 use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Undo};
-use super::prepared::ServerName;
 use super::sequences::{READS, TAKES};
 use super::session::{
     ClientFault, Limits, Moment, Requests, ServerSide, ServerUnnamed, Session, Streaming,
@@ -13,7 +12,6 @@ use super::statement::Effects;
 use crate::wire::frame;
 use crate::wire::frontend::Bind;
 use crate::wire::{FrameError, FrontendTag, HEADER_LEN, Header, encode};
-use std::sync::Arc;
 
 impl Session {
     pub(super) fn stream(&mut self, rest: &mut &[u8], out: &mut Vec<u8>) {
@@ -99,16 +97,13 @@ impl Session {
         self.pin_for_good(PinReason::LargeStatement);
         self.observe_sequences(READS.and(TAKES), server, Moment::InBatch, out)?;
         let left = header.body_len().checked_sub(body.len() - text.len()).ok_or(malformed)?;
-        let known = self.statements.get(name).map(Arc::clone);
+        let known = self.statements.get(name).map(|known| known.id);
         let (name, undo) = match known {
             _ if name.is_empty() => {
                 (Name::Verbatim(name), self.replace_unnamed(server, None, Effects::NONE))
             }
             // The server refuses the second one of a name.
-            Some(known) => {
-                ensure(server, &known, self.reading(), out);
-                (Name::Ours(ServerName::new(known.id)), Undo::Nothing)
-            }
+            Some(id) => (Name::Ours(take(server, id, out)), Undo::Nothing),
             None => (Name::of_client(name), Undo::Nothing),
         };
         let length = u32::try_from(4 + name.len() + 1 + left).map_err(|_| malformed)?;

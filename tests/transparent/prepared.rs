@@ -238,6 +238,44 @@ fn code_that_deallocates_takes_nothing_from_others_for_long() {
     let answers: Vec<_> = (0..3).map(|_| other.batch(&use_it)).collect();
     let missing = answers.iter().filter(|answer| answer[0].contains("26000")).count();
     assert!(missing <= 1 && answers[2][0] == "BindComplete", "{answers:?}");
+    // Another text does not get to its place.
+    client.batch(&[frontend::parse("s", "SELECT 'shared'"), frontend::sync()]);
+    client.execute("SELECT forget()");
+    let answer = client.batch(&[frontend::parse("s", "SELECT 'another'"), frontend::sync()]);
+    assert_eq!(answer, ["ErrorResponse ERROR 42P05", "ReadyForQuery I"]);
+    for _ in 0..3 {
+        let answer = other.batch(&use_it);
+        assert!(answer[0].contains("26000") || answer[1] == "DataRow shared", "{answer:?}");
+    }
+}
+
+/// What a statement is called on a server is known to pgweir alone.
+#[test]
+fn a_name_that_is_shared_is_no_name_to_sql() {
+    let pgweir = pool_of(1);
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    other.batch(&[frontend::parse("t", "SELECT 1"), frontend::sync()]);
+    client.batch(&[frontend::parse("s", "SELECT 1"), frontend::sync()]);
+    let name = "SELECT name FROM pg_prepared_statements WHERE statement = 'SELECT 1'";
+    let name = client.value(name);
+    let escaped = format!("U&\"{}\"", name.replace('_', "\\005f"));
+    let missing = ["ErrorResponse ERROR 26000", "ReadyForQuery I"];
+    for name in [name, escaped] {
+        let answer = client.batch(&[
+            frontend::parse("", &format!("DEALLOCATE {name}")),
+            frontend::bind("a", "", &[]),
+            frontend::bind("", "s", &[]),
+            frontend::execute("a", 0),
+            frontend::sync(),
+        ]);
+        assert_eq!(answer[3..], missing, "{name}");
+        assert_eq!(client.query(&format!("DEALLOCATE {name}")), missing, "{name}");
+        assert_eq!(client.query(&format!("EXECUTE {name}")), missing, "{name}");
+        let answer = client.batch(&[frontend::parse("s", "SELECT 2"), frontend::sync()]);
+        assert_eq!(answer, ["ErrorResponse ERROR 42P05", "ReadyForQuery I"], "{name}");
+        let use_it = [frontend::bind("", "t", &[]), frontend::execute("", 0), frontend::sync()];
+        assert_eq!(other.batch(&use_it)[1], "DataRow 1", "{name}");
+    }
 }
 
 #[test]

@@ -343,3 +343,16 @@ fn a_statement_whose_tables_are_not_found_can_be_deallocated_and_not_be_prepared
         a: \bind - s \sync",
     ]);
 }
+
+#[test]
+fn a_name_like_those_of_pgweir_is_taken_once() {
+    same(&[r"
+        a: \parse pgweir_1 SELECT 1 \parse né SELECT 2 \sync
+        b: SELECT 1
+        a: \parse pgweir_1 SELECT 3 \sync
+        a: \parse né SELECT 4 \sync
+        b: \parse pgweir_1 SELECT 5 \bind - pgweir_1 \execute - 0 \sync
+        a: \parse pgweir_1 SELEC \sync
+        a: \parse pgweir_1 SELECT 3 \sync
+        a: \bind - pgweir_1 \execute - 0 \bind - né \execute - 0 \sync"]);
+}
