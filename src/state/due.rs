@@ -107,7 +107,7 @@ impl Undo {
             Self::Parsed { name, id } | Self::Named { name, id } => {
                 **name == *wanted || Some(*id) == number
             }
-            Self::Closed { name, .. } => **name == *wanted,
+            Self::Closed { name, .. } | Self::SqlClosed { name, .. } => **name == *wanted,
             Self::Injected(id) | Self::Evicted(id) => Some(*id) == number,
             _ => false,
         }
@@ -119,6 +119,7 @@ impl Undo {
             Self::Parsed { .. }
                 | Self::Named { .. }
                 | Self::Closed { .. }
+                | Self::SqlClosed { .. }
                 | Self::Injected(_)
                 | Self::Evicted(_)
         )

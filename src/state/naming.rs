@@ -232,6 +232,9 @@ impl Session {
     }
 
     pub(super) fn describe(&mut self, frame: Frame<'_>, name: &[u8], to: &mut Destination<'_>) {
+        if self.awaits_names(name, self.effects_of(name), to.server) {
+            return;
+        }
         let server_name = self.resolve(to.server, name, to.out);
         if let Name::Verbatim(_) = server_name {
             return to.forward(frame, Expected::Description, Undo::Nothing);

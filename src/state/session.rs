@@ -378,7 +378,6 @@ impl Session {
                 self.bind(frame, &bind, to)?;
             }
             FrontendTag::DESCRIBE => match Object::read(frame.body()).ok_or(malformed)? {
-                Object::Statement(name) if self.awaits_names(name, Effects::NONE, to.server) => {}
                 Object::Statement(name) => self.describe(frame, name, to),
                 Object::Portal(_) => to.forward(frame, Expected::Description, Undo::Nothing),
             },

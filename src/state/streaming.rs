@@ -4,6 +4,7 @@ use super::batch::{NAMES_MAX, read_header, streams};
 use super::naming::{Name, take};
 use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Undo};
+use super::preparing::Need;
 use super::sequences::{READS, TAKES};
 use super::session::{
     ClientFault, Limits, Moment, Requests, ServerSide, ServerUnnamed, Session, Streaming,
@@ -91,7 +92,11 @@ impl Session {
         let Some(name) = frame::take_cstr(&mut text) else {
             return if body.len() > NAMES_MAX { Err(malformed) } else { Ok(false) };
         };
-        if !name.is_empty() && self.name_in_doubt(name, &server.pipeline) {
+        if !name.is_empty()
+            && (self.name_in_doubt(name, &server.pipeline)
+                || self.awaits_names(name, Effects::NONE, server))
+        {
+            self.channels.take_wait();
             return Ok(false);
         }
         self.pin_for_good(PinReason::LargeStatement);
@@ -104,7 +109,13 @@ impl Session {
             }
             // The server refuses the second one of a name.
             Some(id) => (Name::Ours(take(server, id, out)), Undo::Nothing),
-            None => (Name::of_client(name), Undo::Nothing),
+            None => {
+                // It refuses it as well if SQL has prepared the first one.
+                if server.own.is_some() || self.sql.get(name).is_some() {
+                    self.settle_name(name, Need::Presence, server, out);
+                }
+                (Name::of_client(name), Undo::Nothing)
+            }
         };
         let length = u32::try_from(4 + name.len() + 1 + left).map_err(|_| malformed)?;
         out.push(FrontendTag::PARSE.0);
@@ -130,12 +141,16 @@ impl Session {
         let bind = Bind::read(body).ok_or(malformed)?;
         let names = body.len() - bind.rest.len();
         let values = header.body_len().checked_sub(names).ok_or(malformed)?;
-        if self.name_in_doubt(bind.statement, &server.pipeline) {
+        let effects = self.effects_of(bind.statement);
+        if self.name_in_doubt(bind.statement, &server.pipeline)
+            || self.awaits_names(bind.statement, effects, server)
+        {
+            self.channels.take_wait();
             return Ok(false);
         }
         // Its values are not all at hand.
         let names = Bind { rest: &[], ..bind };
-        self.observe_bind(&names, self.effects_of(names.statement), server, limits, out)?;
+        self.observe_bind(&names, effects, server, limits, out)?;
         let name = self.resolve(server, bind.statement, out);
         let length = u32::try_from(4 + bind.portal.len() + 1 + name.len() + 1 + values)
             .map_err(|_| malformed)?;

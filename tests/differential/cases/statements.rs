@@ -356,3 +356,58 @@ fn a_name_like_those_of_pgweir_is_taken_once() {
         a: \parse pgweir_1 SELECT 3 \sync
         a: \bind - pgweir_1 \execute - 0 \bind - né \execute - 0 \sync"]);
 }
+
+/// Whatever a batch before it comes to, and whatever the server lacks.
+#[test]
+fn a_name_that_is_taken_is_refused_behind_a_batch_that_fails() {
+    same(&[r"
+        a: \parse s SELECT 61 \sync
+        b: BEGIN
+        a: \parse - SELECT 1/0 \bind - - \execute - 0 \parse - EXECUTE s \bind - - \execute - 0 \sync \parse s SELECT 62 \sync
+        b: COMMIT
+        a: \bind - s \execute - 0 \sync"]);
+}
+
+#[test]
+fn what_is_described_behind_a_batch_that_fails_waits_for_it() {
+    same(&[r"
+        a: \parse s SELECT 63 \parse x EXECUTE s \sync
+        b: SELECT 1
+        a: \parse - SELECT 1/0 \bind - - \execute - 0 \bind - x \execute - 0 \sync \describe S x \sync \bind - x \execute - 0 \sync"]);
+}
+
+#[test]
+fn a_statement_of_sql_whose_close_is_skipped_is_still_there() {
+    same(&[r"
+        a: PREPARE q AS SELECT 64
+        a: \parse - SELECT 1/0 \bind - - \execute - 0 \close S q \sync \parse q SELECT 65 \sync
+        a: \bind - q \execute - 0 \sync
+        a: \parse - SELECT 1/0 \bind - - \execute - 0 \close S q \sync \bind - q \execute - 0 \sync
+        b: SELECT 1
+        a: \parse - SELECT 1/0 \bind - - \execute - 0 \close S q \sync \close S q \sync \bind - q \sync"]);
+}
+
+/// Nor at values of this size, where the name is all that is waited for.
+#[test]
+fn what_is_large_waits_for_names_too() {
+    let filler = "x".repeat(400_000);
+    let statement = "x".repeat(1 << 20);
+    same(&[
+        &format!(
+            r"
+            a: PREPARE q (text) AS SELECT length($1)
+            b: SELECT 1
+            a: \parse - SELECT 1/0 \bind - - \execute - 0 \bind - q x \execute - 0 \sync \bind - q {filler} \execute - 0 \sync"
+        ),
+        &format!(
+            r"
+            a: PREPARE q AS SELECT 1
+            b: SELECT 1
+            a: \parse q SELECT length('{statement}') \sync
+            a: \parse s SELECT 2 \sync
+            a: \parse s SELECT length('{statement}') \sync
+            a: EXECUTE q
+            a: \bind - s \execute - 0 \sync"
+        ),
+    ]);
+}
