@@ -51,7 +51,8 @@ pub(super) enum Send {
 pub(super) enum Need {
     /// Nothing: it is refused in any case, or what stood ahead of it would be.
     Nothing,
-    /// That there is a statement of this name, whatever it is. It cannot fail to be prepared.
+    /// That there is a statement of this name, whatever it is. It cannot fail to be prepared. It is what it means to the
+    /// client where a portal may execute it later: the text that needs it may fail.
     Presence,
     /// What it means to the client.
     Meaning,
@@ -288,7 +289,7 @@ impl Session {
         let Some(meaning) = wanted.filter(|_| need != Need::Nothing) else { return false };
         self.sql.begin();
         let undo = Undo::OwnName(name.into());
-        if need == Need::Presence {
+        if need == Need::Presence && !self.sql.may_execute() {
             self.own(server).unsure(name);
             encode::parse(out, name, NO_STATEMENT);
             server.pipeline.push(Expected::ParseComplete, Fate::Swallow, undo);

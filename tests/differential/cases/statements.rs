@@ -411,3 +411,31 @@ fn what_is_large_waits_for_names_too() {
         ),
     ]);
 }
+
+#[test]
+fn a_portal_executes_what_a_failing_command_leaves_prepared() {
+    same(&[
+        r"
+        a: PREPARE s AS INSERT INTO items VALUES (160, 'own', 1)
+        a: \parse x EXECUTE s \parse d DEALLOCATE s \sync
+        a: \bind a x \bind b d \bind c d \execute a 0 \sync
+        a: SELECT id FROM items WHERE id = 160
+        a: DELETE FROM items WHERE id = 160",
+        r"
+        a: PREPARE s AS INSERT INTO items VALUES (161, 'own', 1)
+        a: \parse x EXECUTE s \sync
+        a: BEGIN
+        a: \bind a x \sync
+        a: SAVEPOINT v
+        a: PREPARE s AS SELECT 2
+        a: ROLLBACK TO v
+        a: \parse s SELECT 2 \sync
+        a: ROLLBACK TO v
+        a: PREPARE s AS SELECT 2
+        a: ROLLBACK TO v
+        a: \execute a 0 \sync
+        a: COMMIT
+        a: SELECT id FROM items WHERE id = 161
+        a: DELETE FROM items WHERE id = 161",
+    ]);
+}
