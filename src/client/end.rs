@@ -72,6 +72,10 @@ impl End {
             Self::Fault(ClientFault::TooManyStatements) => {
                 (SqlState::CONFIGURATION_LIMIT_EXCEEDED, "too many prepared statements")
             }
+            Self::Fault(ClientFault::TooMuchAhead) => (
+                SqlState::PROGRAM_LIMIT_EXCEEDED,
+                "too many or too large prepared statements are named at once",
+            ),
             Self::Fault(ClientFault::Frame(FrameError::TooLarge { .. })) => {
                 (SqlState::PROGRAM_LIMIT_EXCEEDED, "message is too large")
             }

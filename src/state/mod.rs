@@ -9,6 +9,7 @@ pub mod code_question;
 pub mod defaults;
 pub mod due;
 pub mod examination;
+pub mod fault;
 mod function_call;
 mod listening;
 mod memo;

@@ -89,7 +89,7 @@ impl Session {
         if self.listen_first(effects, parse.query, By::Parse, to.server) == Verdict::Wait {
             return Ok(());
         }
-        if effects.intersects(Effects::EXECUTE) && self.parse_names(parse.query, to) {
+        if effects.intersects(Effects::EXECUTE) && self.parse_names(parse.query, to)? {
             return Ok(());
         }
         // Read soon, if not now.
@@ -190,7 +190,7 @@ impl Session {
             return Ok(());
         }
         self.observe_bind(bind, effects, to.server, to.limits, to.out)?;
-        let name = self.resolve(to.server, bind.statement, to.out);
+        let name = self.resolve(to.server, bind.statement, to.out)?;
         if let Name::Verbatim(_) = name {
             to.forward(frame, Expected::BindComplete, Undo::Nothing);
             return Ok(());
@@ -231,19 +231,26 @@ impl Session {
         })
     }
 
-    pub(super) fn describe(&mut self, frame: Frame<'_>, name: &[u8], to: &mut Destination<'_>) {
+    pub(super) fn describe(
+        &mut self,
+        frame: Frame<'_>,
+        name: &[u8],
+        to: &mut Destination<'_>,
+    ) -> Result<(), ClientFault> {
         if self.awaits_names(name, self.effects_of(name), to.server) {
-            return;
+            return Ok(());
         }
-        let server_name = self.resolve(to.server, name, to.out);
+        let server_name = self.resolve(to.server, name, to.out)?;
         if let Name::Verbatim(_) = server_name {
-            return to.forward(frame, Expected::Description, Undo::Nothing);
+            to.forward(frame, Expected::Description, Undo::Nothing);
+            return Ok(());
         }
         encode::message(to.out, FrontendTag::DESCRIBE.0, |out| {
             out.push(b'S');
             encode::cstr(out, &server_name);
         });
         to.server.pipeline.push(Expected::Description, Fate::Forward, Undo::Nothing);
+        Ok(())
     }
 
     pub(super) fn close(&mut self, frame: Frame<'_>, name: &[u8], to: &mut Destination<'_>) {
@@ -273,24 +280,24 @@ impl Session {
         server: &mut ServerSide,
         name: &'a [u8],
         out: &mut Vec<u8>,
-    ) -> Name<'a> {
+    ) -> Result<Name<'a>, ClientFault> {
         if name.is_empty() {
             self.ensure_unnamed(server, out);
-            return Name::Verbatim(name);
+            return Ok(Name::Verbatim(name));
         }
         let Some(statement) = self.statements.get(name) else {
             // If SQL has not prepared it, the server says so in its own words.
             if server.own.is_some() || self.sql.get(name).is_some() {
                 self.settle_name(name, Need::Meaning, server, out);
             }
-            return Name::of_client(name);
+            return Ok(Name::of_client(name));
         };
         let statement = Arc::clone(statement);
         if statement.effects.intersects(Effects::EXECUTE) {
-            self.names_of(&statement, server, out);
+            self.names_of(&statement, server, out)?;
         }
         ensure(server, &statement, self.reading(), out);
-        Name::Ours(ServerName::new(statement.id))
+        Ok(Name::Ours(ServerName::new(statement.id)))
     }
 
     pub(super) fn ensure_unnamed(&mut self, server: &mut ServerSide, out: &mut Vec<u8>) {

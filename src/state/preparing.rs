@@ -19,6 +19,7 @@ use super::statement::{self, Command, Effects};
 use super::transaction::TransactionStatus;
 use crate::wire::frontend::Bind;
 use crate::wire::{FrontendTag, encode};
+use hashbrown::HashSet;
 
 /// Statements that name prepared ones.
 pub(super) const ABOUT_NAMES: Effects =
@@ -26,6 +27,9 @@ pub(super) const ABOUT_NAMES: Effects =
 
 /// Most names of a client that a server keeps before it is told to close them all.
 const OWN_NAMES_MAX: usize = 1024;
+
+/// Most bytes that are put ahead of one text.
+const AHEAD_MAX: usize = 4 << 20;
 
 /// A `Parse` behind its name: an empty text without parameters.
 pub(super) const NO_STATEMENT: &[u8] = &[0; 3];
@@ -63,8 +67,8 @@ struct Named {
     changes: Vec<Change>,
     /// Every `PREPARE` in it can be followed.
     followed: bool,
-    /// Something was prepared ahead of it.
-    prepares: bool,
+    /// How many statements were prepared ahead of it.
+    prepares: usize,
 }
 
 impl Session {
@@ -85,8 +89,8 @@ impl Session {
         let has_sync = server.pipeline.is_mid_batch();
         let effects = effects | self.executed(text, limits);
         self.observe(effects, server, Moment::BetweenBatches, out)?;
-        let named = self.names_first(text, effects, server, out);
-        if named.prepares && !has_sync && server.pipeline.status() == TransactionStatus::Idle {
+        let named = self.names_first(text, effects, server, out)?;
+        if named.prepares > 0 && !has_sync && server.pipeline.status() == TransactionStatus::Idle {
             // In one batch with that, the text would be the middle of a pipeline, and its transaction open behind it.
             prelude::guard(server, Fate::Swallow, Fate::Guard, out);
         }
@@ -96,7 +100,7 @@ impl Session {
             self.discarding = true;
         }
         self.sql.send(named.changes);
-        Ok(if named.prepares && !has_sync { Send::WithSync } else { Send::Alone })
+        Ok(if named.prepares > 0 && !has_sync { Send::WithSync } else { Send::Alone })
     }
 
     /// The same for a statement that is bound. Yields what is left of its effects to be looked into.
@@ -111,7 +115,7 @@ impl Session {
         let text = self.text_of(bind.statement);
         let effects = effects | self.executed(&text, limits);
         self.observe(effects, server, Moment::InBatch, out)?;
-        let named = self.names_first(&text, effects, server, out);
+        let named = self.names_first(&text, effects, server, out)?;
         if effects.intersects(Effects::EXECUTE) {
             self.sql.note_execute();
         }
@@ -134,13 +138,17 @@ impl Session {
     }
 
     /// Sees to the names in a text that is parsed: what it returns depends on them. True: not yet.
-    pub(super) fn parse_names(&mut self, text: &[u8], to: &mut Destination<'_>) -> bool {
+    pub(super) fn parse_names(
+        &mut self,
+        text: &[u8],
+        to: &mut Destination<'_>,
+    ) -> Result<bool, ClientFault> {
         if to.server.pipeline.awaits_outcome() {
             self.channels.wait();
-            return true;
+            return Ok(true);
         }
-        self.names_first(text, Effects::NONE, to.server, to.out);
-        false
+        self.names_first(text, Effects::NONE, to.server, to.out)?;
+        Ok(false)
     }
 
     /// The same for a statement that is parsed again.
@@ -149,8 +157,9 @@ impl Session {
         statement: &Prepared,
         server: &mut ServerSide,
         out: &mut Vec<u8>,
-    ) {
-        self.names_first(statement.text(), Effects::NONE, server, out);
+    ) -> Result<(), ClientFault> {
+        self.names_first(statement.text(), Effects::NONE, server, out)?;
+        Ok(())
     }
 
     /// True if the client's statement `name` can only be used when what was sent is answered.
@@ -177,6 +186,7 @@ impl Session {
         let mut all = Effects::NONE;
         let mut prepared = Effects::NONE;
         let mut executes = false;
+        let mut seen = HashSet::new();
         for statement in statement::statements(text, self.options) {
             if let (Command::Prepare, Some(body)) = (statement.command(), statement.body()) {
                 prepared = prepared | statement::effects(body, self.options);
@@ -187,7 +197,9 @@ impl Session {
             executes = true;
             let Some(name) = statement.name() else { continue };
             let effects = self.effects_of(&name);
-            if !effects.is_empty() && !name.is_empty() {
+            // Each is looked at once, however often it is named.
+            let mut first = || self.meaning_of(&name).is_none_or(|meaning| seen.insert(meaning));
+            if !effects.is_empty() && !name.is_empty() && first() {
                 let text = self.text_of(&name);
                 self.doubt(effects, limits, &text, None);
                 all = all | effects;
@@ -211,7 +223,7 @@ impl Session {
         effects: Effects,
         server: &mut ServerSide,
         out: &mut Vec<u8>,
-    ) -> Named {
+    ) -> Result<Named, ClientFault> {
         if server.own.as_ref().is_some_and(|own| own.len() >= OWN_NAMES_MAX) {
             close_own(server, Fate::Swallow, out);
         }
@@ -219,7 +231,8 @@ impl Session {
         // What comes behind a COPY is read by it. And in a failed block, the text is refused as it is.
         let may_fail = !effects.intersects(Effects::COPY)
             && server.pipeline.status() != TransactionStatus::Failed;
-        let mut named = Named { changes: Vec::new(), followed: true, prepares: false };
+        let mut named = Named { changes: Vec::new(), followed: true, prepares: 0 };
+        let before = out.len();
         for statement in statement::statements(text, self.options) {
             let command = statement.command();
             if !statement.effects().intersects(ABOUT_NAMES) || command == Command::DeallocateAll {
@@ -231,7 +244,10 @@ impl Session {
                 Command::Prepare | Command::Deallocate => Need::Presence,
                 _ => Need::Meaning,
             };
-            named.prepares |= self.settle_name(&name, need, server, out);
+            named.prepares += usize::from(self.settle_name(&name, need, server, out));
+            if named.prepares > OWN_NAMES_MAX || out.len() - before > AHEAD_MAX {
+                return Err(ClientFault::TooMuchAhead);
+            }
             let change = match command {
                 Command::Prepare if readable && can_be_followed(&name) => {
                     let body = statement.body().unwrap_or_default();
@@ -259,7 +275,7 @@ impl Session {
                 self.own(server).unsure(name);
             }
         }
-        named
+        Ok(named)
     }
 
     /// Sees to it that `name` means on `server` what it means to the client, as far as there is need of it. True if

@@ -9,6 +9,7 @@ use super::audit::Audit;
 use super::batch::check_frontend_tag;
 use super::channels::Channels;
 use super::defaults::{ChangedDefaults, Told};
+pub use super::fault::ClientFault;
 use super::naming::{Destination, nudge};
 use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Undo};
@@ -150,26 +151,6 @@ pub struct Requests {
     pub extended: u32,
     /// `Parse`.
     pub prepared: u32,
-}
-
-/// Why a client's stream cannot go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ClientFault {
-    /// A frame is broken.
-    #[error("malformed message")]
-    Frame(#[from] FrameError),
-    /// A message that does not belong here.
-    #[error("message of type {tag:#04x} is not expected here")]
-    Unexpected {
-        /// Its type.
-        tag: u8,
-    },
-    /// Values of sequences are asked for that cannot be told from those of other clients.
-    #[error("sequence values of this session cannot be told")]
-    Sequences,
-    /// More statements than are allowed.
-    #[error("too many prepared statements")]
-    TooManyStatements,
 }
 
 /// How far the front of a client's stream goes that should be sent in one go.
@@ -378,7 +359,7 @@ impl Session {
                 self.bind(frame, &bind, to)?;
             }
             FrontendTag::DESCRIBE => match Object::read(frame.body()).ok_or(malformed)? {
-                Object::Statement(name) => self.describe(frame, name, to),
+                Object::Statement(name) => self.describe(frame, name, to)?,
                 Object::Portal(_) => to.forward(frame, Expected::Description, Undo::Nothing),
             },
             FrontendTag::CLOSE => match Object::read(frame.body()).ok_or(malformed)? {

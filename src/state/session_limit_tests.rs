@@ -249,3 +249,45 @@ fn what_may_have_to_be_taken_back_is_bounded() {
     }
     assert!(taken <= 40, "{taken} statements of a mebibyte are held");
 }
+
+#[test]
+fn a_text_has_a_bounded_number_of_bytes_prepared_ahead_of_it() {
+    let (mut world, mut client, mut server) = (World::default(), client(1), server());
+    let text = "x".repeat(STATEMENT_MAX - 100);
+    for n in 0..20 {
+        world.send(&mut client, &mut server, &format!("Parse s{n}={n}{text}, Sync"));
+        answer(&mut client, &mut server, "ParseComplete ReadyForQuery");
+    }
+    let texts = (0..20).map(|n| format!("EXECUTE s{n};")).collect::<Vec<_>>().concat();
+    for words in [
+        format!("Query {texts}"),
+        format!("Parse ={texts}, Sync"),
+        format!("Parse x={texts}, Bind x, Sync"),
+    ] {
+        let mut out = Vec::new();
+        let (table, input) = (&mut world.table, frontend(&words));
+        let done = client.translate(&mut server, table, &world.limits, &input, &mut out);
+        assert_eq!(done, Err(ClientFault::TooMuchAhead));
+        assert!(out.len() < 8 * STATEMENT_MAX, "{} bytes", out.len());
+        client.abandon(&mut server);
+        server = ServerSide::default();
+    }
+}
+
+#[test]
+fn a_text_has_a_bounded_number_of_statements_prepared_ahead_of_it() {
+    let (mut world, mut client, mut server) = (World::default(), client(1), server());
+    world.limits.statements_max = 10_000;
+    world.limits.server_statements_max = 10_000;
+    let words: Vec<_> = (0..1100).map(|n| format!("Parse s{n}=SELECT {n}, ")).collect();
+    world.send(&mut client, &mut server, &format!("{} Sync", words.concat()));
+    answer(&mut client, &mut server, &format!("{} ReadyForQuery", "ParseComplete ".repeat(1100)));
+    for (named, refused) in [(1000, false), (1100, true)] {
+        let texts = (0..named).map(|n| format!("EXECUTE s{n};")).collect::<Vec<_>>().concat();
+        let (table, input) = (&mut world.table, frontend(&format!("Query {texts}")));
+        let (mut server, mut out) = (ServerSide::default(), Vec::new());
+        let done = client.translate(&mut server, table, &world.limits, &input, &mut out);
+        assert_eq!(done.err(), refused.then_some(ClientFault::TooMuchAhead));
+        client.abandon(&mut server);
+    }
+}

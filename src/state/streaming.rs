@@ -151,7 +151,7 @@ impl Session {
         // Its values are not all at hand.
         let names = Bind { rest: &[], ..bind };
         self.observe_bind(&names, effects, server, limits, out)?;
-        let name = self.resolve(server, bind.statement, out);
+        let name = self.resolve(server, bind.statement, out)?;
         let length = u32::try_from(4 + bind.portal.len() + 1 + name.len() + 1 + values)
             .map_err(|_| malformed)?;
         out.push(FrontendTag::BIND.0);
