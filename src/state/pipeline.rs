@@ -169,6 +169,12 @@ impl Pipeline {
         self.ends > 0
     }
 
+    /// How many ends of batches were sent and are not answered.
+    #[must_use]
+    pub fn batches_due(&self) -> usize {
+        self.ends
+    }
+
     /// True if the last message was answered here, so that the server may have nothing to say.
     #[must_use]
     pub fn ends_with_synthesized(&self) -> bool {

@@ -29,9 +29,8 @@ impl Session {
             None => {
                 let (number, behind) = number(rest)?;
                 let id = number & !TAKEN;
-                let undone = || self.undone.iter().find(|(undone, _)| *undone == id);
                 let name = self.statements.name_of(id);
-                (name.or_else(|| undone().map(|(_, name)| &**name))?, behind)
+                (name.or_else(|| self.undone.name_of(id))?, behind)
             }
         };
         let mut out = Vec::with_capacity(body.len() + own.len());

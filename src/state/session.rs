@@ -24,6 +24,7 @@ use super::settings::Settings;
 use super::sql_statements::SqlStatements;
 use super::statement::{Effects, Options};
 use super::suspects::Suspects;
+use super::undo::Undone;
 use crate::wire::frame::{self, Frame};
 use crate::wire::frontend::{Bind, Object, Parse, query_text};
 use crate::wire::{FrameError, FrontendTag, encode};
@@ -105,7 +106,7 @@ pub struct Session {
     /// Those of SQL's PREPARE.
     pub(super) sql: SqlStatements,
     /// Those that came to nothing, while what was sent with them is not answered.
-    pub(super) undone: Vec<(u64, Box<[u8]>)>,
+    pub(super) undone: Undone,
     pub(super) unnamed: Option<Box<Unnamed>>,
     pub(super) unnamed_count: u64,
     pub(super) seen: Effects,
@@ -187,7 +188,7 @@ impl Session {
             channels: Channels::default(),
             statements: ClientStatements::default(),
             sql: SqlStatements::default(),
-            undone: Vec::new(),
+            undone: Undone::default(),
             unnamed: None,
             unnamed_count: 0,
             seen: Effects::NONE,

@@ -291,3 +291,26 @@ fn a_text_has_a_bounded_number_of_statements_prepared_ahead_of_it() {
         client.abandon(&mut server);
     }
 }
+
+/// Some batch is always under way.
+#[test]
+fn the_names_of_statements_that_came_to_nothing_are_bounded() {
+    let (mut world, mut client, mut server) = (World::default(), client(1), server());
+    world.limits.statements_max = 10_000;
+    let name = "n".repeat(100);
+    let runs = "Parse =SELECT 1, Bind , Execute, Sync";
+    let ran = "ParseComplete BindComplete CommandComplete ReadyForQuery";
+    world.send(&mut client, &mut server, runs);
+    for n in 0..1000 {
+        world.send(&mut client, &mut server, &format!("Parse {name}{n}=x{n}, Sync"));
+        answer(&mut client, &mut server, ran);
+        world.send(&mut client, &mut server, runs);
+        answer(&mut client, &mut server, "ErrorResponse ReadyForQuery");
+        assert!(client.undone.len() <= 2, "{} names", client.undone.len());
+    }
+    let fails: Vec<_> = (0..1000).map(|n| format!("Parse {name}{n}=x{n}, ")).collect();
+    world.send(&mut client, &mut server, &format!("{} Sync, {runs}", fails.concat()));
+    answer(&mut client, &mut server, ran);
+    answer(&mut client, &mut server, "ErrorResponse ReadyForQuery");
+    assert!(client.undone.len() <= 100, "{} names", client.undone.len());
+}

@@ -5,6 +5,51 @@ use super::session::{ServerSide, ServerUnnamed, Session};
 use super::transaction::TransactionStatus;
 use std::sync::Arc;
 
+/// Most names of statements that came to nothing.
+const UNDONE_MAX: usize = 64;
+
+/// Longest of them, in bytes: PostgreSQL itself looks at less.
+const UNDONE_NAME_MAX: usize = 1024;
+
+/// Statements that came to nothing, while what was sent behind them is not answered: errors about them have the
+/// client's name for them.
+#[derive(Default)]
+pub(super) struct Undone(Vec<(u64, Box<[u8]>, usize)>);
+
+impl Undone {
+    /// What the client called statement `id`.
+    pub(super) fn name_of(&self, id: u64) -> Option<&[u8]> {
+        self.0.iter().rev().find(|(undone, ..)| *undone == id).map(|(_, name, _)| &**name)
+    }
+
+    /// Adds one that matters until so many batches are answered.
+    fn push(&mut self, id: u64, name: Box<[u8]>, batches: usize) {
+        if name.len() > UNDONE_NAME_MAX {
+            return;
+        }
+        if self.0.len() >= UNDONE_MAX {
+            self.0.remove(0);
+        }
+        self.0.push((id, name, batches));
+    }
+
+    /// A batch is answered, and so many are not.
+    fn answered(&mut self, due: usize) {
+        for (.., batches) in &mut self.0 {
+            *batches = batches.saturating_sub(1).min(due);
+        }
+        self.0.retain(|(.., batches)| *batches > 0);
+        if self.0.is_empty() {
+            self.0 = Vec::new();
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
 impl Session {
     /// Takes back what was assumed of a message that failed or was skipped.
     pub fn undo(&mut self, server: &mut ServerSide, undo: Undo, how: Miscarriage) {
@@ -14,11 +59,11 @@ impl Session {
             Undo::Parsed { name, id } => {
                 self.statements.remove(&name);
                 server.statements.remove(id);
-                self.undone.push((id, name));
+                self.undone.push(id, name, server.pipeline.batches_due());
             }
             Undo::Named { name, id } => {
                 self.statements.remove(&name);
-                self.undone.push((id, name));
+                self.undone.push(id, name, server.pipeline.batches_due());
             }
             Undo::Injected(id) => server.statements.remove(id),
             Undo::Sequences => server.sequences.not_forgotten(),
@@ -58,8 +103,8 @@ impl Session {
         }
         if pipeline.is_answered() {
             self.reading.answered(status);
-            self.undone = Vec::new();
         }
+        self.undone.answered(pipeline.batches_due());
     }
 
     /// All that was sent is answered. With their transaction, portals end.
@@ -77,7 +122,7 @@ impl Session {
         }
         self.discarding = false;
         self.portals_end(TransactionStatus::Idle);
-        self.undone = Vec::new();
+        self.undone = Undone::default();
         self.channels.failed();
         self.channels.ready(TransactionStatus::Idle);
     }
