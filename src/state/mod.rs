@@ -1,6 +1,7 @@
 //! Layer 2, pure. What a stream of messages means: the ledger of replies, a client's virtual
 //! session, prepared statements, settings, and the reasons for which a client keeps its server.
 
+mod aside;
 mod audit;
 mod batch;
 mod cause;

@@ -7,6 +7,7 @@
 //! Whether a `PREPARE` or `DEALLOCATE` came to anything is told by its tag: neither is taken back
 //! by a ROLLBACK.
 
+use super::aside;
 use super::naming::{Destination, evict};
 use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Undo};
@@ -17,8 +18,8 @@ use super::session::{ClientFault, Limits, Moment, ServerSide, Session, discards}
 use super::sql_statements::{Change, OwnNames, SqlStatement};
 use super::statement::{self, Command, Effects};
 use super::transaction::TransactionStatus;
+use crate::wire::encode;
 use crate::wire::frontend::Bind;
-use crate::wire::{FrontendTag, encode};
 use hashbrown::HashSet;
 
 /// Statements that name prepared ones.
@@ -317,7 +318,7 @@ impl Session {
         if let Some(statement) = self.sql.get(name) {
             let text = &statement.text;
             read_as(statement.options, now, text, server, out, |server, out| {
-                run(server, text, undo, out);
+                aside::run(server, text, &[], undo, || Undo::Nothing, out);
             });
         } else if let Some(statement) = self.statements.get(name) {
             read_as(statement.options, now, statement.text(), server, out, |server, out| {
@@ -419,41 +420,5 @@ fn close_own(server: &mut ServerSide, fate: Fate, out: &mut Vec<u8>) {
         encode::close_statement(out, name);
         let undo = Undo::OwnName(name.into());
         server.pipeline.push(Expected::CloseComplete, fate, undo);
-    }
-}
-
-/// Runs `text` as part of the client's batch. The unnamed statement and portal are the client's.
-pub(super) fn run(server: &mut ServerSide, text: &[u8], undo: Undo, out: &mut Vec<u8>) {
-    const NAME: &[u8] = b"pgweir_prepare";
-    let close = |out: &mut Vec<u8>, kind: u8| {
-        encode::message(out, FrontendTag::CLOSE.0, |out| {
-            out.push(kind);
-            encode::cstr(out, NAME);
-        });
-    };
-    // One that failed may have left it.
-    close(out, b'S');
-    encode::message(out, FrontendTag::PARSE.0, |out| {
-        encode::cstr(out, NAME);
-        encode::cstr(out, text);
-        out.extend_from_slice(&[0; 2]);
-    });
-    encode::message(out, FrontendTag::BIND.0, |out| {
-        encode::cstr(out, NAME);
-        encode::cstr(out, NAME);
-        out.extend_from_slice(&[0; 6]);
-    });
-    encode::message(out, FrontendTag::EXECUTE.0, |out| {
-        encode::cstr(out, NAME);
-        out.extend_from_slice(&[0; 4]);
-    });
-    close(out, b'P');
-    close(out, b'S');
-    for expected in [Expected::CloseComplete, Expected::ParseComplete, Expected::BindComplete] {
-        server.pipeline.push(expected, Fate::Swallow, Undo::Nothing);
-    }
-    server.pipeline.push(Expected::Execution, Fate::Swallow, undo);
-    for expected in [Expected::CloseComplete, Expected::CloseComplete] {
-        server.pipeline.push(expected, Fate::Swallow, Undo::Nothing);
     }
 }

@@ -6,9 +6,9 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/runtime-config-compatible.html#GUC-STANDARD-CONFORMING-STRINGS>
 
+use super::aside;
 use super::pin::PinReason;
 use super::pipeline::Undo;
-use super::preparing::run;
 use super::server_side::ServerSide;
 use super::session::Session;
 use super::statement::{Effects, Options};
@@ -136,9 +136,9 @@ pub(super) fn read_as(
          pg_catalog.set_config('standard_conforming_strings', '{}', true)",
         if wanted { "on" } else { "off" }
     );
-    run(server, to_wanted.as_bytes(), Undo::Nothing, out);
+    aside::run(server, to_wanted.as_bytes(), &[], Undo::Nothing, || Undo::Nothing, out);
     parse(server, out);
-    run(server, BACK, Undo::Nothing, out);
+    aside::run(server, BACK, &[], Undo::Nothing, || Undo::Nothing, out);
 }
 
 /// True if there is something in `text` that `standard_conforming_strings` may give another meaning.

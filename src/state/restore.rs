@@ -8,9 +8,9 @@
 //! Sources: <https://www.postgresql.org/docs/current/sql-reset.html>,
 //! <https://www.postgresql.org/docs/current/sql-set.html>
 
+use super::aside;
 use super::naming::{Destination, nudge};
 use super::pipeline::{Expected, Fate, Undo};
-use super::prepared::ServerName;
 use super::reset_query;
 use super::server_side::{ServerSide, ServerUnnamed};
 use super::session::Session;
@@ -35,9 +35,6 @@ const LISTS: [&str; 4] =
 
 /// Most portals that are bound to a reset and may be executed later.
 const BOUND_MAX: usize = 16;
-
-/// Number of a statement that no client's reaches.
-const RESTORE_ID: u64 = u64::MAX - 2;
 
 /// What a server is told behind a reset.
 pub(super) struct Restore {
@@ -205,38 +202,7 @@ impl Restore {
 
     fn run(&self, text: &[u8], values: &[&str], server: &mut ServerSide, out: &mut Vec<u8>) {
         let undo = || if self.discards { Undo::Settings } else { Undo::Nothing };
-        let name = ServerName::new(RESTORE_ID);
-        let name = name.as_bytes();
-        let close = |out: &mut Vec<u8>, kind: u8| {
-            encode::message(out, FrontendTag::CLOSE.0, |out| {
-                out.push(kind);
-                encode::cstr(out, name);
-            });
-        };
-        // One that failed may have left it.
-        close(out, b'S');
-        encode::parse(out, name, &tail_of(text));
-        encode::message(out, FrontendTag::BIND.0, |out| {
-            encode::cstr(out, name);
-            encode::cstr(out, name);
-            encode::text_values(out, values);
-        });
-        encode::message(out, FrontendTag::EXECUTE.0, |out| {
-            encode::cstr(out, name);
-            out.extend_from_slice(&[0; 4]);
-        });
-        close(out, b'P');
-        close(out, b'S');
-        for expected in [
-            Expected::CloseComplete,
-            Expected::ParseComplete,
-            Expected::BindComplete,
-            Expected::Execution,
-            Expected::CloseComplete,
-            Expected::CloseComplete,
-        ] {
-            server.pipeline.push(expected, Fate::Swallow, undo());
-        }
+        aside::run(server, text, values, undo(), undo, out);
     }
 }
 
