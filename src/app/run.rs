@@ -2,7 +2,7 @@
 
 use super::health::Health;
 use super::notify::{State, notify};
-use super::workers::Workers;
+use super::workers::{Meter, Workers};
 use super::{StartError, cloudwatch, reload};
 use crate::admin;
 use crate::client::iam::ClientTokens;
@@ -200,11 +200,8 @@ impl Tasks {
         let listener = TcpListener::from_std(socket).map_err(StartError::io(what))?;
         drop(entered);
         let balance = Arc::new(Balance::new(threads.len()));
-        self.all.push(tokio::spawn(rebalance(
-            Arc::clone(shared),
-            workers.handles.clone(),
-            Arc::clone(&balance),
-        )));
+        let meters = workers.meters.clone();
+        self.all.push(tokio::spawn(rebalance(Arc::clone(shared), meters, Arc::clone(&balance))));
         let first = first.clone();
         let _ = shared.threads.set(threads.clone());
         self.listeners
@@ -214,12 +211,11 @@ impl Tasks {
 }
 
 /// Measures how busy the threads are, and has clients moved where that helps.
-async fn rebalance(shared: Arc<Shared>, threads: Vec<Handle>, balance: Arc<Balance>) {
+async fn rebalance(shared: Arc<Shared>, threads: Vec<Meter>, balance: Arc<Balance>) {
     if threads.len() < 2 {
         return;
     }
-    let busy_time = |thread: &Handle| thread.metrics().worker_total_busy_duration(0);
-    let mut before: Vec<Duration> = threads.iter().map(busy_time).collect();
+    let mut before: Vec<Duration> = threads.iter().map(Meter::total).collect();
     let mut then = clock::now();
     let mut interval = tokio::time::interval(balance::INTERVAL);
     loop {
@@ -228,7 +224,7 @@ async fn rebalance(shared: Arc<Shared>, threads: Vec<Handle>, balance: Arc<Balan
         let passed = now.saturating_duration_since(then).as_micros().max(1);
         let mut measured = Vec::with_capacity(threads.len());
         for (thread, before) in threads.iter().zip(&mut before) {
-            let total = busy_time(thread);
+            let total = thread.total();
             let busy = total.saturating_sub(*before).as_micros() * 1000 / passed;
             measured.push(u32::try_from(busy.min(1000)).unwrap_or(1000));
             *before = total;

@@ -6,6 +6,9 @@
 
 use super::StartError;
 use crate::config::{Config, Runtime};
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle};
@@ -14,10 +17,17 @@ use tokio::sync::oneshot;
 /// Longest time until the next timer of a thread: shorter than what clients wait for.
 const NEXT_TIMER: Duration = Duration::from_secs(1);
 
+/// Nanoseconds that the thread which opens it has spent on a processor, and two other numbers.
+///
+/// Source: <https://docs.kernel.org/scheduler/sched-stats.html#proc-pid-schedstat>
+const OWN_TIME: &str = "/proc/thread-self/schedstat";
+
 /// Running runtimes.
 pub(super) struct Workers {
     /// One per reactor.
     pub(super) handles: Vec<Handle>,
+    /// How much each of these has worked.
+    pub(super) meters: Vec<Meter>,
     threads: Vec<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
@@ -32,7 +42,7 @@ impl Workers {
     /// Starts the threads.
     pub(super) fn start(config: &Config) -> Result<Self, StartError> {
         let cores = cores(config);
-        let mut workers = Self { handles: Vec::new(), threads: Vec::new() };
+        let mut workers = Self { handles: Vec::new(), meters: Vec::new(), threads: Vec::new() };
         match config.proxy.runtime {
             Runtime::PerCore => {
                 for index in 0..cores {
@@ -52,11 +62,14 @@ impl Workers {
         let runtime =
             builder.enable_all().build().map_err(StartError::io("cannot start a runtime"))?;
         let (stop, stopped) = oneshot::channel();
-        self.handles.push(runtime.handle().clone());
+        let (tell, told) = mpsc::channel();
+        let handle = runtime.handle().clone();
+        self.handles.push(handle.clone());
         let thread = std::thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || {
                 prefer_batches();
+                let _ = tell.send(File::open(OWN_TIME).ok());
                 runtime.block_on(async {
                     tokio::select! {
                         // Told, or whoever would tell is gone.
@@ -68,6 +81,7 @@ impl Workers {
             })
             .map_err(StartError::io("cannot start a thread"))?;
         self.threads.push((stop, thread));
+        self.meters.push(Meter { handle, time: told.recv().ok().flatten().map(Arc::new) });
         Ok(())
     }
 
@@ -77,6 +91,28 @@ impl Workers {
             let _ = stop.send(());
             let _ = thread.join();
         }
+    }
+}
+
+/// Tells how much a thread has worked.
+#[derive(Clone)]
+pub(super) struct Meter {
+    handle: Handle,
+    /// [`OWN_TIME`] of the thread, if there is such a thing.
+    time: Option<Arc<File>>,
+}
+
+impl Meter {
+    /// The time for which it has worked in all. Time for which it had to wait for a processor counts only where it
+    /// cannot be told: another thread would wait as well.
+    pub(super) fn total(&self) -> Duration {
+        let on_processor = self.time.as_ref().and_then(|time| {
+            let mut text = [0; 64];
+            let len = time.read_at(&mut text, 0).ok()?;
+            let first = text.get(..len)?.split(u8::is_ascii_whitespace).next()?;
+            Some(Duration::from_nanos(std::str::from_utf8(first).ok()?.parse().ok()?))
+        });
+        on_processor.unwrap_or_else(|| self.handle.metrics().worker_total_busy_duration(0))
     }
 }
 
@@ -114,3 +150,19 @@ fn prefer_batches() {
 
 #[cfg(not(target_os = "linux"))]
 fn prefer_batches() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_thread_that_works_is_told_from_one_that_waits() {
+        let meter =
+            Meter { handle: Handle::current(), time: File::open(OWN_TIME).ok().map(Arc::new) };
+        assert!(meter.time.is_some(), "the kernel tells the time of threads");
+        let before = meter.total();
+        while meter.total() < before + Duration::from_millis(20) {
+            std::hint::spin_loop();
+        }
+    }
+}

@@ -19,7 +19,7 @@ const BUSY: u32 = 650;
 const TOO_BUSY: u32 = 850;
 
 /// When all threads together are busy for less than this, the first one serves all.
-const LITTLE: u32 = 450;
+const LITTLE: u32 = 700;
 
 /// Clients that may be logging in on a thread before the next one is preferred: a login with TLS
 /// costs as much as a hundred statements.
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(plan(&[900, 100]), Some(Plan { from: 0, to: 1, share: 8 }));
         assert_eq!(plan(&[900, 900]), None);
         assert_eq!(plan(&[600, 300]), None);
-        assert_eq!(plan(&[200, 100]), Some(Plan { from: 1, to: 0, share: 1 }));
+        assert_eq!(plan(&[400, 250]), Some(Plan { from: 1, to: 0, share: 1 }));
         assert_eq!(plan(&[300, 0]), None);
         assert_eq!(plan(&[]), None);
     }
