@@ -390,8 +390,9 @@ fn a_member_goes_on_as_another_user_when_its_own_has_no_secret_any_more() {
         !now.is_empty() && now != [before.clone()]
     });
     assert_eq!(first.http_status("/readyz"), Some(200));
-    // This one has not heard of it yet, and asks as the user who was there before.
+    // This one hears of it later.
     let second = start();
+    second.rename_user(USER, "renamed");
     eventually("they see each other", || {
         let share = |one: &Pgweir| one.metric("pgweir_fleet_share_connections", "");
         let tasks = |one: &Pgweir| one.metric("pgweir_fleet_tasks", "");
