@@ -21,9 +21,9 @@ pub(super) fn may_seed(effects: Effects, text: &[u8], values: Option<&[u8]>) -> 
     if !effects.intersects(SETS) {
         return false;
     }
-    // A setting that is named so (`U&"\0073eed"`) is not understood.
-    let is_encoded = |three: &[u8]| three.eq_ignore_ascii_case(b"u&\"");
-    if effects.intersects(Effects::UNCERTAIN) && text.windows(3).any(is_encoded) {
+    // A setting that is named so (`SET U&"\0073eed"`) is not understood.
+    let has = |word: &[u8; 3]| text.windows(3).any(|three| three.eq_ignore_ascii_case(word));
+    if effects.intersects(Effects::UNCERTAIN) && has(b"u&\"") && has(b"set") {
         return true;
     }
     let bound = values.unwrap_or_default();
