@@ -234,6 +234,7 @@ impl Session {
             && server.pipeline.status() != TransactionStatus::Failed;
         let mut named = Named { changes: Vec::new(), followed: true, prepares: 0 };
         let before = out.len();
+        let mut told: HashSet<Box<[u8]>> = HashSet::new();
         for statement in statement::statements(text, self.options) {
             let command = statement.command();
             if !statement.effects().intersects(ABOUT_NAMES) || command == Command::DeallocateAll {
@@ -245,7 +246,10 @@ impl Session {
                 Command::Prepare | Command::Deallocate => Need::Presence,
                 _ => Need::Meaning,
             };
-            named.prepares += usize::from(self.settle_name(&name, need, server, out));
+            // What the text itself makes of a name is what it means to the rest of it.
+            if !told.contains(&*name) {
+                named.prepares += usize::from(self.settle_name(&name, need, server, out));
+            }
             if named.prepares > OWN_NAMES_MAX || out.len() - before > AHEAD_MAX {
                 return Err(ClientFault::TooMuchAhead);
             }
@@ -269,6 +273,9 @@ impl Session {
                 }
                 _ => continue,
             };
+            if !matches!(change, Change::Unknown) {
+                told.insert((*name).into());
+            }
             named.changes.push(change);
         }
         for change in &named.changes {

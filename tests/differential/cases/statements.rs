@@ -316,6 +316,20 @@ fn a_statement_whose_tables_are_not_found_can_be_deallocated_and_not_be_prepared
         b: \bind - s \execute - 0 \sync
         a: EXECUTE q",
         r"
+        a: \parse q UPDATE items SET note = $1 WHERE id = 200 \sync
+        a: PREPARE r AS SELECT id FROM items
+        b: BEGIN
+        a: SET search_path = ''
+        a: DEALLOCATE q; PREPARE q AS SELECT 'new'
+        a: DEALLOCATE r; PREPARE r AS SELECT 'again'; DEALLOCATE r; PREPARE r AS SELECT 'r'
+        b: COMMIT
+        b: BEGIN
+        a: RESET search_path
+        a: EXECUTE q
+        a: DEALLOCATE q; PREPARE q AS SELECT 'newer'; EXECUTE q
+        a: EXECUTE r
+        b: COMMIT",
+        r"
         b: SELECT 1
         a: \parse s SELECT id FROM items \sync
         a: PREPARE q AS SELECT 'q' FROM items
