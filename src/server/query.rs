@@ -1,6 +1,7 @@
 //! A question of pgweir's own to a server, outside of the data path.
 
 use super::Server;
+use crate::state::session::ServerUnnamed;
 use crate::wire::response::ErrorFields;
 use crate::wire::{BackendTag, SqlState, backend, encode};
 use std::io;
@@ -36,6 +37,8 @@ impl Server {
     pub async fn query(&mut self, sql: &str) -> Result<Rows, QueryError> {
         let mut bytes = Vec::with_capacity(sql.len() + 6);
         encode::query(&mut bytes, sql);
+        // A Query takes the place of the unnamed statement, whoever has prepared it.
+        self.side.unnamed = ServerUnnamed::Unknown;
         self.stream.write_all(&bytes).await?;
         let mut rows = Vec::new();
         let mut refused = None;

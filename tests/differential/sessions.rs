@@ -23,7 +23,7 @@ const GROUPS: &str = "queries,blocks,savepoints,local,statements,portals,copy,cu
                       queries,blocks,savepoints,local,statements,copy,settings,leaving,listen,ddl";
 
 /// Scripts for each size of the pool, unless told otherwise.
-const SCRIPTS: u64 = 150;
+const SCRIPTS: u64 = 700;
 
 /// Most plays to make a failing script small.
 const SHRINK_TRIES: u32 = 400;
