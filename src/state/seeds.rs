@@ -21,9 +21,9 @@ pub(super) fn may_seed(effects: Effects, text: &[u8], values: Option<&[u8]>) -> 
     if !effects.intersects(SETS) {
         return false;
     }
-    // A setting that is named so (`SET U&"\0073eed"`) is not understood.
-    let has = |word: &[u8; 3]| text.windows(3).any(|three| three.eq_ignore_ascii_case(word));
-    if effects.intersects(Effects::UNCERTAIN) && has(b"u&\"") && has(b"set") {
+    // A setting that is named so (`SET U&"\0073eed"`), or a function that sets one, is not understood.
+    let is_encoded = |three: &[u8]| three.eq_ignore_ascii_case(b"u&\"");
+    if effects.intersects(Effects::UNCERTAIN) && text.windows(3).any(is_encoded) {
         return true;
     }
     let bound = values.unwrap_or_default();
@@ -127,6 +127,8 @@ mod tests {
             ("SET LOCAL \"Seed\" TO 0.5", &[]),
             ("SET SESSION SEED TO 0.5", &[]),
             (r#"SET U&"\0073eed" = 0.5"#, &[]),
+            (r#"SELECT U&"\0073et_config"('seed', '0.5', true)"#, &[]),
+            (r#"EXECUTE U&"\0071"('seed')"#, &[]),
             ("SELECT set_config('seed', '0.5', false)", &[]),
             ("SELECT pg_catalog.set_config ( 'Seed'::text, $1, true)", &["0.5"]),
             (r"SELECT set_config(E'\x73eed', '0.5', true)", &[]),
