@@ -188,6 +188,45 @@ fn unlisten_ends_it_for_this_client_only() {
     assert_eq!(pinned(&pgweir), 0.0);
 }
 
+/// What was notified of before is on its way when a client sends each of these.
+#[test]
+fn what_is_notified_of_before_an_unlisten_is_delivered() {
+    let postgres = Postgres::start(PgVersion::Installed);
+    let pgweir = Setup::before(&postgres).start();
+    let (mut client, mut notifier) = (pgweir.client(), pgweir.client());
+    listen(&mut client, "ends");
+    let line = line_of(&postgres);
+    let pipeline = [
+        frontend::parse("", "UNLISTEN ends"),
+        frontend::bind("", "", &[]),
+        frontend::execute("", 0),
+        frontend::sync(),
+    ];
+    let messages = [
+        frontend::query("UNLISTEN ends"),
+        frontend::query("UNLISTEN *"),
+        frontend::query("SELECT 1; UNLISTEN ends; LISTEN another"),
+        frontend::query("DISCARD ALL"),
+        pipeline.concat(),
+        [frontend::query("SELECT 1"), frontend::query("BEGIN; UNLISTEN ends; COMMIT")].concat(),
+    ];
+    for message in messages {
+        listen(&mut client, "ends");
+        signal(line, "STOP");
+        notifier.execute("NOTIFY ends, 'before'");
+        client.send(&message);
+        // Time enough for an UNLISTEN that does not care for what is on its way.
+        for _ in 0..50 {
+            notifier.execute("SELECT 1");
+        }
+        signal(line, "CONT");
+        assert_eq!(unasked(&mut client), [notified("ends", "before")]);
+        notifier.execute("NOTIFY ends, 'after'");
+        assert_eq!(unasked(&mut client), [""; 0]);
+    }
+    assert_eq!(pinned(&pgweir), 0.0);
+}
+
 #[test]
 fn unlisten_that_rolls_back_comes_to_nothing() {
     let pgweir = Setup::before(shared()).start();

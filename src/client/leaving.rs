@@ -42,7 +42,7 @@ impl Client {
     pub(super) fn is_done_with(&self, lease: &Lease) -> bool {
         self.to_server.is_empty()
             && self.to_client.is_empty()
-            && self.session.channels.wanted().is_empty()
+            && !self.session.channels.is_asking()
             && !self.entered.seat.kicks().has(Kick::NOTIFIED)
             && !lease.server.side.pipeline.answers_by_itself(self.session.is_streaming())
     }

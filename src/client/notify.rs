@@ -14,7 +14,8 @@ use crate::wire::encode;
 impl Client {
     /// Asks the listener for what the client's next message needs. True if that has to wait.
     pub(super) fn waits_for_listener(&mut self) -> bool {
-        if self.session.channels.wanted().is_empty() {
+        let channels = &mut self.session.channels;
+        if !channels.is_asking() {
             return false;
         }
         let queued_max = self.worker.shared.live().max_notifications_queued;
@@ -24,21 +25,23 @@ impl Client {
             .subscription
             .get_or_insert_with(|| Box::new(Subscription::new(pool, seat, index, queued_max)));
         subscription.mailbox().set_bound(queued_max);
-        match subscription.listen(self.session.channels.wanted(), index) {
+        let heard = subscription.listen(channels.wanted(), channels.is_taking_leave(), index);
+        if heard != Heard::NotYet && channels.is_taking_leave() {
+            subscription.mailbox().settle(|channel| channels.is_in_force(channel));
+        }
+        match heard {
             Heard::NotYet => return true,
-            Heard::Yes => self.session.channels.grant(),
-            Heard::No => self.session.channels.refuse(),
+            Heard::Yes => channels.grant(),
+            Heard::No => channels.refuse(),
         }
-        if subscription.is_empty() {
-            self.subscription = None;
-        }
+        self.end_subscription_if_over();
         false
     }
 
     /// Sees to the channels after a piece of the client's stream was translated, of which perhaps
     /// nothing was sent.
     pub(super) fn listen_before_more(&mut self, nothing_sent: bool) {
-        if self.session.channels.wanted().is_empty() {
+        if !self.session.channels.is_asking() {
             if let Some(subscription) = &self.subscription
                 && !nothing_sent
                 && self.session.channels.is_followed()
@@ -94,7 +97,13 @@ impl Client {
         if !unwanted.is_empty() {
             subscription.unlisten(&unwanted);
         }
-        if subscription.is_empty() {
+        self.end_subscription_if_over();
+    }
+
+    /// One that is for no channel any more is kept for what it still has for the client.
+    fn end_subscription_if_over(&mut self) {
+        if self.subscription.as_ref().is_some_and(|one| one.is_empty() && one.mailbox().is_empty())
+        {
             self.subscription = None;
         }
     }
@@ -106,6 +115,7 @@ impl Client {
         }
         let channels = &self.session.channels;
         let mail = subscription.mailbox().take(|channel| channels.is_in_force(channel));
+        self.end_subscription_if_over();
         self.worker.shard.count.notifications_delivered.add(mail.notifications);
         if mail.bytes.is_empty() {
             return;

@@ -286,7 +286,7 @@ impl Client {
             return Poll::Ready(Ok(()));
         }
         if let Some(end) = self.leaving {
-            let waits = !self.session.channels.wanted().is_empty();
+            let waits = self.session.channels.is_asking();
             return if waits { Poll::Pending } else { Poll::Ready(Err(end)) };
         }
         if self.inbound.len() > STATEMENT_MAX + PIECE_MAX {

@@ -1,7 +1,8 @@
 //! One connection per database that listens for all its clients, and hands out what it hears.
 //!
 //! A client that begins to listen waits until the connection has answered a question once more: what was notified of
-//! before has come by then, and is not for it.
+//! before has come by then, and is not for it. One that ends a channel waits in the same way: what was notified of
+//! before is for it.
 //!
 //! The connection is opened when the first client listens, counts as one server of the budget, and is closed
 //! when nobody has listened for a while. When it is lost, it is opened again, listens on all that
@@ -64,7 +65,7 @@ struct Listener {
 struct Inner {
     line: Line,
     channels: HashMap<Name, Channel>,
-    /// Number of the last client that began to listen.
+    /// Number of the last client that began to listen, or to take leave.
     begun: u64,
     /// All up to this one were there when the connection was asked something that it has answered.
     settled: u64,
@@ -115,8 +116,10 @@ pub struct Subscription {
     pool: Arc<Pool>,
     mailbox: Arc<Mailbox>,
     channels: HashSet<Name>,
-    /// Its number when it last began to listen on something.
+    /// Its number when it last began to listen on something, or to take leave.
     number: u64,
+    /// It waits for what is under way to it.
+    takes_leave: bool,
     _gauge: GaugeGuard,
 }
 
@@ -131,6 +134,7 @@ impl Subscription {
             mailbox: Mailbox::new(seat, queued_max),
             channels: HashSet::new(),
             number: 0,
+            takes_leave: false,
             _gauge: pools.metrics.shard(worker).enter(GaugeKind::ClientConnectionsListening),
         }
     }
@@ -147,15 +151,19 @@ impl Subscription {
         self.channels.is_empty()
     }
 
-    /// Listens on `names` too. To be called again after [`Heard::NotYet`]. After [`Heard::No`], it
-    /// is not for those of them that are not heard.
-    pub fn listen(&mut self, names: &[Name], worker: usize) -> Heard {
+    /// Listens on `names` too. With `takes_leave`, all that was notified of before must have come, too. To be called
+    /// again after [`Heard::NotYet`]. After [`Heard::No`], it is not for those of them that are not heard.
+    pub fn listen(&mut self, names: &[Name], takes_leave: bool, worker: usize) -> Heard {
+        if names.is_empty() && self.channels.is_empty() {
+            // There is nothing that the connection could have for it.
+            return Heard::No;
+        }
         let pools = self.pool.pools();
         let mut inner = self.listener.inner.lock();
         let confirmed = |inner: &Inner, name: &Name| {
             inner.channels.get(name).is_some_and(|channel| channel.confirmed)
         };
-        let mut begins = false;
+        let mut begins = takes_leave && !std::mem::replace(&mut self.takes_leave, true);
         for name in names {
             if self.channels.insert(name.clone()) {
                 begins = true;
@@ -171,6 +179,7 @@ impl Subscription {
             self.number = inner.begun;
         }
         if self.number <= inner.settled && names.iter().all(|name| confirmed(&inner, name)) {
+            self.takes_leave = false;
             return Heard::Yes;
         }
         let waits = begins.then(|| (self.number, Arc::clone(&self.mailbox)));
@@ -186,6 +195,7 @@ impl Subscription {
                 let unheard: Vec<Name> =
                     names.iter().filter(|name| !confirmed(&inner, name)).cloned().collect();
                 drop(inner);
+                self.takes_leave = false;
                 self.unlisten(&unheard);
                 Heard::No
             }
@@ -239,7 +249,7 @@ impl Listener {
         members.into_iter().flatten().map(|member| member.mailbox.push(&notification)).sum()
     }
 
-    /// Number of the last client that began to listen, if it waits for an answer of the connection.
+    /// Number of the last client that began to listen or to take leave, if it waits for an answer of the connection.
     fn unsettled(&self) -> Option<u64> {
         let inner = self.inner.lock();
         (inner.begun > inner.settled).then_some(inner.begun)

@@ -29,6 +29,8 @@ pub struct Mailbox {
 struct Inner {
     queue: VecDeque<Arc<Notification>>,
     bytes: usize,
+    /// How many at the front of the queue are the client's, whatever it listens on by now.
+    due: usize,
     /// Some were dropped since the client was last told.
     overflowed: bool,
     /// The connection that listens was lost, and is back.
@@ -70,6 +72,7 @@ impl Mailbox {
             let dropped = if full {
                 inner.overflowed = true;
                 inner.bytes = 0;
+                inner.due = 0;
                 let dropped = inner.queue.len();
                 inner.queue = VecDeque::new();
                 dropped
@@ -97,9 +100,15 @@ impl Mailbox {
 
     /// Drops what `is_wanted` does not want.
     pub fn retain(&self, is_wanted: impl Fn(&[u8]) -> bool) {
+        self.inner.lock().retain(is_wanted);
+    }
+
+    /// Drops what `is_wanted` does not want; all the rest is the client's, even if it stops to want it before it can
+    /// take it.
+    pub fn settle(&self, is_wanted: impl Fn(&[u8]) -> bool) {
         let mut inner = self.inner.lock();
-        inner.queue.retain(|notification| is_wanted(&notification.channel));
-        inner.bytes = inner.queue.iter().map(|notification| notification.message.len()).sum();
+        inner.retain(is_wanted);
+        inner.due = inner.queue.len();
     }
 
     /// True if there is nothing to hand over.
@@ -109,7 +118,7 @@ impl Mailbox {
         inner.queue.is_empty() && !inner.overflowed && !inner.interrupted
     }
 
-    /// Takes out everything, in order, but for what `is_wanted` does not want.
+    /// Takes out everything, in order, but for what `is_wanted` does not want and is not settled.
     pub fn take(&self, is_wanted: impl Fn(&[u8]) -> bool) -> Mail {
         let inner = std::mem::take(&mut *self.inner.lock());
         let mut mail = Mail::default();
@@ -130,11 +139,29 @@ impl Mailbox {
                 )
                 .encode(&mut mail.bytes);
         }
-        for notification in inner.queue.iter().filter(|one| is_wanted(&one.channel)) {
+        let mut due = inner.due;
+        for notification in &inner.queue {
+            let is_due = due > 0;
+            due = due.saturating_sub(1);
+            if !is_due && !is_wanted(&notification.channel) {
+                continue;
+            }
             mail.bytes.extend_from_slice(&notification.message);
             mail.notifications += 1;
         }
         mail
+    }
+}
+
+impl Inner {
+    fn retain(&mut self, is_wanted: impl Fn(&[u8]) -> bool) {
+        let mut due = self.due;
+        self.queue.retain(|notification| {
+            let is_due = due > 0;
+            due = due.saturating_sub(1);
+            is_due || is_wanted(&notification.channel)
+        });
+        self.bytes = self.queue.iter().map(|notification| notification.message.len()).sum();
     }
 }
 
@@ -156,6 +183,21 @@ mod tests {
         let mail = mailbox.take(|channel| channel == b"a");
         assert_eq!(mail, Mail { bytes: vec![b'A'; 5], notifications: 2 });
         assert!(mailbox.is_empty());
+    }
+
+    #[test]
+    fn what_is_settled_is_taken_whatever_is_wanted_by_then() {
+        let mailbox = Mailbox::new(&Arc::default(), 10);
+        for (channel, len) in [("a", 1), ("b", 2), ("a", 4)] {
+            mailbox.push(&notification(channel, len));
+        }
+        mailbox.settle(|channel| channel == b"a");
+        mailbox.push(&notification("a", 8));
+        mailbox.retain(|channel| channel == b"b");
+        let mail = mailbox.take(|_| false);
+        assert_eq!(mail, Mail { bytes: vec![b'A'; 5], notifications: 2 });
+        mailbox.push(&notification("a", 1));
+        assert_eq!(mailbox.take(|_| false), Mail::default(), "that was once");
     }
 
     #[test]

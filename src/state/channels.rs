@@ -13,6 +13,9 @@ use super::transaction::TransactionStatus;
 use crate::wire::frame;
 use std::collections::{BTreeSet, VecDeque};
 
+/// What ends channels.
+const ENDING: Effects = Effects::UNLISTEN.and(Effects::DISCARD_ALL);
+
 /// Name of a channel, folded and cut as PostgreSQL does.
 pub type Name = Box<[u8]>;
 
@@ -46,6 +49,8 @@ struct State {
     wanted: Vec<Name>,
     /// It does not: the client's own server has to do it.
     refused: bool,
+    /// What has to come before the client's next message, which ends a channel.
+    farewell: Farewell,
     /// What the open transaction has done.
     actions: Vec<Action>,
     /// Its savepoints, each with the number of actions before it.
@@ -60,6 +65,22 @@ struct State {
     open: bool,
     /// Something has failed since the last `ReadyForQuery`.
     failed: bool,
+}
+
+/// What was notified of before a client says UNLISTEN is still for it.
+///
+/// A server has read its notifications before it reads its client's next message. pgweir's one that listens may not
+/// have, so that it is asked something before the client's own server is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Farewell {
+    /// The client's next message is not known to end a channel.
+    #[default]
+    None,
+    /// It is asked; the message waits for the answer.
+    Asked,
+    /// All has come that was under way, or a block is open: to it nothing comes, and what its end leaves no channel
+    /// for is dropped.
+    Over,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,10 +147,15 @@ impl Channels {
         }
         let state = self.state.get_or_insert_default();
         state.binding = None;
-        let about = effects.intersects(Effects::LISTEN | Effects::UNLISTEN)
+        let about = effects.intersects(Effects::LISTEN | ENDING)
             || (state.is_undecided() && effects.intersects(Effects::TRANSACTION_CONTROL));
         if !about {
             return Verdict::Send(effects);
+        }
+        if !busy && state.must_take_leave(effects) {
+            state.farewell = Farewell::Asked;
+            self.waits = true;
+            return Verdict::Wait;
         }
         if by == By::Parse {
             let shareable = self.shareable;
@@ -221,24 +247,39 @@ impl Channels {
         self.state.is_some()
     }
 
+    /// True if the client's next message needs something of the connection that listens first.
+    #[must_use]
+    pub fn is_asking(&self) -> bool {
+        !self.wanted().is_empty() || self.is_taking_leave()
+    }
+
     /// The channels on which pgweir must listen before the client goes on.
     #[must_use]
     pub fn wanted(&self) -> &[Name] {
         self.state.as_ref().map_or(&[], |state| &state.wanted)
     }
 
-    /// pgweir listens on them, or has not to be waited for: they are unwanted then when the transaction is over.
+    /// True if what is under way to the client must have come before it goes on.
+    #[must_use]
+    pub fn is_taking_leave(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.farewell == Farewell::Asked)
+    }
+
+    /// All that was asked for is so, or has not to be waited for: channels that were wanted are unwanted then when
+    /// the transaction is over.
     pub fn grant(&mut self) {
         if let Some(state) = &mut self.state {
             state.heard.extend(state.wanted.drain(..));
+            state.take_leave();
         }
     }
 
-    /// pgweir cannot listen on them: the client is pinned, and its own server does.
+    /// Nothing that was asked for can be had. If that is to listen, the client is pinned, and its own server does.
     pub fn refuse(&mut self) {
         if let Some(state) = &mut self.state {
+            state.refused = !state.wanted.is_empty();
             state.wanted.clear();
-            state.refused = true;
+            state.take_leave();
         }
     }
 
@@ -271,6 +312,8 @@ impl Channels {
     pub(super) fn ready(&mut self, status: TransactionStatus) {
         let Some(state) = self.state.as_mut() else { return };
         let failed = std::mem::take(&mut state.failed);
+        let in_block = status != TransactionStatus::Idle;
+        state.farewell = if in_block { Farewell::Over } else { Farewell::None };
         if status == TransactionStatus::Idle {
             // Portals end with their transaction.
             state.bound.clear();
@@ -340,6 +383,17 @@ impl State {
         std::mem::swap(&mut self.wanted, &mut unheard);
         *waits = true;
         Verdict::Wait
+    }
+
+    /// What is under way has to come before a statement with `effects`.
+    fn must_take_leave(&self, effects: Effects) -> bool {
+        effects.intersects(ENDING) && !self.in_force.is_empty() && self.farewell != Farewell::Over
+    }
+
+    fn take_leave(&mut self) {
+        if self.farewell == Farewell::Asked {
+            self.farewell = Farewell::Over;
+        }
     }
 
     /// The transaction may be about channels.

@@ -197,6 +197,37 @@ fn more_portals_than_the_bound_are_left_to_the_own_server() {
     assert!(played.0.take_unwanted().is_empty());
 }
 
+#[test]
+fn what_is_under_way_comes_before_a_channel_ends() {
+    for text in ["UNLISTEN a", "UNLISTEN *", "DISCARD ALL", "LISTEN b; UNLISTEN a"] {
+        let mut played = Played::new();
+        let verdict = |played: &mut Played, text: &str| {
+            let effects = statement::effects(text.as_bytes(), Options::default());
+            played.0.before(effects, text.as_bytes(), Options::default(), By::Query, false)
+        };
+        assert_ne!(verdict(&mut played, "UNLISTEN a"), Verdict::Wait, "there is none");
+        played.0.ready(TransactionStatus::Idle);
+        played.query("LISTEN a", "LISTEN", 'I');
+        assert_eq!(verdict(&mut played, text), Verdict::Wait, "{text}");
+        assert!(played.0.is_taking_leave() && played.0.wanted().is_empty());
+        // Whether or not that can be had.
+        played.0.refuse();
+        assert!(!played.0.is_taking_leave());
+        played.query(text, "", 'I');
+        // Each message that may end one.
+        assert_eq!(verdict(&mut played, "UNLISTEN *"), Verdict::Wait, "{text}");
+    }
+}
+
+#[test]
+fn a_block_hears_nothing_before_it_ends_a_channel() {
+    let mut played = Played::new();
+    played.query("LISTEN a", "LISTEN", 'I').query("BEGIN", "BEGIN", 'T');
+    let effects = Effects::UNLISTEN;
+    let verdict = played.0.before(effects, b"UNLISTEN a", Options::default(), By::Query, false);
+    assert_eq!(verdict, Verdict::Send(effects));
+}
+
 fn translate(session: &mut Session, server: &mut ServerSide, words: &str) -> (usize, String) {
     let (mut out, input) = (Vec::new(), frontend(words));
     let mut table = Table::default();
