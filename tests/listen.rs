@@ -28,12 +28,17 @@ fn unasked(client: &mut RawClient) -> Vec<String> {
     let last = format!("last_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
     let mut lines = client.query(&format!("LISTEN {last}"));
     client.send(&frontend::query(&format!("NOTIFY {last}")));
-    loop {
+    // Its own may come before or behind the answer.
+    let (mut heard, mut complete, mut answered) = (false, false, false);
+    while !(heard && answered) {
         let line = next(client);
+        complete |= line == "CommandComplete NOTIFY";
+        answered |= complete && line == "ReadyForQuery I";
         if line == format!("NotificationResponse {last} ") {
-            break;
+            heard = true;
+        } else {
+            lines.push(line);
         }
-        lines.push(line);
     }
     lines.retain(|line| line.starts_with("Not"));
     lines
