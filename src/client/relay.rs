@@ -14,7 +14,7 @@ use crate::server::Server;
 use crate::state::pipeline::Surprise;
 use crate::state::prelude;
 use crate::state::reply::{self, Discarded, Event, Outgoing};
-use crate::state::session::{Extent, Limits, Requests, STATEMENT_MAX};
+use crate::state::session::{CHANGES_PLANS, Extent, Limits, Requests, STATEMENT_MAX};
 use crate::state::statement::Effects;
 use crate::telemetry::clock;
 use crate::telemetry::metrics::QueryProtocol;
@@ -206,8 +206,8 @@ impl Client {
             prelude::end(side, &mut out);
         }
         let seen = self.session.take_seen();
-        if seen.intersects(Effects::DDL | Effects::DO) {
-            self.pool.note_ddl();
+        if seen.intersects(CHANGES_PLANS) {
+            self.pool.note_ddl(seen);
         }
         if self.session.take_changes_code() {
             self.pool.note_code();
@@ -310,6 +310,9 @@ impl Client {
             // The client reads the server's last words, then the end of the connection.
             return Poll::Ready(Err(End::ServerFatal));
         }
+        if news.stale_plan {
+            self.pool.note_ddl(Effects::DDL);
+        }
         if let Some(Discarded::All) = news.discarded {
             self.unpin_if_free();
         }
@@ -375,6 +378,7 @@ struct News {
     /// The first few are counted; nobody needs the thousandth error of one read.
     errors: [Option<[u8; 5]>; 8],
     discarded: Option<Discarded>,
+    stale_plan: bool,
 }
 
 impl News {
@@ -388,6 +392,7 @@ impl News {
                     *free = Some(sqlstate.map_or(*b"XX000", |code| code.0));
                 }
             }
+            Event::StalePlan => self.stale_plan = true,
             Event::ParameterStatus { .. } => {}
             Event::Discarded(discarded) => self.discarded = Some(*discarded),
         }

@@ -168,6 +168,9 @@ impl Client {
         let settled = lease.server.side.pipeline.is_settled();
         if settled {
             self.worker.shard.count.transactions.one();
+            if let Some(seen) = self.session.take_changed_plans() {
+                self.pool.note_ddl(seen);
+            }
             if self.session.take_changed_code() {
                 self.pool.note_code();
             }

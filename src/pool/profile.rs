@@ -17,6 +17,7 @@ use super::{Pool, Pools};
 use crate::server::query::QueryError;
 use crate::server::{CloseReason, Server};
 use crate::state::code_question::{CodeQuestion, ToldOfCode};
+use crate::state::statement::Effects;
 use crate::state::suspects::Suspects;
 use crate::telemetry::clock;
 use std::sync::Arc;
@@ -224,20 +225,34 @@ impl Pool {
         self.profile.seen.load(Ordering::Acquire)
     }
 
-    /// How often clients of this pool ran DDL.
+    /// How often clients of this database ran DDL that the servers of this pool may feel.
     #[must_use]
     pub fn ddl_seen(&self) -> u64 {
         self.profile.ddl_seen.load(Ordering::Relaxed)
     }
 
-    /// A client ran DDL.
-    pub fn note_ddl(&self) {
-        self.profile.ddl_seen.fetch_add(1, Ordering::Relaxed);
+    /// A client of this pool has done this, DDL among it: no server of the database goes on with what it has prepared.
+    /// That is so for this pool alone where the DDL is about temporary objects, which are nobody else's.
+    pub fn note_ddl(&self, done: Effects) {
+        let note = |pool: &Self| {
+            pool.profile.ddl_seen.fetch_add(1, Ordering::Relaxed);
+        };
+        if done.intersects(Effects::TEMP_OBJECT | Effects::DISCARD_TEMP) {
+            note(self);
+        } else {
+            self.for_database(note);
+        }
     }
 
-    /// A client's DDL may have changed code: what is known of the database's code is void.
+    /// A client's DDL may have changed code: what is known of the database's code is void, whoever uses it.
     pub fn note_code(&self) {
-        self.profile.forget();
+        self.for_database(|pool| pool.profile.forget());
+    }
+
+    /// Does something with all pools of this one's database.
+    fn for_database(&self, act: impl Fn(&Self)) {
+        let by_name = self.pools.by_name.read();
+        by_name.values().filter(|pool| pool.database == self.database).for_each(|pool| act(pool));
     }
 
     /// True, once after DDL or when it is overdue: the next server that is free is to be asked.

@@ -44,6 +44,8 @@ pub enum Event<'a> {
         /// The server ends the connection.
         fatal: bool,
     },
+    /// A prepared statement's result would not be of the type that it was planned for: a table has changed since.
+    StalePlan,
     /// The server reported a setting.
     ParameterStatus {
         /// Its name.
@@ -56,6 +58,11 @@ pub enum Event<'a> {
     /// `DISCARD ALL` or `DEALLOCATE ALL` succeeded.
     Discarded(Discarded),
 }
+
+/// What says `cached plan must not change result type`, in whatever language.
+///
+/// Source: `src/backend/utils/cache/plancache.c`
+const STALE_PLAN: &[u8] = b"RevalidateCachedQuery";
 
 /// What a client threw away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -346,6 +353,9 @@ fn on_error(
     if fate == Fate::Swallow {
         // It has heard of the one that this came of.
         return Ok(fate);
+    }
+    if fields.sqlstate == Some(SqlState::FEATURE_NOT_SUPPORTED) && fields.routine == STALE_PLAN {
+        seen(Event::StalePlan);
     }
     client.channels.failed();
     seen(Event::Error { sqlstate: fields.sqlstate, fatal: fields.fatal });

@@ -74,6 +74,9 @@ pub struct Limits {
     pub sequences: SequenceCare,
 }
 
+/// What may change the tables and the rest that plans are made for.
+pub const CHANGES_PLANS: Effects = Effects::DDL.and(Effects::DO).and(Effects::DISCARD_TEMP);
+
 /// A client as PostgreSQL would know it.
 #[expect(clippy::struct_excessive_bools, reason = "facts that are true or not, each by itself")]
 pub struct Session {
@@ -88,6 +91,7 @@ pub struct Session {
     pub(super) audit: Audit,
     pub(super) changes_code: bool,
     pub(super) changed_code: bool,
+    pub(super) changed_plans: Effects,
     pub(super) changed_defaults: Option<Box<ChangedDefaults>>,
     /// What it was told of its settings since its login.
     pub(super) told: Option<Box<Told>>,
@@ -179,6 +183,7 @@ impl Session {
             audit: Audit::default(),
             changes_code: false,
             changed_code: false,
+            changed_plans: Effects::NONE,
             changed_defaults: None,
             told: None,
             kept: None,
@@ -434,7 +439,17 @@ impl Session {
 
     /// What all statements since the last call did, taken together.
     pub fn take_seen(&mut self) -> Effects {
-        std::mem::take(&mut self.seen)
+        let seen = std::mem::take(&mut self.seen);
+        if seen.intersects(CHANGES_PLANS) {
+            self.changed_plans = self.changed_plans | seen;
+        }
+        seen
+    }
+
+    /// What a transaction that is over did, if plans of others may depend on it: only now they see it. Once.
+    pub fn take_changed_plans(&mut self) -> Option<Effects> {
+        let seen = std::mem::take(&mut self.changed_plans);
+        (seen != Effects::NONE).then_some(seen)
     }
 
     pub(super) fn pin(&mut self, reason: PinReason) {

@@ -151,13 +151,15 @@ pub struct ErrorFields<'a> {
     pub fatal: bool,
     /// Field `M`.
     pub message: &'a [u8],
+    /// Field `R`: the function in the server's source that refused.
+    pub routine: &'a [u8],
 }
 
 impl<'a> ErrorFields<'a> {
     /// Reads the body of an `ErrorResponse`; what cannot be read is left out.
     #[must_use]
     pub fn read(mut body: &'a [u8]) -> Self {
-        let mut fields = Self { sqlstate: None, fatal: false, message: b"" };
+        let mut fields = Self { sqlstate: None, fatal: false, message: b"", routine: b"" };
         while let Some((&code, rest)) = body.split_first() {
             body = rest;
             let Some(value) = take_cstr(&mut body) else { break };
@@ -165,6 +167,7 @@ impl<'a> ErrorFields<'a> {
                 b'C' => fields.sqlstate = SqlState::from_bytes(value),
                 b'S' | b'V' => fields.fatal |= value == b"FATAL" || value == b"PANIC",
                 b'M' => fields.message = value,
+                b'R' => fields.routine = value,
                 _ => {}
             }
         }
