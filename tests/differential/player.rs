@@ -129,8 +129,8 @@ impl Player<'_> {
             self.hear(client)?;
         }
         "at the end".clone_into(&mut self.now);
-        self.seats.clear();
-        self.world.await_the_same_traces();
+        let own = self.seats.drain(..).map(|seat| seat.own_server()).collect();
+        self.world.await_the_same_traces(own);
         let open = self.world.open_servers();
         assert!(open <= self.world.servers, "{open} servers are open");
         if self.world.ddl_seen {
@@ -239,8 +239,9 @@ impl Player<'_> {
                 connection.until_closed();
             }
         }
+        let own = vec![seat.own_server()];
         drop(seat);
-        self.world.await_the_same_traces();
+        self.world.await_the_same_traces(own);
         let _ = writeln!(self.story, "{}", self.now);
     }
 
@@ -309,6 +310,11 @@ fn stops_listening(sql: &str) -> bool {
 }
 
 impl Seat {
+    /// Process id of the server that is its alone.
+    fn own_server(&self) -> u32 {
+        self.connections[Side::Direct as usize].process_id
+    }
+
     /// Sends on both sides and reads the answers.
     fn say(&mut self, items: &[Item], bytes: &[u8], describer: Describer) -> [Answers; 2] {
         [Side::Direct, Side::Pooled].map(|side| {

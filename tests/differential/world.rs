@@ -143,9 +143,14 @@ impl World {
     }
 
     /// Waits until clients that went have left on both sides what they leave on one: on a server of
-    /// its own that is nothing.
-    pub fn await_the_same_traces(&mut self) {
+    /// its own, here those with the process ids `own`, that is nothing.
+    pub fn await_the_same_traces(&mut self, own: Vec<u32>) {
         let [direct, pooled] = &mut self.superusers;
+        // Before that, what they are about to take with them could be the same on both.
+        for own in own {
+            let alive = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {own}");
+            eventually("the client's own server has ended", || direct.value(&alive) == "0");
+        }
         let mut traces = [Vec::new(), Vec::new()];
         // The panic comes from here, to say what differs.
         let begun = std::time::Instant::now();
