@@ -186,7 +186,8 @@ impl Session {
         values: Option<&[u8]>,
     ) {
         if effects.intersects(Effects::DDL.and(Effects::DO)) {
-            self.changes_code |= speaks_of_code(text);
+            self.changes_code |= speaks_of_code(text)
+                || (limits.hidden_code && self.may_lead_to_code(effects, text));
             self.note_defaults(text);
         }
         let changes_reading = self.note_reading(effects, text, values);
@@ -241,6 +242,16 @@ impl Session {
         let resets = !self.startup.is_empty()
             && effects.intersects(Effects::SET_SESSION.and(Effects::RESET_ALL));
         doubts.due |= ends || resets || self.pin.is_none();
+    }
+
+    /// True unless a definition leads to none of the code that could leave something behind: a view, a default or
+    /// a policy that calls it is looked out for as that is.
+    fn may_lead_to_code(&self, effects: Effects, text: &[u8]) -> bool {
+        match &self.suspects {
+            Some(suspects) => suspects.may_run_by(text),
+            // Any code is suspected. What is temporary is only for who is pinned by it.
+            None => !effects.intersects(Effects::TEMP_OBJECT),
+        }
     }
 
     /// True unless `text` runs no code that could leave something behind.
@@ -380,9 +391,10 @@ fn puts_together(text: &[u8]) -> bool {
 /// True if a definition may bring code into the database that keeps state: what is known of that is void then.
 ///
 /// Defaults, checks, views, rules and policies only call what is there already, so that they count where they name
-/// a function of PostgreSQL's own that keeps state, or may name one in disguise.
+/// a function of PostgreSQL's own that keeps state, or may name one in disguise. What `COMMIT PREPARED` brings was
+/// said long ago, perhaps by another.
 fn speaks_of_code(text: &[u8]) -> bool {
-    const BRINGS: [&[u8]; 8] = [
+    const BRINGS: [&[u8]; 9] = [
         b"function",
         b"procedure",
         b"routine",
@@ -391,6 +403,7 @@ fn speaks_of_code(text: &[u8]) -> bool {
         b"aggregate",
         b"operator",
         b"execute",
+        b"prepared",
     ];
     const CALLS: [&[u8]; 10] = [
         b"set_config",
@@ -432,6 +445,7 @@ mod tests {
             "CREATE VIEW v AS SELECT Pg_Try_Advisory_Lock_Shared(1)",
             r#"CREATE VIEW v AS SELECT U&"\0073etseed"(0)"#,
             "DO $$ BEGIN EXECUTE 'CREATE ' || 'FUNC' || 'TION f()'; END $$",
+            "COMMIT PREPARED 'x'",
         ] {
             assert!(speaks_of_code(text.as_bytes()), "{text}");
         }

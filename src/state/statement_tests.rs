@@ -240,7 +240,7 @@ fn transactions_are_followed() {
         ("ROLLBACK TRANSACTION", Command::Rollback, Effects::TRANSACTION_END),
         ("ROLLBACK TO x", Command::RollbackTo, Effects::SAVEPOINT),
         ("PREPARE TRANSACTION 'x'", Command::PrepareTransaction, Effects::TRANSACTION_END),
-        ("COMMIT PREPARED 'x'", Command::CommitPrepared, Effects::NONE),
+        ("COMMIT PREPARED 'x'", Command::CommitPrepared, Effects::DDL),
         ("ROLLBACK PREPARED 'x'", Command::RollbackPrepared, Effects::NONE),
     ] {
         let statement = only(text);

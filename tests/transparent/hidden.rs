@@ -2,7 +2,7 @@
 
 use crate::support::eventually;
 use crate::support::pgweir::{Pgweir, Setup};
-use crate::support::postgres::{PgVersion, Postgres, PostgresOptions};
+use crate::support::postgres::{DATABASE, MD5_USER, PgVersion, Postgres, PostgresOptions};
 use crate::support::raw::RawClient;
 use crate::{finds_nothing, pinned};
 
@@ -197,4 +197,46 @@ fn a_function_is_looked_out_for_as_soon_as_its_definition_is_committed() {
     assert_eq!(client.value("SELECT current_setting('myapp.tenant')"), "7");
     finds_nothing(&mut other);
     finds_nothing(&mut owner);
+}
+
+/// As a migration does that has a user of its own.
+#[test]
+fn a_function_of_another_user_is_looked_out_for() {
+    let postgres = Postgres::start(PgVersion::Installed);
+    postgres.superuser_in(DATABASE).execute("GRANT ALL ON SCHEMA public TO app_md5");
+    let setup = Setup::before(&postgres).target("max_connections = 4");
+    let pgweir = setup.start();
+    let mut owner = pgweir.client_as(MD5_USER, DATABASE);
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    for client in [&mut owner, &mut client, &mut other] {
+        client.execute("SELECT 1");
+    }
+    owner.execute(
+        "CREATE FUNCTION public.enter(tenant text) RETURNS void LANGUAGE plpgsql AS \
+         $$ BEGIN PERFORM set_config('myapp.tenant', tenant, false); END $$",
+    );
+    client.execute("SELECT enter('7')");
+    finds_nothing(&mut other);
+    assert_eq!(client.value("SELECT current_setting('myapp.tenant')"), "7");
+}
+
+#[test]
+fn what_leads_to_known_code_is_looked_out_for_at_once() {
+    let (postgres, pgweir) = with_code(&[]);
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    for (definition, use_of) in [
+        ("CREATE VIEW public.entered AS SELECT public.enter('1')::text", "SELECT * FROM entered"),
+        (
+            "CREATE TABLE public.entering (id int, x text DEFAULT public.enter('2')::text)",
+            "INSERT INTO entering VALUES (1)",
+        ),
+    ] {
+        client.execute("SELECT 1");
+        client.execute(definition);
+        client.execute(use_of);
+        finds_nothing(&mut other);
+        assert_ne!(client.value("SELECT current_setting('myapp.tenant', true)"), "");
+        client.execute("RESET ALL");
+    }
+    drop(postgres);
 }

@@ -171,10 +171,10 @@ impl Scan<'_> {
 
     fn end_transaction(&mut self) {
         if self.peek_is(b"prepared") {
-            self.found.effects = Effects::NONE;
-            self.found.command = match self.found.command {
-                Command::Commit => Command::CommitPrepared,
-                _ => Command::RollbackPrepared,
+            // Of the definitions that may be in it, others know only now.
+            (self.found.command, self.found.effects) = match self.found.command {
+                Command::Commit => (Command::CommitPrepared, Effects::DDL),
+                _ => (Command::RollbackPrepared, Effects::NONE),
             };
             return;
         }
