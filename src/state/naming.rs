@@ -92,6 +92,9 @@ impl Session {
         if effects.intersects(Effects::EXECUTE) && self.parse_names(parse.query, to)? {
             return Ok(());
         }
+        if effects.intersects(Effects::DO) {
+            self.before_do(to.server, to.out)?;
+        }
         // Read soon, if not now.
         self.seen = self.seen | (effects & Effects::SEQUENCE_READ);
         if parse.name.is_empty() {

@@ -32,6 +32,9 @@ pub(super) const TAKES: Effects =
 /// What may read one. Functions that do are found in the catalogue.
 pub(super) const READS: Effects = Effects::SEQUENCE_READ.and(Effects::UNCERTAIN).and(Effects::DO);
 
+/// What may forget them.
+pub(super) const CONCERNS: Effects = READS.and(TAKES).and(Effects::DISCARD_SEQUENCES);
+
 /// What is done about the values of sequences in a pool; see the module's documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SequenceCare {
@@ -131,6 +134,10 @@ impl Session {
         if effects.intersects(READS) {
             self.before_read(effects, server, moment, out)?;
         }
+        if effects.intersects(Effects::DISCARD_SEQUENCES) {
+            // Those that it has on other servers, too.
+            self.sequences.forget();
+        }
         if effects.intersects(TAKES) {
             if server.sequences.of != Some(self.mark()) {
                 self.sequences.number += 1;
@@ -140,6 +147,18 @@ impl Session {
             self.sequences.took = Took::Now;
         }
         Ok(())
+    }
+
+    /// Takes note of a DO that is about to be parsed, and is likely to be executed in the same batch.
+    pub(super) fn before_do(
+        &mut self,
+        server: &mut ServerSide,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ClientFault> {
+        if server.pipeline.is_mid_batch() || server.pipeline.status() != TransactionStatus::Idle {
+            return Ok(());
+        }
+        self.before_read(Effects::DO, server, Moment::BetweenBatches, out)
     }
 
     fn before_read(
@@ -160,7 +179,10 @@ impl Session {
             return Ok(());
         }
         if server.pipeline.status() != TransactionStatus::Failed {
-            match moment {
+            // What runs ahead of a DO in its own batch would forbid it to COMMIT.
+            let ahead = server.pipeline.status() == TransactionStatus::Idle
+                && !server.pipeline.is_mid_batch();
+            match if ahead { Moment::BetweenBatches } else { moment } {
                 Moment::InBatch => discard(server, Fate::Swallow, out),
                 Moment::BetweenBatches if server.pipeline.status() == TransactionStatus::Idle => {
                     // The client must not read if this fails.

@@ -18,7 +18,7 @@ use super::preparing::Send;
 use super::reading::{Reading, read_by};
 use super::restore::Restores;
 pub use super::sequences::SequenceCare;
-use super::sequences::{OwnSequences, READS, TAKES};
+use super::sequences::{CONCERNS, OwnSequences};
 pub use super::server_side::{Sequences, ServerSide, ServerUnnamed};
 use super::settings::Settings;
 use super::sql_statements::SqlStatements;
@@ -425,7 +425,7 @@ impl Session {
         if effects.is_empty() {
             return Ok(());
         }
-        if effects.intersects(READS.and(TAKES)) {
+        if effects.intersects(CONCERNS) {
             self.observe_sequences(effects, server, moment, out)?;
         }
         if effects.intersects(Effects::TRANSACTION_END.and(Effects::SAVEPOINT)) {

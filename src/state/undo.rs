@@ -135,6 +135,7 @@ impl Session {
             return;
         }
         self.channels.clear();
+        self.sequences.forget();
         self.settings_touched = false;
         self.settings = Arc::clone(&self.startup);
         self.retell = !self.startup.is_empty();

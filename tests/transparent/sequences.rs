@@ -218,3 +218,45 @@ fn a_call_by_number_in_a_block_that_fails_is_answered() {
     client.execute("ROLLBACK");
     reads_nothing(&mut client);
 }
+
+#[test]
+fn what_was_discarded_is_told_on_no_server() {
+    let (_postgres, pgweir) = with_sequences(2);
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    client.execute("SELECT nextval('numbers')");
+    client.execute("DISCARD ALL");
+    reads_nothing(&mut client);
+    client.execute("SELECT nextval('numbers')");
+    // On another server than the one that has the value.
+    other.execute("BEGIN");
+    client.execute("BEGIN; DISCARD SEQUENCES; COMMIT");
+    other.execute("COMMIT");
+    reads_nothing(&mut client);
+}
+
+/// PostgreSQL forbids it where anything was executed before in the same batch.
+#[test]
+fn a_do_may_commit_where_a_server_has_values_of_others() {
+    let (_postgres, pgweir) = with_sequences(1);
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    // Who never reads has nothing forgotten ahead.
+    for _ in 0..600 {
+        other.execute("SELECT nextval('numbers')");
+        client.execute("SELECT setval('numbers', 1)");
+    }
+    let commits = "DO $$ BEGIN INSERT INTO plain VALUES (1); COMMIT; END $$";
+    let run = [frontend::bind("", "", &[]), frontend::execute("", 0), frontend::sync()];
+    let parse = frontend::parse("", commits);
+    for (messages, answers) in [
+        ([parse.clone(), run.concat()].concat(), 1),
+        ([parse, frontend::sync(), run.concat()].concat(), 2),
+    ] {
+        other.execute("SELECT nextval('numbers')");
+        client.send(&messages);
+        let answers: Vec<String> = (0..answers).flat_map(|_| client.until_ready()).collect();
+        assert_eq!(answers[answers.len() - 2..], ["CommandComplete DO", "ReadyForQuery I"]);
+    }
+    assert_eq!(client.value("SELECT count(*) FROM plain"), "2");
+    other.execute("SELECT nextval('numbers')");
+    reads_nothing(&mut client);
+}
