@@ -190,6 +190,7 @@ impl Client {
         }
         let mut out = take_buffer();
         if side.pipeline.is_settled() {
+            prelude::free(side, &self.session.settings, &mut out);
             self.session.close_foreign(side, &mut out);
             if self.session.separate_sequences(side, &limits, &mut out) {
                 self.pool.note_separation();

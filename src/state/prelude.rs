@@ -18,6 +18,35 @@ use crate::wire::{FrontendTag, encode};
 use std::fmt::Write;
 use std::sync::Arc;
 
+/// What a transaction takes over when it begins, and may have to wait for: one that is deferrable is given its first
+/// snapshot when no other can disturb it any more.
+const GOVERNS: [&str; 3] = [
+    "default_transaction_deferrable",
+    "default_transaction_isolation",
+    "default_transaction_read_only",
+];
+
+/// Has what is told to `server` ahead of a client with these settings run in a transaction as by default, rather than
+/// in one such as somebody before wanted for its own. Writes nothing where nobody did.
+pub fn free(server: &mut ServerSide, wanted: &Settings, out: &mut Vec<u8>) {
+    let differs = |name: &&&str| {
+        let has = server.applied.get(name);
+        has.is_some() && has != wanted.get(name)
+    };
+    let foreign: Vec<&str> = GOVERNS.iter().filter(differs).copied().collect();
+    if foreign.is_empty() {
+        return;
+    }
+    let kept = server.applied.iter().filter(|(name, _)| !foreign.contains(name));
+    // Names that came from settings are valid.
+    let kept = Arc::new(Settings::new(kept).unwrap_or_default());
+    for name in foreign {
+        statement(server, &format!("RESET {name}"), &[], out);
+    }
+    server.applied = kept;
+    guard(server, Fate::Prelude, Fate::Prelude, out);
+}
+
 /// Brings `server` into the state that a client with these settings expects. Writes nothing if it
 /// is there already. Closes statements beyond the limit on the way.
 ///
@@ -42,6 +71,10 @@ pub fn write(server: &mut ServerSide, wanted: &Arc<Settings>, limits: &Limits, o
         return;
     }
     if !same {
+        if wipes {
+            // What follows is told in a transaction as by default.
+            guard(server, Fate::Prelude, Fate::Prelude, out);
+        }
         let applied = Arc::clone(&server.applied);
         let change = wanted.change_from(&applied);
         for name in &change.reset {

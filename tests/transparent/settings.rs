@@ -1,6 +1,8 @@
 //! Settings follow their client, whatever becomes of the transaction in which they were set.
 
 use crate::support::messages::frontend;
+use crate::support::pgweir::Setup;
+use crate::support::postgres::{PgVersion, Postgres};
 use crate::{finds_nothing, pinned, pool_of, same_alone};
 
 const SHOW: &str = "SELECT current_setting('work_mem'), current_setting('timezone'), \
@@ -263,4 +265,23 @@ fn a_reset_of_a_pinned_client_is_to_the_settings_of_its_startup() {
         assert_eq!(client.value("SHOW work_mem"), "5MB", "{reset}");
     }
     assert_eq!(pinned(&pgweir), 1.0);
+}
+
+/// A transaction that is deferrable waits for those that are not; what is told ahead of a client's is none of it.
+#[test]
+fn a_client_does_not_wait_for_what_another_wants_of_its_transactions() {
+    let postgres = Postgres::start(PgVersion::Installed);
+    let mut writer = postgres.client();
+    writer.execute("CREATE TABLE public.written (id int)");
+    let pgweir = Setup::before(&postgres).target("max_connections = 1").start();
+    let (mut patient, mut hasty) = (pgweir.client(), pgweir.client());
+    let safe = "TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY, DEFERRABLE";
+    patient.execute(&format!("SET SESSION CHARACTERISTICS AS {safe}"));
+    hasty.execute("SET application_name = 'hasty'");
+    patient.execute("SELECT 1");
+    writer.execute("BEGIN ISOLATION LEVEL SERIALIZABLE; INSERT INTO written VALUES (1)");
+    assert_eq!(hasty.value("SHOW application_name"), "hasty");
+    assert_eq!(hasty.value("SELECT count(*) FROM written"), "0");
+    writer.execute("COMMIT");
+    assert_eq!(patient.value("SHOW transaction_deferrable"), "on");
 }
