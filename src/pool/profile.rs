@@ -138,6 +138,8 @@ impl Profile {
         self.set_suspects(None);
         self.clear.store(false, Ordering::Relaxed);
         self.transparent.store(false, Ordering::Relaxed);
+        // It may be a view. Whoever comes first has its own server tell.
+        self.read.store(true, Ordering::Relaxed);
         self.void.store(true, Ordering::Release);
     }
 }
@@ -207,7 +209,7 @@ impl Pool {
         !self.profile.clear.load(Ordering::Relaxed)
     }
 
-    /// True if reading runs some of that. What DDL has changed is known when the catalogue is asked again.
+    /// True if reading may run some of that, as it may until the catalogue is asked again after DDL.
     #[must_use]
     pub fn has_code_in_reads(&self) -> bool {
         self.profile.read.load(Ordering::Relaxed)

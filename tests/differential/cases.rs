@@ -6,6 +6,8 @@ use super::world::World;
 
 #[path = "cases/channels.rs"]
 mod channels;
+#[path = "cases/functions.rs"]
+mod functions;
 #[path = "cases/resets.rs"]
 mod resets;
 #[path = "cases/settings.rs"]
