@@ -130,6 +130,9 @@ impl Watcher {
     }
 }
 
+/// Longest until all shares are in use: twice what it takes, which are waits that are known (3 s of grace for who joins).
+const IN_USE_WITHIN: Duration = Duration::from_secs(10);
+
 /// Waits until every member sees all others, their shares use up the room, and so do connections; says how long
 /// that is after `changed`, when members were told to come or had left.
 fn eventually_all_is_in_use(
@@ -150,6 +153,7 @@ fn eventually_all_is_in_use(
     });
     eventually("all of them are in use", || superuser.value(CONNECTIONS) == room.to_string());
     let took = changed.elapsed();
+    assert!(took <= IN_USE_WITHIN, "{number} members have the room in use after {took:?}");
     println!(
         "{number} members: all of {room} connections are shared out and in use after {took:?}"
     );

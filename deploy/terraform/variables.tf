@@ -69,7 +69,7 @@ variable "fleet_user" {
 }
 
 variable "debug_logging" {
-  description = "Whether the log also tells of single clients and connections. It shows no SQL, and does not switch itself off."
+  description = "Whether the log also tells of single clients and connections. It shows no literals, and does not switch itself off."
   type        = bool
   default     = false
 }

@@ -8,36 +8,36 @@ use crate::support::postgres::{DATABASE, PASSWORD, USER, shared};
 use crate::support::raw::RawClient;
 use crate::support::scripted::{ScriptedServer, mentions};
 
-/// RDS Proxy's metrics, in snake case; a gauge by its name, a counter with `_total`.
+/// RDS Proxy's metrics, in snake case: a gauge by its name, a counter with `_total`, a latency as a histogram of
+/// seconds. `QueryRequestsTLS` and `QueryRequestsNoTLS` are told by a label.
 ///
 /// Source: <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-proxy.monitoring.html>
-const RDS_PROXY_METRICS: [&str; 26] = [
-    "availability_percentage",
-    "client_connections",
-    "client_connections_closed",
-    "client_connections_no_tls",
-    "client_connections_received",
-    "client_connections_setup_failed_auth",
-    "client_connections_setup_succeeded",
-    "client_connections_tls",
-    "database_connection_requests",
-    "database_connection_requests_with_tls",
-    "database_connections",
-    "database_connections_borrow_latency",
-    "database_connections_currently_borrowed",
-    "database_connections_currently_in_transaction",
-    "database_connections_currently_session_pinned",
-    "database_connections_setup_failed",
-    "database_connections_setup_succeeded",
-    "database_connections_with_tls",
-    "max_database_connections_allowed",
-    "query_database_response_latency",
-    "query_requests",
-    "query_response_latency",
-    "database_connections_borrow_timeouts",
-    "session_pins",
-    "errors",
-    "client_logins_rejected",
+const RDS_PROXY_METRICS: [&str; 25] = [
+    "availability_percentage gauge",
+    "client_connections gauge",
+    "client_connections_closed_total counter",
+    "client_connections_in_setup gauge",
+    "client_connections_no_tls gauge",
+    "client_connections_received_total counter",
+    "client_connections_setup_failed_auth_total counter",
+    "client_connections_setup_succeeded_total counter",
+    "client_connections_tls gauge",
+    "database_connection_requests_total counter",
+    "database_connection_requests_with_tls_total counter",
+    "database_connections gauge",
+    "database_connections_borrow_latency_seconds histogram",
+    "database_connections_borrow_requests_aborted_total counter",
+    "database_connections_borrow_requests_total counter",
+    "database_connections_currently_borrowed gauge",
+    "database_connections_currently_in_transaction gauge",
+    "database_connections_currently_session_pinned gauge",
+    "database_connections_setup_failed_total counter",
+    "database_connections_setup_succeeded_total counter",
+    "database_connections_with_tls gauge",
+    "max_database_connections_allowed gauge",
+    "query_database_response_latency_seconds histogram",
+    "query_requests_total counter",
+    "query_response_latency_seconds histogram",
 ];
 
 #[test]
@@ -48,11 +48,11 @@ fn the_metrics_have_the_names_of_rds_proxy() {
     client.log_in(USER, PASSWORD, DATABASE);
     client.execute("SELECT 1");
     let metrics = pgweir.http_get("/metrics").unwrap();
-    let missing: Vec<&str> = RDS_PROXY_METRICS
-        .into_iter()
-        .filter(|name| !metrics.contains(&format!("# TYPE pgweir_{name}")))
-        .collect();
+    let has = |name: &&str| metrics.lines().any(|line| line == format!("# TYPE pgweir_{name}"));
+    let missing: Vec<&str> = RDS_PROXY_METRICS.into_iter().filter(|name| !has(name)).collect();
     assert!(missing.is_empty(), "missing: {missing:?}\n{metrics}");
+    assert_eq!(pgweir.metric("pgweir_query_requests_total", "tls=\"true\""), 1.0, "{metrics}");
+    assert_eq!(pgweir.metric("pgweir_query_requests_total", "tls=\"false\""), 0.0, "{metrics}");
 }
 
 #[test]

@@ -7,10 +7,11 @@ use crate::support::postgres::shared;
 use crate::{finds_nothing, pinned, pool_of};
 
 /// What makes something, its reason to pin, and what takes it away.
-const KEPT: [(&str, &str, &str); 8] = [
+const KEPT: [(&str, &str, &str); 9] = [
     ("CREATE TEMP TABLE left_over (id int)", "temporary_object", "DROP TABLE left_over"),
     ("CREATE TEMP TABLE left_over (id int)", "temporary_object", "DISCARD TEMP"),
     ("CREATE TEMP VIEW left_over AS SELECT 1", "temporary_object", "DROP VIEW left_over"),
+    ("CREATE TEMP SEQUENCE left_over", "temporary_object", "DROP SEQUENCE left_over"),
     ("SELECT pg_advisory_lock(4711)", "advisory_lock", "SELECT pg_advisory_unlock(4711)"),
     ("SELECT pg_advisory_lock(4711)", "advisory_lock", "SELECT pg_advisory_unlock_all()"),
     (
