@@ -8,7 +8,8 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/sql-listen.html>
 
-use super::statement::{self, Command, Effects, Options};
+use super::channel_steps::{Action, STEPS_MAX, Step, steps};
+use super::statement::{Effects, Options};
 use super::transaction::TransactionStatus;
 use crate::wire::frame;
 use std::collections::{BTreeSet, VecDeque};
@@ -21,11 +22,6 @@ pub type Name = Box<[u8]>;
 
 /// Most channels of one client that pgweir listens on. With more, the client is pinned.
 const CHANNELS_MAX: usize = 1000;
-
-/// Most statements about channels in one transaction, and most savepoints behind them, that are
-/// followed. With more of the former the client is pinned; more of the latter are taken to hold
-/// nothing that is worth keeping.
-const STEPS_MAX: usize = 4096;
 
 /// Most portals that are bound to such statements and may be executed later. With more the client is pinned.
 const BOUND_MAX: usize = 64;
@@ -81,24 +77,6 @@ enum Farewell {
     /// All has come that was under way, or a block is open: to it nothing comes, and what its end leaves no channel
     /// for is dropped.
     Over,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Action {
-    Listen(Name),
-    Unlisten(Name),
-    UnlistenAll,
-}
-
-/// A statement that matters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
-    Do(Action),
-    Savepoint(Name),
-    Release(Name),
-    RollbackTo(Name),
-    /// COMMIT or ROLLBACK of the whole; the server's tag tells which it was.
-    End,
 }
 
 /// How a statement gets to the server.
@@ -475,24 +453,6 @@ impl State {
             }
         }
     }
-}
-
-/// The statements of `text` that matter.
-fn steps(text: &[u8], options: Options) -> Vec<Step> {
-    let step = |statement: statement::Statement<'_>| {
-        let name = || statement.name().map(|name| Name::from(&*name)).unwrap_or_default();
-        Some(match statement.command() {
-            Command::Listen => Step::Do(Action::Listen(name())),
-            Command::Unlisten => Step::Do(Action::Unlisten(name())),
-            Command::UnlistenAll => Step::Do(Action::UnlistenAll),
-            Command::Savepoint => Step::Savepoint(name()),
-            Command::Release => Step::Release(name()),
-            Command::RollbackTo => Step::RollbackTo(name()),
-            Command::Commit | Command::Rollback => Step::End,
-            _ => return None,
-        })
-    };
-    statement::statements(text, options).filter_map(step).take(STEPS_MAX).collect()
 }
 
 #[cfg(test)]

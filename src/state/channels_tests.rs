@@ -3,6 +3,7 @@
 use super::*;
 use crate::state::pipeline::Pipeline;
 use crate::state::session::{ServerSide, Session};
+use crate::state::statement;
 use crate::state::test_support::{LIMITS, Table, client, frontend, frontend_words};
 
 /// A client for which pgweir listens at once on whatever it asks for.

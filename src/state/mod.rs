@@ -5,6 +5,7 @@ mod aside;
 mod audit;
 mod batch;
 mod cause;
+mod channel_steps;
 pub mod channels;
 pub mod code_question;
 pub mod defaults;
