@@ -33,6 +33,9 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a question that is refused is asked.
 const TRIES: u32 = 3;
 
+/// How long a server that was asked may take, at most: until then no further one is asked the same.
+const ASKED_MAX: Duration = ASK_TIMEOUT.saturating_mul(TRIES);
+
 /// Asks for what in the catalogue leads to code that may leave something. The settings of whoever had the server before
 /// do not change its answer.
 ///
@@ -93,6 +96,8 @@ struct Asked {
     at: Option<Instant>,
     /// How often the code was seen to change.
     changes: u64,
+    /// Since when a server is being asked, and as of which of these changes.
+    asking: Option<(Instant, u64)>,
 }
 
 impl Profile {
@@ -110,9 +115,26 @@ impl Profile {
         self.asked.lock().at.is_none_or(|at| now.saturating_duration_since(at) >= BELIEVED)
     }
 
-    /// The number to be given to [`Profile::note`], taken before the question is sent.
-    fn changes(&self) -> u64 {
-        self.asked.lock().changes
+    /// The same, unless a server is being asked already.
+    fn is_to_be_asked(&self, now: Instant) -> bool {
+        let asked = self.asked.lock();
+        let is_asked = asked.asking.is_some_and(|(since, as_of)| {
+            as_of == asked.changes && now.saturating_duration_since(since) < ASKED_MAX
+        });
+        drop(asked);
+        !is_asked && self.is_due(now)
+    }
+
+    /// A server is asked from now on. Yields the number to be given to [`Profile::note`].
+    fn begin_to_ask(&self, now: Instant) -> u64 {
+        let mut asked = self.asked.lock();
+        asked.asking = Some((now, asked.changes));
+        asked.changes
+    }
+
+    /// The server that was asked has not answered.
+    fn ask_in_vain(&self) {
+        self.asked.lock().asking = None;
     }
 
     /// Takes the answer to a question, unless there was more DDL while it was on its way.
@@ -127,6 +149,7 @@ impl Profile {
         self.transparent.store(!found.opaque, Ordering::Relaxed);
         *self.names.write() = found.names.into();
         asked.at = Some(now);
+        asked.asking = None;
         self.overdue.store(false, Ordering::Relaxed);
     }
 
@@ -273,6 +296,8 @@ impl Pool {
         let unlent = CountedUnlent::of(self);
         runtime.spawn(async move {
             let examined = match server.check_idle() {
+                // Another one may be asked by now.
+                Ok(()) if !pool.profile.is_to_be_asked(clock::now()) => Ok(()),
                 Ok(()) => pool.examine(&mut server).await,
                 Err(reason) => Err(reason),
             };
@@ -297,7 +322,7 @@ impl Pool {
         if !self.profile.is_due(now) {
             return Ok(());
         }
-        let as_of = self.profile.changes();
+        let as_of = self.profile.begin_to_ask(now);
         let question = [HIDDEN_CODE_QUERY, DIGEST].join(";");
         let mut found = Found::ANYTHING;
         for _ in 0..TRIES {
@@ -312,8 +337,14 @@ impl Pool {
                 }
                 // Perhaps because of what was dropped meanwhile.
                 Ok(Err(QueryError::Refused { .. })) => {}
-                Ok(Err(QueryError::Io(_))) => return Err(CloseReason::ClosedByServer),
-                Err(_) => return Err(CloseReason::NotClean),
+                Ok(Err(QueryError::Io(_))) => {
+                    self.profile.ask_in_vain();
+                    return Err(CloseReason::ClosedByServer);
+                }
+                Err(_) => {
+                    self.profile.ask_in_vain();
+                    return Err(CloseReason::NotClean);
+                }
             }
         }
         self.learn_of_code(found, as_of, now);
@@ -323,10 +354,11 @@ impl Pool {
     /// What a client's own server is to be asked of the code in the database, if nothing is known of it.
     /// [`Pool::told_of_code`] takes the answer.
     pub fn question_of_code(&self) -> Option<CodeQuestion> {
-        let asked = self.profile.asked.lock();
+        let mut asked = self.profile.asked.lock();
         if asked.at.is_some() {
             return None;
         }
+        asked.asking = Some((clock::now(), asked.changes));
         self.profile.void.store(false, Ordering::Release);
         Some(CodeQuestion { text: HIDDEN_CODE_QUERY, as_of: asked.changes })
     }
@@ -336,7 +368,10 @@ impl Pool {
         match &told.row {
             Some(row) => self.learn_of_code(Found::of(Some(row)), told.as_of, now),
             // That may be due to the client: others do not suffer for it, and another server is asked.
-            None => self.profile.void.store(true, Ordering::Release),
+            None => {
+                self.profile.ask_in_vain();
+                self.profile.void.store(true, Ordering::Release);
+            }
         }
     }
 
@@ -360,7 +395,7 @@ impl Pools {
         let now = clock::now();
         let pools: Vec<Arc<Pool>> = self.by_name.read().values().map(Arc::clone).collect();
         for pool in pools {
-            if !pool.profile.is_due(now) {
+            if !pool.profile.is_to_be_asked(now) {
                 continue;
             }
             let idle = self.core.lock().borrow(pool.id, 0, 0);
@@ -385,9 +420,9 @@ mod tests {
     #[test]
     fn an_answer_from_before_a_change_is_worth_nothing_whoever_has_asked_since() {
         let (profile, now) = (Profile::default(), clock::now());
-        let first = profile.changes();
+        let first = profile.begin_to_ask(now);
         profile.forget();
-        let second = profile.changes();
+        let second = profile.begin_to_ask(now);
         // A second one asks.
         profile.void.store(false, Ordering::Release);
         profile.note(nothing(), first, now);
@@ -396,5 +431,21 @@ mod tests {
         assert!(profile.clear.load(Ordering::Relaxed) && !profile.is_due(now));
         profile.forget();
         assert!(!profile.clear.load(Ordering::Relaxed) && profile.is_due(now));
+    }
+    #[test]
+    fn while_a_server_is_asked_no_other_one_is_asked_the_same() {
+        let (profile, now) = (Profile::default(), clock::now());
+        assert!(profile.is_to_be_asked(now));
+        profile.begin_to_ask(now);
+        assert!(!profile.is_to_be_asked(now + ASKED_MAX / 2));
+        assert!(profile.is_to_be_asked(now + ASKED_MAX), "nobody knows what has become of it");
+        profile.forget();
+        assert!(profile.is_to_be_asked(now), "its answer will be worth nothing");
+        let as_of = profile.begin_to_ask(now);
+        profile.ask_in_vain();
+        assert!(profile.is_to_be_asked(now));
+        profile.begin_to_ask(now);
+        profile.note(nothing(), as_of, now);
+        assert!(!profile.is_to_be_asked(now) && profile.is_to_be_asked(now + BELIEVED));
     }
 }
