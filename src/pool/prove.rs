@@ -18,6 +18,9 @@ use zeroize::Zeroizing;
 /// How often it is looked whether the budget has room.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
+/// How long a closed server that no pool takes may keep its slot.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Why a token was not proven.
 #[derive(Debug, thiserror::Error)]
 pub enum ProofError {
@@ -156,7 +159,14 @@ impl Slot {
                 return Err(ProofError::Unasked(error));
             }
         };
-        let pool = pools.pool(database, user).map_err(ProofError::Busy)?;
+        let pool = match pools.pool(database, user) {
+            Ok(pool) => pool,
+            Err(error) => {
+                // Its slot is free when PostgreSQL has let go of it.
+                server.close(CLOSE_PATIENCE).await;
+                return Err(ProofError::Busy(error));
+            }
+        };
         let opening = self.adopted_by(&pool);
         drop(proving);
         server.defaults = defaults;
