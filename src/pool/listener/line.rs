@@ -211,6 +211,14 @@ impl Keeper {
         loop {
             let number = self.listener.unsettled();
             let (mut more, mut less) = self.listener.difference(&heard);
+            if more.is_empty() && less.is_empty() {
+                // Whoever waits for an answer, all listen again who did.
+                *tries = 0;
+                self.listener.set_up();
+                for mailbox in self.concerned.drain(..) {
+                    mailbox.interrupted();
+                }
+            }
             if number.is_some() || !more.is_empty() || !less.is_empty() {
                 more.truncate(AT_ONCE);
                 less.truncate(AT_ONCE);
@@ -223,11 +231,6 @@ impl Keeper {
                 self.listener.confirm(more.iter(), number);
                 heard.extend(more);
                 continue;
-            }
-            *tries = 0;
-            self.listener.set_up();
-            for mailbox in self.concerned.drain(..) {
-                mailbox.interrupted();
             }
             if self.is_stopping() {
                 return Ok(());
