@@ -8,6 +8,9 @@
 
 mod support;
 
+#[path = "listen/waits.rs"]
+mod waits;
+
 use support::messages::frontend;
 use support::pgweir::{Pgweir, Setup};
 use support::postgres::{DATABASE, PASSWORD, PgVersion, Postgres, PostgresOptions, USER, shared};

@@ -25,7 +25,8 @@ impl Client {
             .subscription
             .get_or_insert_with(|| Box::new(Subscription::new(pool, seat, index, queued_max)));
         subscription.mailbox().set_bound(queued_max);
-        let heard = subscription.listen(channels.wanted(), channels.is_taking_leave(), index);
+        let takes_leave = channels.begins_to_take_leave();
+        let heard = subscription.listen(channels.wanted(), takes_leave, index);
         if heard != Heard::NotYet && channels.is_taking_leave() {
             subscription.mailbox().settle(|channel| channels.is_in_force(channel));
         }
@@ -91,7 +92,8 @@ impl Client {
         }
     }
 
-    fn leave_channels(&mut self) {
+    /// Listens no more on what the client has left, or was refused before it could begin to.
+    pub(super) fn leave_channels(&mut self) {
         let unwanted = self.session.channels.take_unwanted();
         let Some(subscription) = &mut self.subscription else { return };
         if !unwanted.is_empty() {

@@ -41,3 +41,4 @@ impl Client {
         self.mark(Activity::Idle, clock::now());
     }
 }
+        self.leave_channels();

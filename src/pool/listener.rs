@@ -118,8 +118,6 @@ pub struct Subscription {
     channels: HashSet<Name>,
     /// Its number when it last began to listen on something, or to take leave.
     number: u64,
-    /// It waits for what is under way to it.
-    takes_leave: bool,
     _gauge: GaugeGuard,
 }
 
@@ -134,7 +132,6 @@ impl Subscription {
             mailbox: Mailbox::new(seat, queued_max),
             channels: HashSet::new(),
             number: 0,
-            takes_leave: false,
             _gauge: pools.metrics.shard(worker).enter(GaugeKind::ClientConnectionsListening),
         }
     }
@@ -152,7 +149,7 @@ impl Subscription {
     }
 
     /// Listens on `names` too. With `takes_leave`, all that was notified of before must have come, too. To be called
-    /// again after [`Heard::NotYet`]. After [`Heard::No`], it is not for those of them that are not heard.
+    /// again, without it, after [`Heard::NotYet`]. After [`Heard::No`], it is not for those of them that are not heard.
     pub fn listen(&mut self, names: &[Name], takes_leave: bool, worker: usize) -> Heard {
         if names.is_empty() && self.channels.is_empty() {
             // There is nothing that the connection could have for it.
@@ -163,7 +160,7 @@ impl Subscription {
         let confirmed = |inner: &Inner, name: &Name| {
             inner.channels.get(name).is_some_and(|channel| channel.confirmed)
         };
-        let mut begins = takes_leave && !std::mem::replace(&mut self.takes_leave, true);
+        let mut begins = takes_leave;
         for name in names {
             if self.channels.insert(name.clone()) {
                 begins = true;
@@ -179,7 +176,6 @@ impl Subscription {
             self.number = inner.begun;
         }
         if self.number <= inner.settled && names.iter().all(|name| confirmed(&inner, name)) {
-            self.takes_leave = false;
             return Heard::Yes;
         }
         let waits = begins.then(|| (self.number, Arc::clone(&self.mailbox)));
@@ -195,7 +191,6 @@ impl Subscription {
                 let unheard: Vec<Name> =
                     names.iter().filter(|name| !confirmed(&inner, name)).cloned().collect();
                 drop(inner);
-                self.takes_leave = false;
                 self.unlisten(&unheard);
                 Heard::No
             }

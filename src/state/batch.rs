@@ -110,7 +110,7 @@ impl Session {
         limits: &Limits,
     ) -> Result<(usize, bool), ClientFault> {
         let mut rest = input;
-        self.channels.grant();
+        self.channels.give_up();
         loop {
             if let Streaming::Discard(left) | Streaming::Forward(left) = self.streaming {
                 let take = left.min(rest.len());

@@ -47,6 +47,8 @@ struct State {
     refused: bool,
     /// What has to come before the client's next message, which ends a channel.
     farewell: Farewell,
+    /// These were wanted for what never got to a server: pgweir may have begun to listen on them.
+    given_up: Vec<Name>,
     /// What the open transaction has done.
     actions: Vec<Action>,
     /// Its savepoints, each with the number of actions before it.
@@ -72,6 +74,8 @@ enum Farewell {
     /// The client's next message is not known to end a channel.
     #[default]
     None,
+    /// It is to be asked.
+    Due,
     /// It is asked; the message waits for the answer.
     Asked,
     /// All has come that was under way, or a block is open: to it nothing comes, and what its end leaves no channel
@@ -131,7 +135,9 @@ impl Channels {
             return Verdict::Send(effects);
         }
         if !busy && state.must_take_leave(effects) {
-            state.farewell = Farewell::Asked;
+            if state.farewell == Farewell::None {
+                state.farewell = Farewell::Due;
+            }
             self.waits = true;
             return Verdict::Wait;
         }
@@ -240,11 +246,21 @@ impl Channels {
     /// True if what is under way to the client must have come before it goes on.
     #[must_use]
     pub fn is_taking_leave(&self) -> bool {
-        self.state.as_ref().is_some_and(|state| state.farewell == Farewell::Asked)
+        self.state.as_ref().is_some_and(|state| state.is_taking_leave())
     }
 
-    /// All that was asked for is so, or has not to be waited for: channels that were wanted are unwanted then when
-    /// the transaction is over.
+    /// True, once for each time, if the connection that listens is to be asked something for that.
+    #[must_use]
+    pub fn begins_to_take_leave(&mut self) -> bool {
+        let due = |state: &&mut Box<State>| state.farewell == Farewell::Due;
+        let state = self.state.as_mut().filter(due);
+        state.is_some_and(|state| {
+            state.farewell = Farewell::Asked;
+            true
+        })
+    }
+
+    /// All that was asked for is so.
     pub fn grant(&mut self) {
         if let Some(state) = &mut self.state {
             state.heard.extend(state.wanted.drain(..));
@@ -258,6 +274,15 @@ impl Channels {
             state.refused = !state.wanted.is_empty();
             state.wanted.clear();
             state.take_leave();
+        }
+    }
+
+    /// The message that something was asked for gets to no server: nothing of it was granted or refused.
+    pub fn give_up(&mut self) {
+        if let Some(state) = &mut self.state {
+            state.given_up.append(&mut state.wanted);
+            state.farewell = Farewell::None;
+            state.refused = false;
         }
     }
 
@@ -337,10 +362,14 @@ impl Channels {
         let (kept, unwanted): (BTreeSet<Name>, BTreeSet<Name>) =
             std::mem::take(&mut state.heard).into_iter().partition(|name| in_force.contains(name));
         state.heard = kept;
+        let mut unwanted: Vec<Name> = unwanted.into_iter().collect();
+        let given_up = std::mem::take(&mut state.given_up);
+        let is_left = |name: &Name| !state.heard.contains(name) && !state.wanted.contains(name);
+        unwanted.extend(given_up.into_iter().filter(is_left));
         if state.is_empty() {
             self.state = None;
         }
-        unwanted.into_iter().collect()
+        unwanted
     }
 }
 
@@ -368,8 +397,12 @@ impl State {
         effects.intersects(ENDING) && !self.in_force.is_empty() && self.farewell != Farewell::Over
     }
 
+    fn is_taking_leave(&self) -> bool {
+        matches!(self.farewell, Farewell::Due | Farewell::Asked)
+    }
+
     fn take_leave(&mut self) {
-        if self.farewell == Farewell::Asked {
+        if self.is_taking_leave() {
             self.farewell = Farewell::Over;
         }
     }
@@ -380,13 +413,15 @@ impl State {
     }
 
     fn is_full(&self) -> bool {
-        self.heard.len() >= CHANNELS_MAX || self.actions.len() + self.sent.len() >= STEPS_MAX
+        self.heard.len() + self.given_up.len() >= CHANNELS_MAX
+            || self.actions.len() + self.sent.len() >= STEPS_MAX
     }
 
     fn is_empty(&self) -> bool {
         self.in_force.is_empty()
             && self.heard.is_empty()
             && self.wanted.is_empty()
+            && self.given_up.is_empty()
             && !self.is_undecided()
             && !self.refused
     }

@@ -221,6 +221,48 @@ fn what_is_under_way_comes_before_a_channel_ends() {
 }
 
 #[test]
+fn what_is_under_way_is_asked_for_anew_after_a_message_that_was_not_sent() {
+    let mut played = Played::new();
+    played.query("LISTEN a", "LISTEN", 'I');
+    for _ in 0..2 {
+        for _ in 0..2 {
+            let effects = Effects::UNLISTEN;
+            let text = b"UNLISTEN a";
+            let verdict = played.0.before(effects, text, Options::default(), By::Query, false);
+            assert_eq!(verdict, Verdict::Wait);
+            assert!(played.0.is_taking_leave());
+        }
+        assert!(played.0.begins_to_take_leave() && !played.0.begins_to_take_leave());
+        assert!(played.0.is_taking_leave());
+        played.0.give_up();
+        assert!(!played.0.is_asking());
+        // Nor is it enough that it was asked for an earlier one that was not sent.
+        played.0.before(Effects::UNLISTEN, b"UNLISTEN a", Options::default(), By::Query, false);
+        played.0.grant();
+        played.0.give_up();
+    }
+}
+
+#[test]
+fn a_listen_that_is_never_sent_is_left_and_asked_for_anew() {
+    let mut played = Played::new();
+    let before = |played: &mut Played| {
+        played.0.before(Effects::LISTEN, b"LISTEN a", Options::default(), By::Query, false)
+    };
+    assert_eq!(before(&mut played), Verdict::Wait);
+    played.0.give_up();
+    assert!(!played.0.is_asking());
+    assert_eq!(before(&mut played), Verdict::Wait, "nobody has said that pgweir listens");
+    assert!(played.0.take_unwanted().is_empty(), "it is wanted again");
+    played.0.refuse();
+    played.0.give_up();
+    assert_eq!(before(&mut played), Verdict::Wait, "it may be had by now");
+    played.0.give_up();
+    assert_eq!(played.0.take_unwanted().len(), 1);
+    assert!(played.0.state.is_none(), "nothing is kept of it");
+}
+
+#[test]
 fn a_block_hears_nothing_before_it_ends_a_channel() {
     let mut played = Played::new();
     played.query("LISTEN a", "LISTEN", 'I').query("BEGIN", "BEGIN", 'T');

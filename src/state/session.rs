@@ -330,7 +330,7 @@ impl Session {
         check_frontend_tag(tag)?;
         if to.server.pipeline.is_skipping() && tag != FrontendTag::SYNC {
             // The server would skip it, and need not see it; a LISTEN in it has not to be waited for.
-            self.channels.grant();
+            self.channels.give_up();
             return Ok(());
         }
         let malformed = ClientFault::Frame(FrameError::Malformed { tag: frame.tag });
