@@ -42,7 +42,7 @@ impl Client {
     pub(super) fn is_done_with(&self, lease: &Lease) -> bool {
         self.to_server.is_empty()
             && self.to_client.is_empty()
-            && !self.session.channels.is_asking()
+            && !self.asks_for_batch()
             && !self.entered.seat.kicks().has(Kick::NOTIFIED)
             && !lease.server.side.pipeline.answers_by_itself(self.session.is_streaming())
     }
@@ -51,7 +51,7 @@ impl Client {
     pub(super) fn turn_to_leaving(&self, moved: bool) {
         if !moved && !self.to_client.is_empty() {
             self.turn_to(Activity::DoesNotRead);
-        } else if self.leaving == Some(End::Terminated) {
+        } else if self.leaving == Some(End::Terminated) || self.asks_for_batch() {
             self.turn_to(Activity::Busy);
         } else if moved || !self.entered.does(Activity::Leaving) {
             self.mark(Activity::Leaving, clock::now());

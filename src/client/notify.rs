@@ -39,6 +39,11 @@ impl Client {
         false
     }
 
+    /// True if the listener is to do something before a batch that the client has sent whole.
+    pub(super) fn asks_for_batch(&self) -> bool {
+        self.session.channels.is_asking() && self.session.has_batch(&self.inbound, &self.limits)
+    }
+
     /// Sees to the channels after a piece of the client's stream was translated, of which perhaps
     /// nothing was sent.
     pub(super) fn listen_before_more(&mut self, nothing_sent: bool) {

@@ -2,7 +2,7 @@
 
 use super::backlog::{Backlog, take_buffer};
 use super::registry::Activity;
-use super::serve::{Client, End};
+use super::serve::{Attachment, Client, End};
 use crate::pool::BorrowError;
 use crate::telemetry::clock;
 use crate::wire::encode;
@@ -23,6 +23,12 @@ impl Client {
         self.mark(Activity::Idle, clock::now());
     }
 
+    pub(super) fn give_up_waiting(&mut self, error: &BorrowError) {
+        self.pool.leave(&self.entered.seat, clock::now());
+        self.attachment = Attachment::Detached;
+        self.refuse_batch(error);
+    }
+
     /// Drops the messages of a refused batch up to the one that ends it, and answers that.
     pub(super) fn skip(&mut self, bytes: &[u8]) -> Result<usize, End> {
         let limits = self.limits();
@@ -38,7 +44,7 @@ impl Client {
         let mut out = take_buffer();
         out.extend_from_slice(&encode::READY_IDLE);
         self.to_client.push(out);
+        self.leave_channels();
         self.mark(Activity::Idle, clock::now());
     }
 }
-        self.leave_channels();

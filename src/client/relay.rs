@@ -112,6 +112,8 @@ impl Client {
         let pipeline = &lease.server.side.pipeline;
         if !self.to_client.is_empty() {
             Activity::DoesNotRead
+        } else if self.asks_for_batch() {
+            Activity::Busy
         } else if self.session.is_streaming() && self.to_server.is_empty() {
             // Whatever is due, the server cannot come to it.
             Activity::Unfinished

@@ -71,7 +71,7 @@ pub struct Client {
     pub(super) baseline: Arc<Reported>,
     /// What it was told at its login, if that could not be foreseen.
     pub(super) learned: Option<Arc<Reported>>,
-    limits: Limits,
+    pub(super) limits: Limits,
     /// The revision of the configuration that `limits` is of.
     limits_of: Option<u64>,
     _gauge: GaugeGuard,
@@ -286,12 +286,12 @@ impl Client {
             return Poll::Ready(Ok(()));
         }
         if let Some(end) = self.leaving {
-            let waits = self.session.channels.is_asking();
-            return if waits { Poll::Pending } else { Poll::Ready(Err(end)) };
+            return if self.asks_for_batch() { Poll::Pending } else { Poll::Ready(Err(end)) };
         }
         if self.inbound.len() > STATEMENT_MAX + PIECE_MAX {
-            if self.waits_for_listener() {
-                return Poll::Pending;
+            if self.session.channels.is_asking() {
+                // What it waited for may have come since it was looked at.
+                return if self.waits_for_listener() { Poll::Pending } else { Poll::Ready(Ok(())) };
             }
             return Poll::Ready(Err(End::Fault(ClientFault::Frame(FrameError::TooLarge {
                 tag: 0,
@@ -451,12 +451,6 @@ impl Client {
                 Poll::Ready(Err(end))
             }
         }
-    }
-
-    fn give_up_waiting(&mut self, error: &BorrowError) {
-        self.pool.leave(&self.entered.seat, clock::now());
-        self.attachment = Attachment::Detached;
-        self.refuse_batch(error);
     }
 }
 

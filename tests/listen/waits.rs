@@ -31,6 +31,47 @@ fn is_refused(pgweir: &Pgweir, line: u32, client: &mut RawClient, sql: &str) {
 }
 
 #[test]
+fn a_client_that_vanishes_behind_half_a_batch_about_channels_is_gone() {
+    let pgweir = Setup::before(shared()).start();
+    let half = [frontend::query("SELECT 1"), frontend::parse("", "LISTEN half")].concat();
+    for in_block in [false, true] {
+        let mut client = pgweir.client();
+        if in_block {
+            client.execute("BEGIN");
+        }
+        client.send(&half);
+        client.until_ready();
+        client.shut_down_writing();
+        assert_eq!(client.until_closed(), [""; 0]);
+    }
+    let mut client = pgweir.client();
+    client.send(&half);
+    client.shut_down_writing();
+    assert_eq!(client.until_closed().last().unwrap(), "ReadyForQuery I");
+    eventually("nobody listens", || {
+        pgweir.metric("pgweir_client_connections_listening", "") == 0.0
+    });
+}
+
+#[test]
+fn who_sends_no_more_is_not_at_fault_while_it_waits_for_the_listener() {
+    let postgres = Postgres::start(PgVersion::Installed);
+    let pgweir = Setup::before(&postgres).start();
+    let (mut other, mut client) = (pgweir.client(), pgweir.client());
+    listen(&mut other, "known");
+    let line = line_of(&postgres);
+    client.execute("BEGIN");
+    signal(line, "STOP");
+    client.send(&frontend::query("LISTEN known; COMMIT"));
+    client.shut_down_writing();
+    // Longer than somebody who seems to be gone may hold a server.
+    other.execute("SELECT pg_sleep(3)");
+    signal(line, "CONT");
+    let answer = ["CommandComplete LISTEN", "CommandComplete COMMIT", "ReadyForQuery I"];
+    assert_eq!(client.until_closed(), answer);
+}
+
+#[test]
 fn unlisten_after_one_that_got_no_server_waits_for_what_is_under_way_too() {
     let postgres = Postgres::start(PgVersion::Installed);
     let pgweir = with_one_server(&postgres);
