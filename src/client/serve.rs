@@ -369,8 +369,11 @@ impl Client {
                 if let Attachment::Waiting { .. } = self.attachment {
                     return Ok(late);
                 }
-                if self.waits_for_listener() {
-                    return Ok(late);
+                // Before it has a place in the queue, which it would have to take a second time.
+                while self.session.asks_first(rest, &limits, || self.pool.is_listening()) {
+                    if self.waits_for_listener() {
+                        return Ok(late);
+                    }
                 }
                 if !self.acquire() {
                     return Ok(late);

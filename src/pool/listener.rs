@@ -121,6 +121,17 @@ pub struct Subscription {
     _gauge: GaugeGuard,
 }
 
+impl Pool {
+    /// True if there is a connection that listens for the clients of this database.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        let by_database = self.pools.listeners.by_database.lock();
+        by_database
+            .get(&*self.database)
+            .is_some_and(|listener| listener.inner.lock().line == Line::Up)
+    }
+}
+
 impl Subscription {
     /// No channel yet.
     #[must_use]

@@ -15,7 +15,7 @@ use crate::wire::frame;
 use std::collections::{BTreeSet, VecDeque};
 
 /// What ends channels.
-const ENDING: Effects = Effects::UNLISTEN.and(Effects::DISCARD_ALL);
+pub(super) const ENDING: Effects = Effects::UNLISTEN.and(Effects::DISCARD_ALL);
 
 /// Name of a channel, folded and cut as PostgreSQL does.
 pub type Name = Box<[u8]>;

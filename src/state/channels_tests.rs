@@ -357,3 +357,33 @@ fn unlisten_of_a_client_that_listens_on_nothing_costs_nothing() {
     assert_eq!(translate(&mut session, &mut server, "Query UNLISTEN *").1, "Query UNLISTEN *");
     assert!(session.channels.state.is_none() && !server.may_listen && session.pin.is_none());
 }
+
+#[test]
+fn what_a_batch_begins_with_is_asked_for_without_a_server() {
+    let asks =
+        |session: &mut Session, words: &str| session.asks_first(&frontend(words), &LIMITS, || true);
+    let mut session = listening_client();
+    for words in ["Query SELECT 1", "Query UNLISTEN *", "Parse =LOCK t, Sync", "Bind , Sync"] {
+        assert!(!asks(&mut session, words), "{words}");
+        assert!(session.channels.state.is_none(), "{words}");
+    }
+    for words in ["Query  listen a; SELECT 1", "Parse =LISTEN a, Bind, Execute, Sync"] {
+        assert!(asks(&mut session, words) && asks(&mut session, words), "{words}");
+        assert_eq!(session.channels.wanted(), [Name::from(&b"a"[..])]);
+        session.channels.give_up();
+    }
+    assert!(!session.asks_first(&frontend("Query LISTEN a"), &LIMITS, || false), "nor by whom");
+    assert!(asks(&mut session, "Query LISTEN a"));
+    session.channels.grant();
+    assert!(!asks(&mut session, "Query LISTEN a"), "it is heard");
+    let mut server = ServerSide::default();
+    assert_eq!(translate(&mut session, &mut server, "Query LISTEN a").1, "Query LISTEN a");
+    session.channels.completed(b"LISTEN\0");
+    session.channels.ready(TransactionStatus::Idle);
+    // Of a client that listens, each text is looked at.
+    for words in ["Query SELECT 1; UNLISTEN a", "Parse =UNLISTEN a, Sync", "Query DISCARD ALL"] {
+        assert!(asks(&mut session, words), "{words}");
+        assert!(session.channels.begins_to_take_leave());
+        session.channels.give_up();
+    }
+}

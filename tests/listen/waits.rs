@@ -100,3 +100,39 @@ fn a_listen_that_got_no_server_listens_on_nothing() {
     is_refused(&pgweir, line_of(&postgres), &mut client, "LISTEN refused");
     assert_eq!(pgweir.metric("pgweir_client_connections_listening", ""), 1.0);
 }
+
+#[test]
+fn what_waits_for_the_listener_asks_for_a_server_once() {
+    let pgweir = Setup::before(shared()).start();
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    let asked = || pgweir.metric("pgweir_database_connections_borrow_requests_total", "");
+    let statement = |sql: &str| {
+        [
+            frontend::parse("", sql),
+            frontend::bind("", "", &[]),
+            frontend::execute("", 0),
+            frontend::sync(),
+        ]
+        .concat()
+    };
+    // Only the first one of all waits for a server that it does without in the end.
+    eventually("the connection that listens is up", || {
+        other.execute("UNLISTEN once");
+        let before = asked();
+        listen(&mut other, "once");
+        asked() - before == 1.0
+    });
+    for message in [
+        frontend::query("LISTEN once"),
+        frontend::query("UNLISTEN once; LISTEN another"),
+        frontend::query("DISCARD ALL"),
+        statement("LISTEN once"),
+        statement("UNLISTEN *"),
+    ] {
+        let before = asked();
+        client.send(&message);
+        assert_eq!(client.until_ready().last().unwrap(), "ReadyForQuery I");
+        assert_eq!(asked() - before, 1.0);
+    }
+    assert_eq!(pinned(&pgweir), 0.0);
+}
