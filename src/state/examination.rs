@@ -9,18 +9,18 @@
 //! <https://www.postgresql.org/docs/current/catalog-pg-depend.html>
 
 use super::audit::{Value, says_nothing_of_locks};
+use super::channels::Channels;
 use super::naming::ensure_with;
 use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Undo};
 use super::server_side::ServerSide;
 use super::session::Session;
 use super::settings::Settings;
-use super::statement::Effects;
 use crate::wire::{backend, encode};
 use std::sync::Arc;
 
 /// Rows of kind, name and value. `s`: a setting that the session has changed; `k`: something that
-/// keeps the client, by the label of its reason.
+/// keeps the client, by the label of its reason; with `listen`, a channel.
 ///
 /// Objects in the temporary schema are those that depend on it, as for `DISCARD TEMP`.
 const QUESTION: &[u8] = b"SELECT 's', s.name, pg_catalog.current_setting(s.name)
@@ -36,7 +36,7 @@ UNION ALL SELECT 'k', 'advisory_lock', NULL WHERE $3::pg_catalog.bool AND EXISTS
  WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())
 UNION ALL SELECT 'k', 'hold_cursor', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors c WHERE c.is_holdable)
 UNION ALL SELECT 'k', 'sequence', NULL WHERE pg_catalog.current_setting('pgweir.has_value', true) OPERATOR(pg_catalog.=) 't'
-UNION ALL SELECT 'k', 'listen', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels())
+UNION ALL SELECT 'k', 'listen', c FROM pg_catalog.pg_listening_channels() c
 UNION ALL SELECT 'k', CASE WHEN p.from_sql THEN 'prepare' ELSE 'large_statement' END, NULL
  FROM pg_catalog.pg_prepared_statements p
  WHERE (p.from_sql OR p.name OPERATOR(pg_catalog.!~) '^pgweir_[0-9a-f]+$')
@@ -67,25 +67,37 @@ pub(super) struct Findings {
     /// There is no role.
     no_role: bool,
     keeps: Option<PinReason>,
-    listens: bool,
+    listens: Listens,
     /// It was refused, or not understood.
     failed: bool,
 }
 
+/// What a server listens on.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Listens {
+    #[default]
+    Nothing,
+    /// On that on which pgweir does in its place.
+    Beside,
+    /// On something else, too.
+    Alone,
+}
+
 impl Findings {
     /// Takes in the body of a `DataRow`.
-    fn row(&mut self, body: &[u8]) -> Option<()> {
+    fn row(&mut self, body: &[u8], channels: &Channels) -> Option<()> {
         let columns = backend::data_row(body)?;
         let [Some(kind), Some(name), value] = columns.as_slice() else { return None };
         let name = std::str::from_utf8(name).ok()?;
         match (*kind, value) {
+            (b"k", Some(channel)) if name == PinReason::Listen.as_label() => {
+                let heard = channels.is_in_force(channel);
+                self.listens =
+                    self.listens.max(if heard { Listens::Beside } else { Listens::Alone });
+            }
             (b"k", None) => {
                 let reason = PinReason::ALL.into_iter().find(|reason| reason.as_label() == name)?;
-                if reason == PinReason::Listen {
-                    self.listens = true;
-                } else {
-                    self.keeps = self.keeps.or(Some(reason));
-                }
+                self.keeps = self.keeps.or(Some(reason));
             }
             (b"s", None) => {}
             (b"s", Some(b"none")) if name == "role" => self.no_role = true,
@@ -185,7 +197,7 @@ impl Session {
         if let Some(code) = &mut self.audit.code {
             code.row(body);
         } else if let Some(findings) = &mut self.audit.findings
-            && findings.row(body).is_none()
+            && findings.row(body, &self.channels).is_none()
         {
             findings.failed = true;
         }
@@ -236,8 +248,8 @@ impl Session {
         server.applied = Arc::new(found);
         self.settings_touched = false;
         // Where pgweir listens in its place, the server is told to stop when it is given back.
-        let for_itself = doubts.effects.intersects(Effects::LISTEN) || !server.may_listen;
-        let listens = (findings.listens && for_itself).then_some(PinReason::Listen);
+        server.may_listen |= findings.listens != Listens::Nothing;
+        let listens = (findings.listens == Listens::Alone).then_some(PinReason::Listen);
         let unseen = foreign || doubts.mentioned.is_blind();
         let taken = (doubts.value == Value::Certainly).then_some(PinReason::Sequence);
         let feared = doubts.ran_code && opaque;

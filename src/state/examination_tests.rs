@@ -243,3 +243,31 @@ fn the_code_in_the_database_is_asked_for_ahead_of_that() {
         assert!(!case.client.keeps_server());
     }
 }
+
+#[test]
+fn only_channels_on_which_pgweir_does_not_listen_pin() {
+    let rows = |names: &[&str]| {
+        let rows: Vec<_> = names.iter().map(|name| ("k", "listen", Some(*name))).collect();
+        answer(&rows)
+    };
+    for (listened, pin) in [(&["b"][..], true), (&["a", "b"], true), (&["a"], false), (&[], false)]
+    {
+        let mut session = client(1);
+        session.learn_of_server([("client_encoding", "UTF8")]);
+        let mut case = Case::of(session);
+        let mut listen = Vec::new();
+        encode::query(&mut listen, "LISTEN a");
+        assert!(case.client.asks_first(&listen, &LIMITS, || true));
+        case.client.channels.grant();
+        case.world.send_bytes(&mut case.client, &mut case.server, &listen);
+        case.client.channels.completed(b"LISTEN\0");
+        sort(&mut case.client, &mut case.server, &backend(DONE), |_| ());
+        assert!(case.client.channels.is_in_force(b"a"));
+        assert!(case.query("DO $$ BEGIN PERFORM f(); END $$"));
+        // It may have been lent to the client only now.
+        case.server.may_listen = false;
+        case.examine(&rows(listened));
+        assert_eq!(case.client.pin, pin.then_some(PinReason::Listen), "{listened:?}");
+        assert_eq!(case.server.may_listen, !listened.is_empty(), "it is told to stop");
+    }
+}

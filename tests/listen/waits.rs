@@ -136,3 +136,21 @@ fn what_waits_for_the_listener_asks_for_a_server_once() {
     }
     assert_eq!(pinned(&pgweir), 0.0);
 }
+
+/// PostgreSQL's own servers say what they listen on, whoever told them to.
+#[test]
+fn what_a_block_of_code_listens_on_is_heard_beside_what_its_client_does() {
+    let pgweir = Setup::before(shared()).start();
+    let (mut client, mut notifier) = (pgweir.client(), pgweir.client());
+    let hidden = "DO $$ BEGIN EXECUTE 'LISTEN by_code'; END $$";
+    client.execute(&format!("BEGIN; LISTEN by_text; {hidden}; COMMIT"));
+    eventually("its server was asked", || pinned(&pgweir) == 1.0);
+    notifier.execute("NOTIFY by_code, 'x'");
+    assert_eq!(next(&mut client), notified("by_code", "x"));
+    notifier.execute("NOTIFY by_text, 'y'");
+    assert_eq!(next(&mut client), notified("by_text", "y"));
+    client.execute("UNLISTEN by_code");
+    eventually("its server was asked again", || pinned(&pgweir) == 0.0);
+    notifier.execute("NOTIFY by_code; NOTIFY by_text, 'z'");
+    assert_eq!(unasked(&mut client), [notified("by_text", "z")]);
+}
