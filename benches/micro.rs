@@ -8,9 +8,9 @@ use divan::{Bencher, black_box};
 use pgweir::pool::core::{Core, Idle, Limits as PoolLimits};
 use pgweir::state::TransactionStatus;
 use pgweir::state::pipeline::{Expected, Fate, Pipeline, Undo};
-use pgweir::state::prepared::Prepared;
+use pgweir::state::prepared::{Prepared, Tail};
 use pgweir::state::reply::{self, Outgoing, Passing};
-use pgweir::state::session::{Intern, Limits, SequenceCare, ServerSide, Session};
+use pgweir::state::session::{ClientFault, Intern, Limits, SequenceCare, ServerSide, Session};
 use pgweir::state::settings::Settings;
 use pgweir::state::statement::{Effects, Options};
 use pgweir::wire::{BackendTag, Header, encode, frame};
@@ -80,9 +80,18 @@ fn ledger_of_an_extended_batch(bencher: Bencher<'_, '_>) {
 #[derive(Default)]
 struct Table(Vec<Arc<Prepared>>);
 
+fn tail_of(bytes: &[u8]) -> Arc<Tail> {
+    Arc::new(Tail::new(bytes, &Arc::default()))
+}
+
 impl Intern for Table {
-    fn apart(&mut self, tail: &[u8], effects: Effects, options: Options) -> Arc<Prepared> {
-        Arc::new(Prepared { id: u64::MAX, tail: tail.into(), settings: u64::MAX, effects, options })
+    fn apart(
+        &mut self,
+        tail: &[u8],
+        effects: Effects,
+        options: Options,
+    ) -> Result<Arc<Prepared>, ClientFault> {
+        Ok(Arc::new(Prepared::new(u64::MAX, tail_of(tail), u64::MAX, effects, options)))
     }
 
     fn intern(
@@ -91,16 +100,16 @@ impl Intern for Table {
         effects: Effects,
         options: Options,
         settings: &Settings,
-    ) -> Arc<Prepared> {
+    ) -> Result<Arc<Prepared>, ClientFault> {
         if let Some(known) =
-            self.0.iter().find(|known| *known.tail == *tail && known.options == options)
+            self.0.iter().find(|known| **known.tail == *tail && known.options == options)
         {
-            return Arc::clone(known);
+            return Ok(Arc::clone(known));
         }
         let (id, settings) = (self.0.len() as u64 + 1, settings.fingerprint());
-        let statement = Arc::new(Prepared { id, tail: tail.into(), settings, effects, options });
+        let statement = Arc::new(Prepared::new(id, tail_of(tail), settings, effects, options));
         self.0.push(Arc::clone(&statement));
-        statement
+        Ok(statement)
     }
 }
 

@@ -72,6 +72,13 @@ impl End {
             Self::Fault(ClientFault::TooManyStatements) => {
                 (SqlState::CONFIGURATION_LIMIT_EXCEEDED, "too many prepared statements")
             }
+            Self::Fault(ClientFault::TooLargeStatements) => {
+                (SqlState::CONFIGURATION_LIMIT_EXCEEDED, "too large prepared statements")
+            }
+            Self::Fault(ClientFault::StatementsFull) => (
+                SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+                "prepared statements of all clients take too much memory",
+            ),
             Self::Fault(ClientFault::TooMuchAhead) => (
                 SqlState::PROGRAM_LIMIT_EXCEEDED,
                 "too many or too large prepared statements are named at once",
@@ -108,7 +115,28 @@ impl End {
                 (SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
             }
         };
-        Some(ErrorResponse::fatal(sqlstate, message))
+        let response = ErrorResponse::fatal(sqlstate, message);
+        Some(match self.hint() {
+            Some(hint) => response.with_hint(hint),
+            None => response,
+        })
+    }
+
+    /// What can be done about it, where the message does not say that.
+    fn hint(self) -> Option<&'static str> {
+        let Self::Fault(fault) = self else { return None };
+        match fault {
+            ClientFault::TooManyStatements => Some(
+                "Close statements that are no longer used, let the driver keep fewer, or raise max_prepared_statements.",
+            ),
+            ClientFault::TooLargeStatements => Some(
+                "Close statements that are no longer used, let the driver keep fewer, or send values as parameters.",
+            ),
+            ClientFault::StatementsFull => Some(
+                "The clients of this pgweir together have too many or too large prepared statements: let drivers keep fewer.",
+            ),
+            _ => None,
+        }
     }
 }
 

@@ -142,7 +142,7 @@ pub(super) static KEYS: &[Key<Draft>] = &[
     Key::new(
         "proxy.max_prepared_statements",
         Fallback::Integer(10_000),
-        "Most prepared statements one client may have",
+        "Most prepared statements one client may have, of 32 MiB at most",
         at!(Draft.config.proxy.max_prepared_statements, Between(1, 1_000_000)),
     ),
     Key::new(

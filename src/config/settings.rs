@@ -63,7 +63,7 @@ pub struct Proxy {
     /// Largest message taken from a client, in bytes. Default `1GiB`, 1KiB to 1GiB (PostgreSQL takes no larger).
     /// PgBouncer: `max_packet_size`.
     pub max_message_size: ByteSize,
-    /// Most prepared statements one client may have. Default `10000`, 1 to 1000000.
+    /// Most prepared statements one client may have, of 32 MiB at most. Default `10000`, 1 to 1000000.
     pub max_prepared_statements: u32,
     /// Most notifications kept for a client that does not take them; with more, all of them are lost and the client
     /// is told. Default `1000`, 1 to 1000000; they take at most 1 MiB in any case.

@@ -1,24 +1,33 @@
 //! Statements that any number of clients prepared with the same text, kept once.
 
-use crate::state::prepared::Prepared;
-use crate::state::session::Intern;
+use crate::state::prepared::{Prepared, Tail};
+use crate::state::session::{ClientFault, Intern};
 use crate::state::settings::Settings;
 use crate::state::statement::{Effects, Options};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Most bytes of statement texts kept for clients that may come again.
-const BYTES_MAX: usize = 64 << 20;
+const KEPT_MAX: usize = 64 << 20;
 
-/// What a statement costs beside its text, roughly.
-const OVERHEAD: usize = 128;
+/// Most bytes of the statements of all clients together, and of those kept: a text that clients share counts once.
+const HELD_MAX: usize = 512 << 20;
 
 /// All statements of a target.
-#[derive(Default)]
 pub struct Statements {
     table: Mutex<Table>,
+    /// Bytes of all that are there, whoever has them.
+    held: Arc<AtomicUsize>,
+    held_max: usize,
+}
+
+impl Default for Statements {
+    fn default() -> Self {
+        Self { table: Mutex::default(), held: Arc::default(), held_max: HELD_MAX }
+    }
 }
 
 #[derive(Default)]
@@ -30,18 +39,26 @@ struct Table {
     next_id: u64,
 }
 
-impl Statements {
-    /// The statement whose `Parse` message has `tail`, as parsed under `settings`.
-    ///
-    /// Settings are part of it: a literal such as a timestamp takes its meaning from them when
-    /// the statement is parsed.
-    pub fn intern(
-        &self,
+impl Intern for &Statements {
+    fn apart(
+        &mut self,
+        tail: &[u8],
+        effects: Effects,
+        options: Options,
+    ) -> Result<Arc<Prepared>, ClientFault> {
+        let mut table = self.table.lock();
+        let tail = self.hold(tail, &mut table)?;
+        Ok(table.number(tail, Prepared::APART, effects, options))
+    }
+
+    /// Settings are part of it: a literal such as a timestamp takes its meaning from them when the statement is parsed.
+    fn intern(
+        &mut self,
         tail: &[u8],
         effects: Effects,
         options: Options,
         settings: &Settings,
-    ) -> Arc<Prepared> {
+    ) -> Result<Arc<Prepared>, ClientFault> {
         let mut table = self.table.lock();
         let mut hasher = table.hasher.build_hasher();
         tail.hash(&mut hasher);
@@ -49,29 +66,35 @@ impl Statements {
         hasher.write_u64(settings.fingerprint());
         let hash = hasher.finish();
         if let Some(known) = table.entries.get(&hash)
-            && *known.tail == *tail
+            && **known.tail == *tail
             && known.options == options
             && known.settings == settings.fingerprint()
         {
-            return Arc::clone(known);
+            return Ok(Arc::clone(known));
         }
-        table.next_id += 1;
-        let statement = Arc::new(Prepared {
-            id: table.next_id,
-            tail: tail.into(),
-            settings: settings.fingerprint(),
-            effects,
-            options,
-        });
-        table.make_room(tail.len() + OVERHEAD);
-        if let Some(old) = table.entries.insert(hash, Arc::clone(&statement)) {
-            table.bytes -= old.tail.len() + OVERHEAD;
+        let tail = self.hold(tail, &mut table)?;
+        let settings = settings.fingerprint();
+        let statement = table.number(tail, settings, effects, options);
+        table.keep(hash, Arc::clone(&statement));
+        Ok(statement)
+    }
+}
+
+impl Statements {
+    /// A copy of `tail`, if there is room for it.
+    fn hold(&self, tail: &[u8], table: &mut Table) -> Result<Arc<Tail>, ClientFault> {
+        // Others only make room meanwhile: what is added, is under the lock.
+        let is_full = || self.held.load(Ordering::Relaxed) + Tail::size_of(tail) > self.held_max;
+        if is_full() {
+            table.forget_unused();
         }
-        table.bytes += tail.len() + OVERHEAD;
-        statement
+        if is_full() {
+            return Err(ClientFault::StatementsFull);
+        }
+        Ok(Arc::new(Tail::new(tail, &self.held)))
     }
 
-    /// Number of statements and their bytes.
+    /// Number of the statements that are shared or kept, and their bytes.
     #[must_use]
     pub fn size(&self) -> (usize, usize) {
         let table = self.table.lock();
@@ -80,43 +103,42 @@ impl Statements {
 }
 
 impl Table {
+    fn number(
+        &mut self,
+        tail: Arc<Tail>,
+        settings: u64,
+        effects: Effects,
+        options: Options,
+    ) -> Arc<Prepared> {
+        self.next_id += 1;
+        Arc::new(Prepared::new(self.next_id, tail, settings, effects, options))
+    }
+
+    fn keep(&mut self, hash: u64, statement: Arc<Prepared>) {
+        let size = Tail::size_of(&statement.tail);
+        self.make_room(size);
+        if let Some(old) = self.entries.insert(hash, statement) {
+            self.bytes -= Tail::size_of(&old.tail);
+        }
+        self.bytes += size;
+    }
+
     /// Forgets what no client uses, once the bound is reached, and everything if that is not
     /// enough: clients keep theirs, they just share no longer.
     fn make_room(&mut self, wanted: usize) {
-        if self.bytes + wanted <= BYTES_MAX {
+        if self.bytes + wanted <= KEPT_MAX {
             return;
         }
-        self.entries.retain(|_, statement| Arc::strong_count(statement) > 1);
-        self.bytes = self.entries.values().map(|known| known.tail.len() + OVERHEAD).sum();
-        if self.bytes + wanted > BYTES_MAX {
+        self.forget_unused();
+        if self.bytes + wanted > KEPT_MAX {
             self.entries.clear();
             self.bytes = 0;
         }
     }
-}
 
-impl Statements {
-    /// A statement that nobody shares.
-    pub fn apart(&self, tail: &[u8], effects: Effects, options: Options) -> Arc<Prepared> {
-        let mut table = self.table.lock();
-        table.next_id += 1;
-        Arc::new(Prepared { id: table.next_id, tail: tail.into(), settings: 0, effects, options })
-    }
-}
-
-impl Intern for &Statements {
-    fn apart(&mut self, tail: &[u8], effects: Effects, options: Options) -> Arc<Prepared> {
-        Statements::apart(self, tail, effects, options)
-    }
-
-    fn intern(
-        &mut self,
-        tail: &[u8],
-        effects: Effects,
-        options: Options,
-        settings: &Settings,
-    ) -> Arc<Prepared> {
-        Statements::intern(self, tail, effects, options, settings)
+    fn forget_unused(&mut self) {
+        self.entries.retain(|_, statement| Arc::strong_count(statement) > 1);
+        self.bytes = self.entries.values().map(|known| Tail::size_of(&known.tail)).sum();
     }
 }
 
@@ -128,13 +150,18 @@ mod tests {
         Settings::new([("timezone", value)]).expect("a valid name")
     }
 
+    fn prepare(mut statements: &Statements, tail: &[u8]) -> Result<Arc<Prepared>, ClientFault> {
+        statements.intern(tail, Effects::NONE, Options::default(), &Settings::default())
+    }
+
     #[test]
     fn equal_texts_are_one_statement_and_others_are_not() {
         let statements = Statements::default();
         let utc = settings("UTC");
         let (read, none) = (Options::default(), Effects::NONE);
         let id = |tail: &[u8], options: Options, settings: &Settings| {
-            statements.intern(tail, none, options, settings).id
+            let interned = (&statements).intern(tail, none, options, settings);
+            interned.expect("there is room").id
         };
         let one = id(b"select 1\0\0\0", read, &utc);
         assert_eq!(one, id(b"select 1\0\0\0", read, &utc));
@@ -153,13 +180,36 @@ mod tests {
         for n in 0..100_u8 {
             let mut tail = tail.clone();
             tail[0] = n;
-            held.push(statements.intern(
-                &tail,
-                Effects::NONE,
-                Options::default(),
-                &Settings::default(),
-            ));
-            assert!(statements.size().1 <= BYTES_MAX);
+            held.push(prepare(&statements, &tail));
+            assert!(statements.size().1 <= KEPT_MAX);
         }
+    }
+
+    #[test]
+    fn the_bytes_of_all_clients_have_a_bound_and_come_back() {
+        let statements = Statements { held_max: 10_000, ..Statements::default() };
+        let fill = |mark: u8| {
+            let mut held = Vec::new();
+            loop {
+                let tail = [mark, u8::try_from(held.len()).expect("few")].repeat(500);
+                match prepare(&statements, &tail) {
+                    Ok(statement) => held.push(statement),
+                    Err(fault) => {
+                        assert_eq!(fault, ClientFault::StatementsFull);
+                        return held;
+                    }
+                }
+            }
+        };
+        let first = fill(1);
+        assert_eq!(first.len(), 8);
+        // What others have already costs nothing, and harms nobody.
+        let again = prepare(&statements, &first[0].tail).expect("it is there");
+        assert!(Arc::ptr_eq(&again, &first[0]));
+        assert!(fill(2).is_empty());
+        drop((first, again));
+        assert_eq!(fill(3).len(), 8);
+        statements.table.lock().forget_unused();
+        assert_eq!(statements.held.load(Ordering::Relaxed), 0);
     }
 }

@@ -345,7 +345,7 @@ impl Session {
         let tail = if name.is_empty() {
             self.unnamed.as_ref().and_then(|unnamed| unnamed.tail.as_deref())
         } else {
-            self.statements.get(name).map(|statement| &*statement.tail)
+            self.statements.get(name).map(|statement| &**statement.tail)
         };
         let mut tail = tail.unwrap_or_default();
         frame::take_cstr(&mut tail).unwrap_or_default().into()

@@ -20,6 +20,12 @@ pub enum ClientFault {
     /// More statements than are allowed.
     #[error("too many prepared statements")]
     TooManyStatements,
+    /// More bytes of statements than a client may have.
+    #[error("too large prepared statements")]
+    TooLargeStatements,
+    /// The statements of all clients leave no room for another.
+    #[error("prepared statements of all clients take too much memory")]
+    StatementsFull,
     /// More statements than are allowed to be prepared ahead of a text that names them.
     #[error("too many or too large statements are named at once")]
     TooMuchAhead,

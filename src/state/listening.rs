@@ -78,7 +78,7 @@ impl Session {
         let tail = if name.is_empty() {
             self.unnamed.as_ref().and_then(|unnamed| unnamed.tail.clone())
         } else {
-            self.statements.get(name).map(|statement| statement.tail.clone())
+            self.statements.get(name).map(|statement| (**statement.tail).into())
         };
         let tail = tail.unwrap_or_default();
         let text = tail.split(|&byte| byte == 0).next().unwrap_or_default();

@@ -13,6 +13,7 @@ pub mod due;
 pub mod examination;
 pub mod fault;
 mod function_call;
+pub mod intern;
 mod listening;
 mod memo;
 mod mentioned;

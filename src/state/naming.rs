@@ -58,14 +58,15 @@ impl Session {
         if parse.name.is_empty() || pipeline.assumes_nothing() {
             return false;
         }
-        let id = self.statements.get(parse.name).map_or_else(
-            || {
+        let id = match self.statements.get(parse.name) {
+            Some(known) => Some(known.id),
+            None => {
                 let effects = memo::effects(parse.query, self.options);
-                intern.intern(parse.tail, effects, self.options, &self.settings).id
-            },
-            |known| known.id,
-        );
-        pipeline.is_in_doubt(|undo| undo.is_about(parse.name, Some(id)), true)
+                let interned = intern.intern(parse.tail, effects, self.options, &self.settings);
+                interned.ok().map(|statement| statement.id)
+            }
+        };
+        pipeline.is_in_doubt(|undo| undo.is_about(parse.name, id), true)
     }
 
     pub(super) fn name_in_doubt(&self, name: &[u8], pipeline: &Pipeline) -> bool {
@@ -119,12 +120,15 @@ impl Session {
         if self.statements.len() >= to.limits.statements_max {
             return Err(ClientFault::TooManyStatements);
         }
+        if !self.statements.has_room_for(parse.name, parse.tail) {
+            return Err(ClientFault::TooLargeStatements);
+        }
         // What a name in it means is the client's own affair.
         let apart = self.settings_touched || effects.intersects(Effects::EXECUTE);
         let statement = if apart {
-            to.intern.apart(parse.tail, effects, self.options)
+            to.intern.apart(parse.tail, effects, self.options)?
         } else {
-            to.intern.intern(parse.tail, effects, self.options, &self.settings)
+            to.intern.intern(parse.tail, effects, self.options, &self.settings)?
         };
         self.protocol_changes(parse.name, to.server, to.out);
         let name: Box<[u8]> = parse.name.into();

@@ -8,7 +8,15 @@
 use super::statement::{Effects, Options};
 use crate::wire::frame::take_cstr;
 use hashbrown::HashMap;
+use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Most bytes of texts and names kept for one client, beside [`super::session::Limits::statements_max`].
+const BYTES_MAX: usize = 32 << 20;
+
+/// What a statement costs beside its text, roughly.
+const OVERHEAD: usize = 128;
 
 /// Prefix of the names that statements have on a server.
 pub(super) const SERVER_NAME_PREFIX: &[u8] = b"pgweir_";
@@ -53,12 +61,47 @@ impl ServerName {
     }
 }
 
+/// The `Parse` message behind the name, which lasts as long as a statement is made of it, and is counted.
+pub struct Tail {
+    bytes: Box<[u8]>,
+    held: Arc<AtomicUsize>,
+}
+
+impl Tail {
+    /// A copy of `bytes`, counted in `held` for as long as it is there.
+    #[must_use]
+    pub fn new(bytes: &[u8], held: &Arc<AtomicUsize>) -> Self {
+        held.fetch_add(Self::size_of(bytes), Ordering::Relaxed);
+        Self { bytes: bytes.into(), held: Arc::clone(held) }
+    }
+
+    /// What a statement with these bytes costs, roughly.
+    #[must_use]
+    pub fn size_of(bytes: &[u8]) -> usize {
+        bytes.len() + OVERHEAD
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.held.fetch_sub(Self::size_of(&self.bytes), Ordering::Relaxed);
+    }
+}
+
+impl Deref for Tail {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// A text with its parameter types, as any number of clients prepared it.
 pub struct Prepared {
     /// Number of the text; names it on every server.
     pub id: u64,
-    /// The `Parse` message behind the name: text, zero, parameter types.
-    pub tail: Box<[u8]>,
+    /// Text, zero, parameter types.
+    pub tail: Arc<Tail>,
     /// Fingerprint of the settings under which it was parsed.
     pub settings: u64,
     /// What running it does to a session.
@@ -68,6 +111,21 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// In the place of [`Prepared::settings`] of a statement that is one client's alone.
+    pub const APART: u64 = u64::MAX;
+
+    /// A statement of this number.
+    #[must_use]
+    pub fn new(
+        id: u64,
+        tail: Arc<Tail>,
+        settings: u64,
+        effects: Effects,
+        options: Options,
+    ) -> Self {
+        Self { id, tail, settings, effects, options }
+    }
+
     /// The text alone.
     #[must_use]
     pub fn text(&self) -> &[u8] {
@@ -107,33 +165,42 @@ pub struct Unnamed {
     pub options: Options,
 }
 
-type ByName = HashMap<Box<[u8]>, Arc<Prepared>>;
-
 /// A client's named statements.
 #[derive(Default)]
 pub struct ClientStatements {
     // Most clients have none: one word while idle.
-    named: Option<Box<ByName>>,
+    named: Option<Box<Named>>,
+}
+
+#[derive(Default)]
+struct Named {
+    by_name: HashMap<Box<[u8]>, Arc<Prepared>>,
+    /// Those of texts, whoever else has them, and of names.
+    bytes: usize,
+}
+
+fn size_of(name: &[u8], tail: &[u8]) -> usize {
+    name.len() + Tail::size_of(tail)
 }
 
 impl ClientStatements {
     /// The statement that the client calls `name`.
     #[must_use]
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
-        self.named.as_ref()?.get(name)
+        self.named.as_ref()?.by_name.get(name)
     }
 
     /// What the client calls the statement of this number, if it is one of its own.
     #[must_use]
     pub fn name_of(&self, id: u64) -> Option<&[u8]> {
         let named = self.named.as_ref()?;
-        named.iter().find(|(_, statement)| statement.id == id).map(|(name, _)| &**name)
+        named.by_name.iter().find(|(_, statement)| statement.id == id).map(|(name, _)| &**name)
     }
 
     /// Number of statements.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.named.as_ref().map_or(0, |named| named.len())
+        self.named.as_ref().map_or(0, |named| named.by_name.len())
     }
 
     /// True if the client has no named statement.
@@ -142,18 +209,37 @@ impl ClientStatements {
         self.len() == 0
     }
 
+    /// Bytes of texts and names.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.named.as_ref().map_or(0, |named| named.bytes)
+    }
+
+    /// True if a statement of this name, which is a new one, and text may be added.
+    #[must_use]
+    pub fn has_room_for(&self, name: &[u8], tail: &[u8]) -> bool {
+        self.bytes() + size_of(name, tail) <= BYTES_MAX
+    }
+
     /// From now on, `name` means `statement`.
     pub fn insert(&mut self, name: Box<[u8]>, statement: Arc<Prepared>) {
-        self.named.get_or_insert_default().insert(name, statement);
+        let named = self.named.get_or_insert_default();
+        let name_len = name.len();
+        named.bytes += size_of(&name, &statement.tail);
+        if let Some(old) = named.by_name.insert(name, statement) {
+            named.bytes -= name_len + Tail::size_of(&old.tail);
+        }
     }
 
     /// From now on, `name` means nothing.
     pub fn remove(&mut self, name: &[u8]) -> Option<Arc<Prepared>> {
-        let removed = self.named.as_mut()?.remove(name);
+        let named = self.named.as_mut()?;
+        let removed = named.by_name.remove(name)?;
+        named.bytes -= size_of(name, &removed.tail);
         if self.is_empty() {
             self.named = None;
         }
-        removed
+        Some(removed)
     }
 
     /// Forgets all of them.
@@ -239,6 +325,30 @@ mod tests {
         {
             assert_eq!(ServerName::new(id).as_bytes(), name.as_bytes());
         }
+    }
+
+    #[test]
+    fn the_bytes_of_a_client_are_those_of_what_it_has() {
+        let held = Arc::default();
+        let of = |tail: &[u8]| {
+            let tail = Arc::new(Tail::new(tail, &held));
+            Arc::new(Prepared::new(1, tail, 0, Effects::NONE, Options::default()))
+        };
+        let mut statements = ClientStatements::default();
+        statements.insert((*b"one").into(), of(b"SELECT 1"));
+        statements.insert((*b"two").into(), of(b"SELECT 22"));
+        assert_eq!(statements.bytes(), 3 + 8 + 3 + 9 + 2 * OVERHEAD);
+        assert_eq!(held.load(Ordering::Relaxed), 8 + 9 + 2 * OVERHEAD);
+        statements.insert((*b"one").into(), of(b"SELECT"));
+        assert_eq!(statements.bytes(), 3 + 6 + 3 + 9 + 2 * OVERHEAD);
+        assert!(statements.remove(b"three").is_none());
+        assert!(statements.remove(b"two").is_some());
+        assert_eq!(statements.bytes(), 3 + 6 + OVERHEAD);
+        let most = vec![b'x'; BYTES_MAX - 3 - 6 - OVERHEAD - OVERHEAD];
+        assert!(statements.has_room_for(b"", &most));
+        assert!(!statements.has_room_for(b"x", &most));
+        statements.clear();
+        assert_eq!((statements.bytes(), held.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[test]

@@ -10,10 +10,11 @@ use super::batch::check_frontend_tag;
 use super::channels::Channels;
 use super::defaults::{ChangedDefaults, Told};
 pub use super::fault::ClientFault;
+pub use super::intern::Intern;
 use super::naming::{Destination, nudge};
 use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Undo};
-use super::prepared::{ClientStatements, Prepared, Unnamed};
+use super::prepared::{ClientStatements, Unnamed};
 use super::preparing::Send;
 use super::reading::{Reading, read_by};
 use super::restore::Restores;
@@ -36,21 +37,6 @@ pub const STATEMENT_MAX: usize = 1 << 20;
 
 /// Most bytes produced for a server in one go: what an expansion can make us buffer.
 const OUT_MAX: usize = 1 << 20;
-
-/// Where statements with the same text become one; behind a lock in the proxy.
-pub trait Intern {
-    /// The statement whose `Parse` message has `tail`, as parsed under `settings`.
-    fn intern(
-        &mut self,
-        tail: &[u8],
-        effects: Effects,
-        options: Options,
-        settings: &Settings,
-    ) -> Arc<Prepared>;
-
-    /// A statement that nobody shares, as it was parsed under settings of the moment.
-    fn apart(&mut self, tail: &[u8], effects: Effects, options: Options) -> Arc<Prepared>;
-}
 
 /// What a client may have, by configuration.
 #[derive(Clone, Copy, Debug)]

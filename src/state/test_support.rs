@@ -1,8 +1,8 @@
 //! Messages by name for the tests of this layer: written from words, and read back as words.
 
-use super::prepared::Prepared;
+use super::prepared::{Prepared, Tail};
 use super::reply::{self, Event, Outgoing, Passing};
-use super::session::{Intern, Limits, SequenceCare, ServerSide, Session, Translated};
+use super::session::{ClientFault, Intern, Limits, SequenceCare, ServerSide, Session, Translated};
 use super::settings::Settings;
 use super::statement::{Effects, Options};
 use crate::wire::frame::{self, Frame, take_cstr};
@@ -22,16 +22,34 @@ pub const LIMITS: Limits = Limits {
 
 /// Statements by their text, numbered from 1.
 #[derive(Default)]
-pub struct Table(Vec<Arc<Prepared>>);
+pub struct Table {
+    statements: Vec<Arc<Prepared>>,
+}
+
+impl Table {
+    fn add(
+        &mut self,
+        tail: &[u8],
+        settings: u64,
+        effects: Effects,
+        options: Options,
+    ) -> Arc<Prepared> {
+        let id = self.statements.len() as u64 + 1;
+        let tail = Arc::new(Tail::new(tail, &Arc::default()));
+        let statement = Arc::new(Prepared::new(id, tail, settings, effects, options));
+        self.statements.push(Arc::clone(&statement));
+        statement
+    }
+}
 
 impl Intern for Table {
-    fn apart(&mut self, tail: &[u8], effects: Effects, options: Options) -> Arc<Prepared> {
-        let id = self.0.len() as u64 + 1;
-        // No settings have this fingerprint: nobody finds it.
-        let statement =
-            Arc::new(Prepared { id, tail: tail.into(), settings: u64::MAX, effects, options });
-        self.0.push(Arc::clone(&statement));
-        statement
+    fn apart(
+        &mut self,
+        tail: &[u8],
+        effects: Effects,
+        options: Options,
+    ) -> Result<Arc<Prepared>, ClientFault> {
+        Ok(self.add(tail, Prepared::APART, effects, options))
     }
 
     fn intern(
@@ -40,20 +58,16 @@ impl Intern for Table {
         effects: Effects,
         options: Options,
         settings: &Settings,
-    ) -> Arc<Prepared> {
-        let known = self.0.iter().find(|known| {
-            *known.tail == *tail
+    ) -> Result<Arc<Prepared>, ClientFault> {
+        let known = self.statements.iter().find(|known| {
+            **known.tail == *tail
                 && known.options == options
                 && known.settings == settings.fingerprint()
         });
-        if let Some(known) = known {
-            return Arc::clone(known);
+        match known {
+            Some(known) => Ok(Arc::clone(known)),
+            None => Ok(self.add(tail, settings.fingerprint(), effects, options)),
         }
-        let id = self.0.len() as u64 + 1;
-        let settings = settings.fingerprint();
-        let statement = Arc::new(Prepared { id, tail: tail.into(), settings, effects, options });
-        self.0.push(Arc::clone(&statement));
-        statement
     }
 }
 

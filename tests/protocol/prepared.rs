@@ -213,6 +213,32 @@ fn a_client_has_a_bounded_number_of_statements() {
     assert_eq!(pgweir.client().value("SELECT 1"), "1");
 }
 
+/// However few they are. What it closes makes room.
+#[test]
+fn the_statements_of_a_client_have_a_bounded_size() {
+    let pgweir = pool_of(1);
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    let filler = "x".repeat((1 << 20) - 1024);
+    let text = |number: u32| format!("SELECT {number} /* {filler} */");
+    for number in 0..40 {
+        assert_eq!(prepare(&mut client, "again", &text(number)), PARSED);
+        client.batch(&[frontend::close(b'S', "again"), frontend::sync()]);
+    }
+    for number in 0..31 {
+        assert_eq!(prepare(&mut client, &format!("s{number}"), &text(number)), PARSED);
+    }
+    client.execute("DEALLOCATE ALL");
+    for number in 0..32 {
+        assert_eq!(prepare(&mut client, &format!("s{number}"), &text(number)), PARSED);
+    }
+    client.send(&[frontend::parse("s", &text(32)), frontend::sync()].concat());
+    let refusal = client.read_message();
+    assert_eq!((refusal.field('S'), refusal.field('C')), ("FATAL".into(), "53400".into()));
+    assert!(refusal.field('H').contains("Close statements"));
+    assert_eq!(prepare(&mut other, "s", &text(32)), PARSED);
+    assert_eq!(run(&mut other, "s", &[]), row("32"));
+}
+
 #[test]
 fn discarding_all_ends_a_clients_own_statements_only() {
     let pgweir = pool_of(1);

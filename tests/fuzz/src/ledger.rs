@@ -1,9 +1,11 @@
 //! Clients and servers that say anything in any order.
 
 use pgweir::state::prelude;
-use pgweir::state::prepared::Prepared;
+use pgweir::state::prepared::{Prepared, Tail};
 use pgweir::state::reply::{self, Outgoing, Passing};
-use pgweir::state::session::{Extent, Intern, Limits, SequenceCare, ServerSide, Session};
+use pgweir::state::session::{
+    ClientFault, Extent, Intern, Limits, SequenceCare, ServerSide, Session,
+};
 use pgweir::state::settings::Settings;
 use pgweir::state::statement::{Effects, Options};
 use pgweir::wire::{BackendTag, FrontendTag, encode, frame};
@@ -37,14 +39,22 @@ const BACKEND: &[u8] = b"123CDdcEGHINnSstTVZAKRW";
 #[derive(Default)]
 struct Table(Vec<Arc<Prepared>>);
 
+fn tail_of(bytes: &[u8]) -> Arc<Tail> {
+    Arc::new(Tail::new(bytes, &Arc::default()))
+}
+
 impl Intern for Table {
-    fn apart(&mut self, tail: &[u8], effects: Effects, options: Options) -> Arc<Prepared> {
+    fn apart(
+        &mut self,
+        tail: &[u8],
+        effects: Effects,
+        options: Options,
+    ) -> Result<Arc<Prepared>, ClientFault> {
         let id = self.0.len() as u64 + 1;
         // No settings have this fingerprint: nobody finds it.
-        let statement =
-            Arc::new(Prepared { id, tail: tail.into(), settings: u64::MAX, effects, options });
+        let statement = Arc::new(Prepared::new(id, tail_of(tail), u64::MAX, effects, options));
         self.0.push(Arc::clone(&statement));
-        statement
+        Ok(statement)
     }
 
     fn intern(
@@ -53,15 +63,15 @@ impl Intern for Table {
         effects: Effects,
         options: Options,
         settings: &Settings,
-    ) -> Arc<Prepared> {
-        let known = self.0.iter().find(|known| *known.tail == *tail && known.options == options);
+    ) -> Result<Arc<Prepared>, ClientFault> {
+        let known = self.0.iter().find(|known| **known.tail == *tail && known.options == options);
         if let Some(known) = known {
-            return Arc::clone(known);
+            return Ok(Arc::clone(known));
         }
         let (id, settings) = (self.0.len() as u64 + 1, settings.fingerprint());
-        let statement = Arc::new(Prepared { id, tail: tail.into(), settings, effects, options });
+        let statement = Arc::new(Prepared::new(id, tail_of(tail), settings, effects, options));
         self.0.push(Arc::clone(&statement));
-        statement
+        Ok(statement)
     }
 }
 
