@@ -91,7 +91,7 @@ impl Intern for Table {
         effects: Effects,
         options: Options,
     ) -> Result<Arc<Prepared>, ClientFault> {
-        Ok(Arc::new(Prepared::new(u64::MAX, tail_of(tail), u64::MAX, effects, options)))
+        Ok(Arc::new(Prepared::new(u64::MAX, tail_of(tail), u64::MAX, effects, options, 0)))
     }
 
     fn intern(
@@ -107,7 +107,7 @@ impl Intern for Table {
             return Ok(Arc::clone(known));
         }
         let (id, settings) = (self.0.len() as u64 + 1, settings.fingerprint());
-        let statement = Arc::new(Prepared::new(id, tail_of(tail), settings, effects, options));
+        let statement = Arc::new(Prepared::new(id, tail_of(tail), settings, effects, options, 0));
         self.0.push(Arc::clone(&statement));
         Ok(statement)
     }

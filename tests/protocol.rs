@@ -11,6 +11,8 @@
 
 mod support;
 
+#[path = "protocol/changed.rs"]
+mod changed;
 #[path = "protocol/copy.rs"]
 mod copy;
 #[path = "protocol/large.rs"]

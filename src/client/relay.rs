@@ -200,7 +200,7 @@ impl Client {
             prelude::write(side, &self.session.settings, &limits, &mut out);
             self.asked.get_or_insert_with(clock::now);
         }
-        let mut intern = &self.pool.pools().statements;
+        let mut intern = self.pool.statements(limits.ddl_seen);
         let done = self
             .session
             .translate(side, &mut intern, &limits, bytes, &mut out)

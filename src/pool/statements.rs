@@ -1,5 +1,7 @@
 //! Statements that any number of clients prepared with the same text, kept once.
 
+use super::Pool;
+use super::core::PoolId;
 use crate::state::prepared::{Prepared, Tail};
 use crate::state::session::{ClientFault, Intern};
 use crate::state::settings::Settings;
@@ -32,26 +34,54 @@ impl Default for Statements {
 
 #[derive(Default)]
 struct Table {
-    /// By a hash of text, how it was read, and settings: an entry is compared before it is believed.
-    entries: HashMap<u64, Arc<Prepared>>,
+    /// By a hash of pool, text, how it was read, and settings: an entry is compared before it is believed.
+    entries: HashMap<u64, Entry>,
     hasher: hashbrown::DefaultHashBuilder,
     bytes: usize,
     next_id: u64,
 }
 
-impl Intern for &Statements {
+/// The last statement of a pool with its text.
+struct Entry {
+    pool: PoolId,
+    statement: Arc<Prepared>,
+}
+
+impl Entry {
+    fn size(&self) -> usize {
+        Tail::size_of(&self.statement.tail)
+    }
+}
+
+/// What the clients of a pool prepare statements with.
+pub struct Preparer<'a> {
+    statements: &'a Statements,
+    pool: PoolId,
+    ddl_seen: u64,
+}
+
+impl Pool {
+    /// What statements are prepared with as of this count of DDL.
+    pub fn statements(&self, ddl_seen: u64) -> Preparer<'_> {
+        Preparer { statements: &self.pools.statements, pool: self.id, ddl_seen }
+    }
+}
+
+impl Intern for Preparer<'_> {
     fn apart(
         &mut self,
         tail: &[u8],
         effects: Effects,
         options: Options,
     ) -> Result<Arc<Prepared>, ClientFault> {
-        let mut table = self.table.lock();
-        let tail = self.hold(tail, &mut table)?;
-        Ok(table.number(tail, Prepared::APART, effects, options))
+        let mut table = self.statements.table.lock();
+        let tail = self.statements.hold(tail, &mut table)?;
+        Ok(table.number(tail, Prepared::APART, effects, options, self.ddl_seen))
     }
 
     /// Settings are part of it: a literal such as a timestamp takes its meaning from them when the statement is parsed.
+    /// So are database and user, by whom a name is looked up, and what DDL was seen: who prepares a text behind it gets
+    /// another statement than those who did before, which its servers may have as it was.
     fn intern(
         &mut self,
         tail: &[u8],
@@ -59,23 +89,29 @@ impl Intern for &Statements {
         options: Options,
         settings: &Settings,
     ) -> Result<Arc<Prepared>, ClientFault> {
-        let mut table = self.table.lock();
+        let mut table = self.statements.table.lock();
         let mut hasher = table.hasher.build_hasher();
         tail.hash(&mut hasher);
         options.hash(&mut hasher);
+        self.pool.hash(&mut hasher);
         hasher.write_u64(settings.fingerprint());
         let hash = hasher.finish();
-        if let Some(known) = table.entries.get(&hash)
-            && **known.tail == *tail
-            && known.options == options
-            && known.settings == settings.fingerprint()
-        {
-            return Ok(Arc::clone(known));
-        }
-        let tail = self.hold(tail, &mut table)?;
+        let known = table.entries.get(&hash).filter(|Entry { pool, statement }| {
+            *pool == self.pool
+                && **statement.tail == *tail
+                && statement.options == options
+                && statement.settings == settings.fingerprint()
+        });
+        let tail = match known {
+            Some(Entry { statement, .. }) if statement.ddl_seen == self.ddl_seen => {
+                return Ok(Arc::clone(statement));
+            }
+            Some(Entry { statement, .. }) => Arc::clone(&statement.tail),
+            None => self.statements.hold(tail, &mut table)?,
+        };
         let settings = settings.fingerprint();
-        let statement = table.number(tail, settings, effects, options);
-        table.keep(hash, Arc::clone(&statement));
+        let statement = table.number(tail, settings, effects, options, self.ddl_seen);
+        table.keep(hash, Entry { pool: self.pool, statement: Arc::clone(&statement) });
         Ok(statement)
     }
 }
@@ -109,16 +145,17 @@ impl Table {
         settings: u64,
         effects: Effects,
         options: Options,
+        ddl_seen: u64,
     ) -> Arc<Prepared> {
         self.next_id += 1;
-        Arc::new(Prepared::new(self.next_id, tail, settings, effects, options))
+        Arc::new(Prepared::new(self.next_id, tail, settings, effects, options, ddl_seen))
     }
 
-    fn keep(&mut self, hash: u64, statement: Arc<Prepared>) {
-        let size = Tail::size_of(&statement.tail);
+    fn keep(&mut self, hash: u64, entry: Entry) {
+        let size = entry.size();
         self.make_room(size);
-        if let Some(old) = self.entries.insert(hash, statement) {
-            self.bytes -= Tail::size_of(&old.tail);
+        if let Some(old) = self.entries.insert(hash, entry) {
+            self.bytes -= old.size();
         }
         self.bytes += size;
     }
@@ -137,8 +174,8 @@ impl Table {
     }
 
     fn forget_unused(&mut self) {
-        self.entries.retain(|_, statement| Arc::strong_count(statement) > 1);
-        self.bytes = self.entries.values().map(|known| Tail::size_of(&known.tail)).sum();
+        self.entries.retain(|_, entry| Arc::strong_count(&entry.statement) > 1);
+        self.bytes = self.entries.values().map(Entry::size).sum();
     }
 }
 
@@ -150,8 +187,12 @@ mod tests {
         Settings::new([("timezone", value)]).expect("a valid name")
     }
 
-    fn prepare(mut statements: &Statements, tail: &[u8]) -> Result<Arc<Prepared>, ClientFault> {
-        statements.intern(tail, Effects::NONE, Options::default(), &Settings::default())
+    fn of(statements: &Statements, pool: usize, ddl_seen: u64) -> Preparer<'_> {
+        Preparer { statements, pool: PoolId(pool), ddl_seen }
+    }
+
+    fn prepare(preparer: &mut Preparer<'_>, tail: &[u8]) -> Result<Arc<Prepared>, ClientFault> {
+        preparer.intern(tail, Effects::NONE, Options::default(), &Settings::default())
     }
 
     #[test]
@@ -160,7 +201,7 @@ mod tests {
         let utc = settings("UTC");
         let (read, none) = (Options::default(), Effects::NONE);
         let id = |tail: &[u8], options: Options, settings: &Settings| {
-            let interned = (&statements).intern(tail, none, options, settings);
+            let interned = of(&statements, 1, 0).intern(tail, none, options, settings);
             interned.expect("there is room").id
         };
         let one = id(b"select 1\0\0\0", read, &utc);
@@ -173,6 +214,19 @@ mod tests {
     }
 
     #[test]
+    fn a_text_is_another_statement_behind_ddl_and_to_others_and_is_held_once() {
+        let statements = Statements::default();
+        let prepared = |pool, ddl_seen| {
+            prepare(&mut of(&statements, pool, ddl_seen), b"select 1").expect("there is room")
+        };
+        let (before, behind, others) = (prepared(1, 0), prepared(1, 1), prepared(2, 0));
+        assert_eq!(behind.id, prepared(1, 1).id);
+        assert!(before.id != behind.id && before.id != others.id && behind.id != others.id);
+        assert!(Arc::ptr_eq(&before.tail, &behind.tail));
+        assert_eq!(statements.held.load(Ordering::Relaxed), 2 * Tail::size_of(b"select 1"));
+    }
+
+    #[test]
     fn the_bytes_kept_have_a_bound() {
         let statements = Statements::default();
         let tail = vec![b'x'; 1 << 20];
@@ -180,7 +234,7 @@ mod tests {
         for n in 0..100_u8 {
             let mut tail = tail.clone();
             tail[0] = n;
-            held.push(prepare(&statements, &tail));
+            held.push(prepare(&mut of(&statements, 1, 0), &tail));
             assert!(statements.size().1 <= KEPT_MAX);
         }
     }
@@ -188,11 +242,12 @@ mod tests {
     #[test]
     fn the_bytes_of_all_clients_have_a_bound_and_come_back() {
         let statements = Statements { held_max: 10_000, ..Statements::default() };
-        let fill = |mark: u8| {
+        let mut preparer = of(&statements, 1, 0);
+        let mut fill = |mark: u8| {
             let mut held = Vec::new();
             loop {
                 let tail = [mark, u8::try_from(held.len()).expect("few")].repeat(500);
-                match prepare(&statements, &tail) {
+                match prepare(&mut preparer, &tail) {
                     Ok(statement) => held.push(statement),
                     Err(fault) => {
                         assert_eq!(fault, ClientFault::StatementsFull);
@@ -204,7 +259,7 @@ mod tests {
         let first = fill(1);
         assert_eq!(first.len(), 8);
         // What others have already costs nothing, and harms nobody.
-        let again = prepare(&statements, &first[0].tail).expect("it is there");
+        let again = prepare(&mut of(&statements, 1, 0), &first[0].tail).expect("it is there");
         assert!(Arc::ptr_eq(&again, &first[0]));
         assert!(fill(2).is_empty());
         drop((first, again));

@@ -26,6 +26,18 @@ impl Pipeline {
         matches!(expected, Expected::BindComplete | Expected::Description)
     }
 
+    /// What is taken back should what is answered next have failed.
+    #[must_use]
+    pub fn next_undo(&self) -> Option<&Undo> {
+        self.due.front()?.undo()
+    }
+
+    /// True if what is answered next describes a statement, and somebody takes note of that.
+    #[must_use]
+    pub fn describes(&self) -> bool {
+        matches!(self.next_undo(), Some(Undo::Describes(_) | Undo::Verifies { .. }))
+    }
+
     /// True if nothing of the client's was sent behind the beginning of its batch.
     #[must_use]
     pub fn ends_ahead(&self) -> bool {

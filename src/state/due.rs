@@ -97,6 +97,19 @@ pub enum Undo {
     ServerUnnamed,
     /// A server that was reset has not all of the settings that it was told then.
     Settings,
+    /// Nothing was assumed, but the reply tells the client what the statement takes and yields.
+    Describes(Arc<Prepared>),
+    /// The reply tells pgweir that, and nothing is known without it.
+    Verifies {
+        /// The statement.
+        statement: Arc<Prepared>,
+        /// [`super::session::Limits::ddl_seen`] as of which it is asked for.
+        ddl_seen: u64,
+        /// The answer is that of all who have the statement.
+        shared: bool,
+    },
+    /// Nothing was assumed: the server was made to refuse this, and the client is told why.
+    Refuses,
 }
 
 impl Undo {

@@ -36,6 +36,7 @@ mod sequences;
 pub mod server_side;
 pub mod session;
 pub mod settings;
+pub mod shape;
 pub mod sql;
 pub mod sql_statements;
 pub mod statement;

@@ -196,8 +196,12 @@ impl Session {
         if self.awaits_names(bind.statement, effects, to.server) {
             return Ok(());
         }
+        if !self.is_usable(bind.statement, to.server, to.limits, to.out)? {
+            return Ok(());
+        }
         self.observe_bind(bind, effects, to.server, to.limits, to.out)?;
         let name = self.resolve(to.server, bind.statement, to.out)?;
+        self.note_bound(bind.portal, &name);
         if let Name::Verbatim(_) = name {
             to.forward(frame, Expected::BindComplete, Undo::Nothing);
             return Ok(());
@@ -247,16 +251,20 @@ impl Session {
         if self.awaits_names(name, self.effects_of(name), to.server) {
             return Ok(());
         }
+        if !self.is_usable(name, to.server, to.limits, to.out)? {
+            return Ok(());
+        }
         let server_name = self.resolve(to.server, name, to.out)?;
         if let Name::Verbatim(_) = server_name {
             to.forward(frame, Expected::Description, Undo::Nothing);
             return Ok(());
         }
-        encode::message(to.out, FrontendTag::DESCRIBE.0, |out| {
-            out.push(b'S');
-            encode::cstr(out, &server_name);
-        });
-        to.server.pipeline.push(Expected::Description, Fate::Forward, Undo::Nothing);
+        encode::describe_statement(to.out, &server_name);
+        let undo = match server_name {
+            Name::Shared(_, statement) => Undo::Describes(statement),
+            _ => Undo::Nothing,
+        };
+        to.server.pipeline.push(Expected::Description, Fate::Forward, undo);
         Ok(())
     }
 
@@ -304,7 +312,7 @@ impl Session {
             self.names_of(&statement, server, out)?;
         }
         ensure(server, &statement, self.reading(), out);
-        Ok(Name::Ours(ServerName::new(statement.id)))
+        Ok(Name::Shared(ServerName::new(statement.id), statement))
     }
 
     pub(super) fn ensure_unnamed(&mut self, server: &mut ServerSide, out: &mut Vec<u8>) {
@@ -340,6 +348,8 @@ pub(super) enum Name<'a> {
     Escaped(Vec<u8>),
     /// One of ours.
     Ours(ServerName),
+    /// One of ours, and what it means.
+    Shared(ServerName, Arc<Prepared>),
 }
 
 impl<'a> Name<'a> {
@@ -361,7 +371,7 @@ impl std::ops::Deref for Name<'_> {
         match self {
             Self::Verbatim(name) => name,
             Self::Escaped(name) => name,
-            Self::Ours(name) => name.as_bytes(),
+            Self::Ours(name) | Self::Shared(name, _) => name.as_bytes(),
         }
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-EXT-QUERY>
 
+use super::shape::Shape;
 use super::statement::{Effects, Options};
 use crate::wire::frame::take_cstr;
 use hashbrown::HashMap;
@@ -108,13 +109,17 @@ pub struct Prepared {
     pub effects: Effects,
     /// How its text was read.
     pub options: Options,
+    /// [`super::session::Limits::ddl_seen`] when it was first parsed: who parses it after more DDL does not share it.
+    pub ddl_seen: u64,
+    /// What clients were told of it.
+    pub(super) shape: Shape,
 }
 
 impl Prepared {
     /// In the place of [`Prepared::settings`] of a statement that is one client's alone.
     pub const APART: u64 = u64::MAX;
 
-    /// A statement of this number.
+    /// A statement of which nobody was told anything.
     #[must_use]
     pub fn new(
         id: u64,
@@ -122,8 +127,9 @@ impl Prepared {
         settings: u64,
         effects: Effects,
         options: Options,
+        ddl_seen: u64,
     ) -> Self {
-        Self { id, tail, settings, effects, options }
+        Self { id, tail, settings, effects, options, ddl_seen, shape: Shape::new(ddl_seen) }
     }
 
     /// The text alone.
@@ -268,6 +274,12 @@ impl ServerStatements {
         }
     }
 
+    /// True if the server has statement `id`.
+    #[must_use]
+    pub fn has(&self, id: u64) -> bool {
+        self.last_use.contains_key(&id)
+    }
+
     /// The server has been told to prepare statement `id`.
     pub fn insert(&mut self, id: u64) {
         self.clock += 1;
@@ -332,7 +344,7 @@ mod tests {
         let held = Arc::default();
         let of = |tail: &[u8]| {
             let tail = Arc::new(Tail::new(tail, &held));
-            Arc::new(Prepared::new(1, tail, 0, Effects::NONE, Options::default()))
+            Arc::new(Prepared::new(1, tail, 0, Effects::NONE, Options::default(), 0))
         };
         let mut statements = ClientStatements::default();
         statements.insert((*b"one").into(), of(b"SELECT 1"));

@@ -6,6 +6,7 @@ use super::pin::PinReason;
 use super::pipeline::{Fate, Surprise};
 use super::retold::number_in;
 use super::session::{ServerSide, Session};
+use super::shape::DESCRIPTION_MAX;
 use super::transaction::TransactionStatus;
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::response::ErrorFields;
@@ -28,6 +29,16 @@ pub enum Passing {
     Forward(usize),
     /// This many bytes go nowhere.
     Swallow(usize),
+}
+
+impl Passing {
+    fn of(forwards: bool, left: usize) -> Self {
+        match left {
+            0 => Self::Nothing,
+            left if forwards => Self::Forward(left),
+            left => Self::Swallow(left),
+        }
+    }
 }
 
 /// What the owner of the connection must know of what passed.
@@ -154,13 +165,11 @@ pub fn sort(
             Passing::Nothing => {}
             Passing::Forward(left) | Passing::Swallow(left) => {
                 let take = left.min(rest.len());
-                let left = left - take;
-                if let Passing::Forward(_) = *passing {
+                let forwards = matches!(*passing, Passing::Forward(_));
+                if forwards {
                     out.keep(input, at..at + take);
-                    *passing = if left > 0 { Passing::Forward(left) } else { Passing::Nothing };
-                } else {
-                    *passing = if left > 0 { Passing::Swallow(left) } else { Passing::Nothing };
                 }
+                *passing = Passing::of(forwards, left - take);
                 at += take;
                 continue;
             }
@@ -171,7 +180,12 @@ pub fn sort(
         };
         let tag = BackendTag(header.tag);
         let examines = tag == BackendTag::DATA_ROW && client.is_examined();
-        let fate = if examines || needs_content(tag) {
+        let describes = is_description(tag) && server.pipeline.describes();
+        let fate = if describes {
+            let Some(body) = beginning(&header, rest) else { return Ok(at) };
+            client.described(&server.pipeline, tag, body, header.frame_len);
+            server.pipeline.on_reply(tag)?
+        } else if examines || needs_content(tag) {
             let body = match rest.get(HEADER_LEN..header.frame_len) {
                 Some(body) => body,
                 None if header.frame_len <= WHOLE_MAX => return Ok(at),
@@ -198,13 +212,11 @@ pub fn sort(
             server.pipeline.on_reply(tag)?
         };
         let take = header.frame_len.min(rest.len());
-        let left = header.frame_len - take;
-        if fate == Fate::Forward {
+        let forwards = fate == Fate::Forward;
+        if forwards {
             out.keep(input, at..at + take);
-            *passing = if left > 0 { Passing::Forward(left) } else { Passing::Nothing };
-        } else {
-            *passing = if left > 0 { Passing::Swallow(left) } else { Passing::Nothing };
         }
+        *passing = Passing::of(forwards, header.frame_len - take);
         at += take;
     }
 }
@@ -228,6 +240,18 @@ fn unasked(header: &Header, rest: &[u8], client: &Session, server: &ServerSide) 
         Fate::Examination if notification => Fate::Forward,
         fate => fate,
     })
+}
+
+fn is_description(tag: BackendTag) -> bool {
+    matches!(
+        tag,
+        BackendTag::ROW_DESCRIPTION | BackendTag::NO_DATA | BackendTag::PARAMETER_DESCRIPTION
+    )
+}
+
+/// The body at the front of `rest`, or as much of it as is looked at; `None` if more of it must come first.
+fn beginning<'a>(header: &Header, rest: &'a [u8]) -> Option<&'a [u8]> {
+    rest.get(HEADER_LEN..header.frame_len.min(HEADER_LEN + DESCRIPTION_MAX))
 }
 
 /// Messages of which more than the type matters.
@@ -358,7 +382,8 @@ fn on_error(
         seen(Event::StalePlan);
     }
     client.channels.failed();
-    seen(Event::Error { sqlstate: fields.sqlstate, fatal: fields.fatal });
+    client.forget_descriptions();
+    seen(Event::Error { sqlstate: client.as_told(fields.sqlstate), fatal: fields.fatal });
     Ok(Fate::Forward)
 }
 

@@ -2,6 +2,7 @@
 
 use super::prepared::{SERVER_NAME_PREFIX, TAKEN};
 use super::session::Session;
+use super::shape::{MISSING, stale_plan};
 use crate::wire::response::ErrorFields;
 use crate::wire::{BackendTag, SqlState, encode};
 use memchr::memmem;
@@ -18,9 +19,14 @@ const ABOUT_STATEMENTS: [SqlState; 3] = [
 
 impl Session {
     /// The `ErrorResponse` with this body as the client should have it, if that is not as it came.
-    pub(super) fn retold(&self, body: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn retold(&mut self, body: &[u8]) -> Option<Vec<u8>> {
+        let refused = self.take_refused();
         let (before, rest) = around(body)?;
-        if !ErrorFields::read(body).sqlstate.is_some_and(|code| ABOUT_STATEMENTS.contains(&code)) {
+        let sqlstate = ErrorFields::read(body).sqlstate;
+        if refused && sqlstate == Some(MISSING) {
+            return Some(stale_plan());
+        }
+        if !sqlstate.is_some_and(|code| ABOUT_STATEMENTS.contains(&code)) {
             return None;
         }
         let (own, behind) = match rest.strip_prefix(b"_") {

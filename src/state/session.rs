@@ -22,6 +22,7 @@ pub use super::sequences::SequenceCare;
 use super::sequences::{CONCERNS, OwnSequences};
 pub use super::server_side::{Sequences, ServerSide, ServerUnnamed};
 use super::settings::Settings;
+use super::shape::Descriptions;
 use super::sql_statements::SqlStatements;
 use super::statement::{Effects, Options};
 use super::suspects::Suspects;
@@ -101,6 +102,7 @@ pub struct Session {
     pub(super) unnamed_count: u64,
     pub(super) seen: Effects,
     pub(super) sequences: OwnSequences,
+    pub(super) descriptions: Descriptions,
     /// Portals that reset settings of its startup.
     pub(super) restores: Restores,
     /// It has changed settings since it got its server: what it parses is for itself alone.
@@ -184,6 +186,7 @@ impl Session {
             unnamed_count: 0,
             seen: Effects::NONE,
             sequences: OwnSequences::default(),
+            descriptions: Descriptions::default(),
             restores: Restores::new(),
             settings_touched: false,
             options: Options::default(),
@@ -211,6 +214,7 @@ impl Session {
     pub fn released(&mut self) {
         self.settings_touched = false;
         self.restores = Restores::new();
+        self.descriptions = Descriptions::default();
         self.sequences.released();
         self.audit.forget();
         self.reading = Reading::Known;
@@ -352,7 +356,7 @@ impl Session {
             }
             FrontendTag::DESCRIBE => match Object::read(frame.body()).ok_or(malformed)? {
                 Object::Statement(name) => self.describe(frame, name, to)?,
-                Object::Portal(_) => to.forward(frame, Expected::Description, Undo::Nothing),
+                Object::Portal(name) => self.describe_portal(frame, name, to),
             },
             FrontendTag::CLOSE => match Object::read(frame.body()).ok_or(malformed)? {
                 Object::Statement(name) => self.close(frame, name, to),

@@ -9,6 +9,7 @@ use super::sequences::{READS, TAKES};
 use super::session::{
     ClientFault, Limits, Moment, Requests, ServerSide, ServerUnnamed, Session, Streaming,
 };
+use super::shape::{Standing, refuse};
 use super::statement::Effects;
 use crate::wire::frame;
 use crate::wire::frontend::Bind;
@@ -148,10 +149,23 @@ impl Session {
             self.channels.take_wait();
             return Ok(false);
         }
+        match self.standing_of(bind.statement, server, limits, out)? {
+            Standing::Good => {}
+            Standing::InQuestion => {
+                self.channels.take_wait();
+                return Ok(false);
+            }
+            Standing::Changed => {
+                refuse(server, out);
+                self.streaming = Streaming::Discard(header.frame_len);
+                return Ok(true);
+            }
+        }
         // Its values are not all at hand.
         let names = Bind { rest: &[], ..bind };
         self.observe_bind(&names, effects, server, limits, out)?;
         let name = self.resolve(server, bind.statement, out)?;
+        self.note_bound(bind.portal, &name);
         let length = u32::try_from(4 + bind.portal.len() + 1 + name.len() + 1 + values)
             .map_err(|_| malformed)?;
         out.push(FrontendTag::BIND.0);

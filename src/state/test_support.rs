@@ -24,6 +24,8 @@ pub const LIMITS: Limits = Limits {
 #[derive(Default)]
 pub struct Table {
     statements: Vec<Arc<Prepared>>,
+    /// [`Limits::ddl_seen`] of those to come.
+    pub ddl_seen: u64,
 }
 
 impl Table {
@@ -36,7 +38,8 @@ impl Table {
     ) -> Arc<Prepared> {
         let id = self.statements.len() as u64 + 1;
         let tail = Arc::new(Tail::new(tail, &Arc::default()));
-        let statement = Arc::new(Prepared::new(id, tail, settings, effects, options));
+        let statement =
+            Arc::new(Prepared::new(id, tail, settings, effects, options, self.ddl_seen));
         self.statements.push(Arc::clone(&statement));
         statement
     }
@@ -63,6 +66,7 @@ impl Intern for Table {
             **known.tail == *tail
                 && known.options == options
                 && known.settings == settings.fingerprint()
+                && known.ddl_seen == self.ddl_seen
         });
         match known {
             Some(known) => Ok(Arc::clone(known)),

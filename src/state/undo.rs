@@ -55,7 +55,10 @@ impl Session {
     pub fn undo(&mut self, server: &mut ServerSide, undo: Undo, how: Miscarriage) {
         match undo {
             // If these were refused, the server is closed.
-            Undo::Nothing | Undo::Settings => {}
+            Undo::Nothing | Undo::Settings | Undo::Describes(_) => {}
+            Undo::Verifies { .. } => self.not_described(),
+            Undo::Refuses if how == Miscarriage::Failed => self.note_refused(),
+            Undo::Refuses => {}
             Undo::Parsed { name, id } => {
                 self.statements.remove(&name);
                 server.statements.remove(id);

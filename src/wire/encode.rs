@@ -55,6 +55,14 @@ pub fn parse(out: &mut Vec<u8>, name: &[u8], tail: &[u8]) {
     });
 }
 
+/// `Describe` of a prepared statement.
+pub fn describe_statement(out: &mut Vec<u8>, name: &[u8]) {
+    message(out, FrontendTag::DESCRIBE.0, |out| {
+        out.push(b'S');
+        cstr(out, name);
+    });
+}
+
 /// `Close` of a prepared statement.
 pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
     message(out, FrontendTag::CLOSE.0, |out| {

@@ -453,3 +453,51 @@ fn a_portal_executes_what_a_failing_command_leaves_prepared() {
         a: DELETE FROM items WHERE id = 161",
     ]);
 }
+
+#[test]
+fn over_a_table_that_changes_a_statement_is_refused_or_as_it_was() {
+    same(&[
+        r"
+        b: CREATE TABLE changing (a int, b int)
+        b: INSERT INTO changing VALUES (1, 2)
+        a: \parse s SELECT * FROM changing \describe S s \sync
+        c: \parse s SELECT * FROM changing \bind - s \describe P - \execute - 0 \sync
+        a: \bind - s \execute - 0 \sync
+        b: ALTER TABLE changing ALTER b TYPE text
+        a: \bind - s \execute - 0 \sync
+        c: BEGIN
+        c: \bind - s \execute - 0 \sync
+        a: \bind - s \execute - 0 \sync
+        c: \bind - s \execute - 0 \sync
+        c: ROLLBACK
+        a: \close S s \parse s SELECT * FROM changing \describe S s \bind - s \execute - 0 \sync
+        c: \bind - s \execute - 0 \sync \parse - SELECT 1 \bind - - \execute - 0 \sync
+        b: ALTER TABLE changing ADD c int
+        c: \parse - SELECT 1 \bind - - \execute - 0 \bind - s \execute - 0 \close S s \sync
+        a: \bind - s \execute - 0 \sync \close S s \parse s SELECT * FROM changing \describe S s \sync
+        a: \bind - s \execute - 0 \sync
+        b: ALTER TABLE changing DROP c
+        a: \bind - s \execute - 0 \sync
+        b: DROP TABLE changing
+        a: \bind - s \execute - 0 \sync",
+        r"
+        b: CREATE TABLE changing (a int, b int)
+        a: \parse s SELECT a FROM changing WHERE b = $1::int \describe S s \sync
+        c: \parse w INSERT INTO changing VALUES ($1, $2) \describe S w \sync
+        c: \bind - w 1 2 \execute - 0 \sync
+        b: CREATE INDEX ON changing (a)
+        c: \bind - w 3 2 \execute - 0 \sync
+        a: \bind - s 2 \execute - 0 \sync
+        b: ALTER TABLE changing ADD c int
+        c: BEGIN
+        c: \bind - w 5 2 \execute - 0 \sync
+        a: \bind - s 2 \execute - 0 \sync
+        c: COMMIT
+        a: BEGIN
+        a: ALTER TABLE changing ALTER a TYPE text
+        a: \bind - s 2 \execute - 0 \sync
+        a: ROLLBACK
+        a: \bind - s 2 \execute - 0 \sync
+        b: DROP TABLE changing",
+    ]);
+}

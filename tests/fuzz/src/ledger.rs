@@ -26,7 +26,7 @@ const LIMITS: Limits = Limits {
 const HELD_MAX: usize = 16 * 1024;
 
 /// The numbers from here on are those of statements that belong to no client.
-const OWN_NUMBERS: u64 = u64::MAX - 2;
+const OWN_NUMBERS: u64 = u64::MAX - 3;
 
 const NAMES: [&[u8]; 4] = [b"", b"s", b"t", b"pgweir_1"];
 const TEXTS: [&str; 6] =
@@ -52,7 +52,7 @@ impl Intern for Table {
     ) -> Result<Arc<Prepared>, ClientFault> {
         let id = self.0.len() as u64 + 1;
         // No settings have this fingerprint: nobody finds it.
-        let statement = Arc::new(Prepared::new(id, tail_of(tail), u64::MAX, effects, options));
+        let statement = Arc::new(Prepared::new(id, tail_of(tail), u64::MAX, effects, options, 0));
         self.0.push(Arc::clone(&statement));
         Ok(statement)
     }
@@ -69,7 +69,7 @@ impl Intern for Table {
             return Ok(Arc::clone(known));
         }
         let (id, settings) = (self.0.len() as u64 + 1, settings.fingerprint());
-        let statement = Arc::new(Prepared::new(id, tail_of(tail), settings, effects, options));
+        let statement = Arc::new(Prepared::new(id, tail_of(tail), settings, effects, options, 0));
         self.0.push(Arc::clone(&statement));
         Ok(statement)
     }
