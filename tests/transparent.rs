@@ -13,6 +13,8 @@ mod support;
 
 #[path = "transparent/ahead.rs"]
 mod ahead;
+#[path = "transparent/authorization.rs"]
+mod authorization;
 #[path = "transparent/catalogue.rs"]
 mod catalogue;
 #[path = "transparent/defaults.rs"]

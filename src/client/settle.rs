@@ -5,7 +5,9 @@ use super::registry::Activity;
 use super::serve::{Attachment, Client, End};
 use crate::pool::{BorrowError, CountedPin};
 use crate::server::CloseReason;
+use crate::state::defaults::IS_SUPERUSER;
 use crate::state::reply::Passing;
+use crate::state::settings::ROLE;
 use crate::state::{PinReason, TransactionStatus};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::{GaugeGuard, GaugeKind, Label};
@@ -129,10 +131,23 @@ impl Client {
         };
         let reported = self.session.reported_at_login(of);
         let mut out = take_buffer();
+        // With its role came this.
+        let role = startup.get(ROLE).filter(|role| self.session.settings.get(ROLE) == Some(role));
+        let told = role.and_then(|_| self.session.told_of(IS_SUPERUSER));
+        let is_untrue = |name: &str, value: &str| {
+            name == IS_SUPERUSER && told.is_some_and(|told| told != value)
+        };
+        let mut of_role = None;
         for (name, value) in reported.iter().flatten() {
-            if startup.get(&name.to_ascii_lowercase()).is_some() {
-                encode::parameter_status(&mut out, name, value);
+            if is_untrue(name, value) {
+                of_role = Some(value);
+            } else if startup.get(&name.to_ascii_lowercase()).is_none() {
+                continue;
             }
+            encode::parameter_status(&mut out, name, value);
+        }
+        if let Some(value) = of_role {
+            self.session.note_told(IS_SUPERUSER, value);
         }
         if out.is_empty() {
             give_buffer(out);

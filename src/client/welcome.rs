@@ -9,7 +9,7 @@ use crate::pool::seat::Seat;
 use crate::pool::{BorrowError, Lease, Patience, Pool};
 use crate::server::settings::ApplyError;
 use crate::server::{CloseReason, Reported};
-use crate::state::settings::Settings;
+use crate::state::settings::{SESSION_AUTHORIZATION, Settings};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::GaugeKind;
 use crate::wire::encode;
@@ -31,7 +31,7 @@ pub async fn welcome(
     begun: Instant,
     deadline: tokio::time::Instant,
 ) -> Result<Box<Client>, Rejection> {
-    let prepared = tokio::time::timeout_at(deadline, prepare(&greeted, worker)).await;
+    let prepared = tokio::time::timeout_at(deadline, prepare(&mut greeted, worker)).await;
     let prepared = prepared.unwrap_or_else(|_| {
         Err(BorrowError::Timeout {
             waited: clock::now().saturating_duration_since(begun),
@@ -106,10 +106,11 @@ impl Told {
 }
 
 async fn prepare(
-    greeted: &Greeted,
+    greeted: &mut Greeted,
     worker: &Arc<Worker>,
 ) -> Result<(Arc<Pool>, Arc<Reported>, Told), BorrowError> {
     let pool = worker.shared.pools.pool(&greeted.database, &greeted.user)?;
+    let tried = take_session_authorization(&mut greeted.settings);
     loop {
         let Some(baseline) = pool.baseline() else {
             // The first client of a pool: opening a server tells what its sessions look like.
@@ -117,6 +118,12 @@ async fn prepare(
             lease.give_back(clock::now());
             continue;
         };
+        if let Some(tried) = &tried
+            && pool.learned(&baseline, tried).is_none()
+            && learn(&pool, worker, &baseline, tried).await?.is_none()
+        {
+            continue;
+        }
         if let Some(told) = Told::of(&pool, &baseline, &greeted.settings) {
             return Ok((pool, baseline, told));
         }
@@ -125,6 +132,14 @@ async fn prepare(
             return Ok((pool, baseline, Told::Learned(reported)));
         }
     }
+}
+
+/// Whom the session was to act as: PostgreSQL looks at connect whether it may, and has it act as the login.
+fn take_session_authorization(settings: &mut Arc<Settings>) -> Option<Arc<Settings>> {
+    let tried = settings.get(SESSION_AUTHORIZATION)?;
+    let tried = Settings::new([(SESSION_AUTHORIZATION, tried)]).ok()?;
+    *settings = Arc::new(settings.without(SESSION_AUTHORIZATION));
+    Some(Arc::new(tried))
 }
 
 /// What a client with these startup settings is told of them, as far as that is known.

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// A number for the defaults of the session that asks: what the catalogue has for it, and what it would report after
 /// a `RESET ALL`, which is the configuration file's where the catalogue has nothing.
+///
+/// They are those of the login, whoever the session acts as: an idle server has the settings of its last client.
 pub(super) const DIGEST: &str = "
 SELECT pg_catalog.hashtextextended(pg_catalog.concat(
 (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', s.setdatabase, s.setrole, s.setconfig), E'\\n'
@@ -25,7 +27,7 @@ SELECT pg_catalog.hashtextextended(pg_catalog.concat(
   FROM pg_catalog.pg_db_role_setting s
   WHERE s.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database d
     WHERE d.datname = pg_catalog.current_database()))
-  AND s.setrole IN (0, (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = session_user))),
+  AND s.setrole IN (0, (SELECT a.usesysid FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) a))),
 (SELECT pg_catalog.string_agg(pg_catalog.concat_ws('=', p.name, p.reset_val), E'\\n' ORDER BY p.name)
   FROM pg_catalog.pg_settings p WHERE p.name IN ('DateStyle', 'IntervalStyle', 'TimeZone', 'application_name',
     'client_encoding', 'default_transaction_read_only', 'search_path', 'standard_conforming_strings'))), 0)";

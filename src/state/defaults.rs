@@ -28,6 +28,9 @@ const REPORTED: [&str; 9] = [
     "timezone",
 ];
 
+/// Reported too, and is what the role makes it.
+pub const IS_SUPERUSER: &str = "is_superuser";
+
 /// Statements that change defaults, until others can see what came of them.
 #[derive(Default)]
 pub struct ChangedDefaults {
@@ -93,11 +96,16 @@ impl Session {
     }
 
     /// The client was told that `name` is `value`.
-    pub(super) fn note_told(&mut self, name: &str, value: &str) {
-        let known = REPORTED.into_iter().find(|known| known.eq_ignore_ascii_case(name));
-        if let Some(known) = known {
+    pub fn note_told(&mut self, name: &str, value: &str) {
+        let mut reported = REPORTED.into_iter().chain([IS_SUPERUSER]);
+        if let Some(known) = reported.find(|known| known.eq_ignore_ascii_case(name)) {
             self.told.get_or_insert_default().insert(known, value.into());
         }
+    }
+
+    /// What the client was told last that `name` is, if it was told since its login.
+    pub fn told_of(&self, name: &str) -> Option<&str> {
+        self.told.as_ref()?.get(name).map(|value| &**value)
     }
 
     /// Servers that are fresh `now` may report other defaults than those `then`, which the client began with: it keeps
@@ -246,6 +254,7 @@ mod tests {
         let mut told = session(&[]);
         told.note_told("TimeZone", "Asia/Tokyo");
         told.note_told("is_superuser", "on");
+        assert_eq!((told.told_of("is_superuser"), told.told_of("datestyle")), (Some("on"), None));
         told.keep_told(&THEN, &NOW);
         assert!(told.settings.is_empty(), "a server told it of the new default");
     }

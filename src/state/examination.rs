@@ -8,16 +8,37 @@
 //! Sources: <https://www.postgresql.org/docs/current/view-pg-settings.html>,
 //! <https://www.postgresql.org/docs/current/catalog-pg-depend.html>
 
-use super::audit::{Value, says_nothing_of_locks};
+use super::audit::{Doubts, Value, says_nothing_of_locks};
 use super::channels::Channels;
 use super::naming::ensure_with;
 use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Undo};
 use super::server_side::ServerSide;
 use super::session::Session;
-use super::settings::Settings;
+use super::settings::{ROLE, SESSION_AUTHORIZATION, Settings};
 use crate::wire::{backend, encode};
 use std::sync::Arc;
+
+/// Whom the session acts as. Another server lets a role be taken on by those only who may.
+const ACTS_AS: &[u8] = b"SELECT 's', 'role', pg_catalog.current_setting('role')
+UNION ALL SELECT 's', 'session_authorization', session_user::pg_catalog.text
+ WHERE session_user OPERATOR(pg_catalog.<>) $1::pg_catalog.name
+UNION ALL SELECT 'k', 'role', NULL WHERE CASE
+ WHEN pg_catalog.current_setting('role') OPERATOR(pg_catalog.=) 'none' THEN false
+ ELSE NOT pg_catalog.pg_has_role(session_user, pg_catalog.current_setting('role')::pg_catalog.name, CASE
+ WHEN pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.<) 160000
+ THEN 'MEMBER' ELSE 'SET' END) END\0\0\0";
+
+/// Acts as the login until all is asked: some settings are shown to superusers only. No name in what follows may then
+/// depend on the client.
+///
+/// PostgreSQL before 17.1, 16.5 and 15.9 forgets a role for good where it sets the session's user for a while
+/// (CVE-2024-10978), and so it only does where that is another.
+const ACT_AS_LOGIN: &[u8] = b"SELECT 's', pg_catalog.substr(CASE
+ WHEN session_user OPERATOR(pg_catalog.=) $1::pg_catalog.name THEN pg_catalog.set_config('role', 'none', true)
+ ELSE pg_catalog.set_config('session_authorization', $1::pg_catalog.name::pg_catalog.text, true) END, 1, 0), NULL
+WHERE session_user OPERATOR(pg_catalog.<>) $1::pg_catalog.name
+ OR pg_catalog.current_setting('role') OPERATOR(pg_catalog.<>) 'none'\0\0\0";
 
 /// Rows of kind, name and value. `s`: a setting that the session has changed; `k`: something that
 /// keeps the client, by the label of its reason; with `listen`, a channel.
@@ -27,12 +48,10 @@ const QUESTION: &[u8] = b"SELECT 's', s.name, pg_catalog.current_setting(s.name)
 FROM pg_catalog.pg_settings s WHERE s.source OPERATOR(pg_catalog.=) 'session'
  AND s.name OPERATOR(pg_catalog.<>) ALL ('{transaction_isolation,transaction_read_only,transaction_deferrable}')
 UNION ALL SELECT 's', n, pg_catalog.current_setting(n, true) FROM pg_catalog.unnest($1::pg_catalog.text[]) n
-UNION ALL SELECT 's', 'role', pg_catalog.current_setting('role')
-UNION ALL SELECT 'k', 'role', NULL WHERE session_user OPERATOR(pg_catalog.<>) $2::pg_catalog.name
 UNION ALL SELECT 'k', 'temporary_object', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_depend d
  WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass
  AND d.refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())
-UNION ALL SELECT 'k', 'advisory_lock', NULL WHERE $3::pg_catalog.bool AND EXISTS (SELECT FROM pg_catalog.pg_locks l
+UNION ALL SELECT 'k', 'advisory_lock', NULL WHERE $2::pg_catalog.bool AND EXISTS (SELECT FROM pg_catalog.pg_locks l
  WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())
 UNION ALL SELECT 'k', 'hold_cursor', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors c WHERE c.is_holdable)
 UNION ALL SELECT 'k', 'sequence', NULL WHERE pg_catalog.current_setting('pgweir.has_value', true) OPERATOR(pg_catalog.=) 't'
@@ -40,7 +59,7 @@ UNION ALL SELECT 'k', 'listen', c FROM pg_catalog.pg_listening_channels() c
 UNION ALL SELECT 'k', CASE WHEN p.from_sql THEN 'prepare' ELSE 'large_statement' END, NULL
  FROM pg_catalog.pg_prepared_statements p
  WHERE (p.from_sql OR p.name OPERATOR(pg_catalog.!~) '^pgweir_[0-9a-f]+$')
- AND p.name OPERATOR(pg_catalog.<>) ALL ($4::pg_catalog.text[])\0\0\0";
+ AND p.name OPERATOR(pg_catalog.<>) ALL ($3::pg_catalog.text[])\0\0\0";
 
 /// Finds out whether a sequence has given a value in this session, without an error in PostgreSQL's log. A value that
 /// the client may not see is one.
@@ -52,6 +71,9 @@ WHEN OTHERS THEN PERFORM pg_catalog.set_config('pgweir.has_value', 't', true); E
 /// Numbers that no client's statement reaches.
 const QUESTION_ID: u64 = u64::MAX;
 const ASK_FOR_VALUE_ID: u64 = u64::MAX - 1;
+// The one before them is that of `aside`.
+const ACTS_AS_ID: u64 = u64::MAX - 3;
+const ACT_AS_LOGIN_ID: u64 = u64::MAX - 4;
 
 /// Most settings of a session that follow it.
 const SETTINGS_MAX: usize = 256;
@@ -100,7 +122,7 @@ impl Findings {
                 self.keeps = self.keeps.or(Some(reason));
             }
             (b"s", None) => {}
-            (b"s", Some(b"none")) if name == "role" => self.no_role = true,
+            (b"s", Some(b"none")) if name == ROLE => self.no_role = true,
             (b"s", Some(value)) => {
                 let value = std::str::from_utf8(value).ok()?;
                 self.bytes += name.len() + value.len();
@@ -114,10 +136,15 @@ impl Findings {
         Some(())
     }
 
+    fn get(&self, name: &str) -> Option<&str> {
+        let found = self.set.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| &**value)
+    }
+
     /// What came back in an encoding that is not pgweir's cannot be sent again as it is.
     fn is_foreign(&self) -> bool {
-        let encoding = self.set.iter().find(|(name, _)| name == "client_encoding");
-        encoding.is_some_and(|(_, value)| !value.eq_ignore_ascii_case("UTF8"))
+        let encoding = self.get("client_encoding");
+        encoding.is_some_and(|value| !value.eq_ignore_ascii_case("UTF8"))
             && self.set.iter().any(|(_, value)| !value.is_ascii())
     }
 }
@@ -159,11 +186,13 @@ impl Session {
             "{{{}}}",
             asked.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(",")
         );
+        ask(server, ACTS_AS_ID, ACTS_AS, &[user], out);
+        ask(server, ACT_AS_LOGIN_ID, ACT_AS_LOGIN, &[user], out);
         if doubts.value != Value::None {
             ask(server, ASK_FOR_VALUE_ID, ASK_FOR_VALUE, &[], out);
         }
         let own = self.array_of_own(server);
-        ask(server, QUESTION_ID, QUESTION, &[&array, user, locks, &own], out);
+        ask(server, QUESTION_ID, QUESTION, &[&array, locks, &own], out);
         out.extend_from_slice(&encode::SYNC);
         server.pipeline.push(Expected::ReadyForQuery, Fate::Examination, Undo::Nothing);
         self.audit.findings = Some(Box::default());
@@ -220,13 +249,8 @@ impl Session {
         let Some(findings) = self.audit.findings.take() else { return };
         server.altered = true;
         let doubts = self.audit.doubts.take().unwrap_or_default();
-        // A RESET leads there too, and means the role of the startup.
-        let had_left = || self.settings.get("role") == Some("none");
-        let left = findings.no_role
-            && self.startup.get("role").is_some()
-            && doubts.leaves_role.unwrap_or_else(had_left);
-        let found = findings.set.iter().map(|(name, value)| (&**name, &**value));
-        let found = found.chain(left.then_some(("role", "none")));
+        let left = self.has_left_role(&findings, &doubts).then_some((ROLE, "none"));
+        let found = findings.set.iter().map(|(name, value)| (&**name, &**value)).chain(left);
         let found = if findings.failed { None } else { Settings::new(found).ok() };
         let Some(found) = found else {
             // Nobody knows: it stays, and is asked again later.
@@ -268,9 +292,24 @@ impl Session {
             }
             None => {
                 self.pin = None;
-                server.wipe |= doubts.may_hide_settings() || unseen;
+                // To ask may have cost it the role.
+                let acts = server.applied.identity().count() == 2;
+                server.wipe |= doubts.may_hide_settings() || unseen || acts;
             }
         }
+    }
+
+    /// True if there is no role, though one was given at connect: a server resets it to none too.
+    fn has_left_role(&self, findings: &Findings, doubts: &Doubts) -> bool {
+        let acts_as = findings.get(SESSION_AUTHORIZATION);
+        let leaves = || match self.settings.get(SESSION_AUTHORIZATION) {
+            acted_as if acted_as == acts_as => self.settings.get(ROLE) == Some("none"),
+            // Who has become another has no role, and who is himself again that of the startup.
+            _ => acts_as.is_some(),
+        };
+        findings.no_role
+            && self.startup.get(ROLE).is_some()
+            && doubts.leaves_role.unwrap_or_else(leaves)
     }
 
     /// True, once, if the client was told of defaults that are not its own: it must hear what is so.

@@ -22,6 +22,12 @@ fn data_row(columns: &[Option<&str>]) -> Vec<u8> {
     out
 }
 
+/// What comes before it: whom the session acts as is asked for, and it acts as the login.
+fn preliminaries(known: bool) -> Vec<u8> {
+    let parsed = if known { "" } else { "ParseComplete " };
+    backend(&format!("{parsed}BindComplete CommandComplete ").repeat(2))
+}
+
 /// The answer with these rows.
 fn answer(rows: &[(&str, &str, Option<&str>)]) -> Vec<u8> {
     let mut out = backend("ParseComplete BindComplete");
@@ -37,6 +43,8 @@ struct Case {
     client: Session,
     server: ServerSide,
     lose_settings: bool,
+    /// It was asked before.
+    asked: bool,
 }
 
 impl Case {
@@ -46,6 +54,7 @@ impl Case {
             client,
             server: ServerSide::default(),
             lose_settings: false,
+            asked: false,
         }
     }
 
@@ -64,7 +73,9 @@ impl Case {
         self.client.examine(&mut self.server, "app", ["code.name"], &mut out);
         assert!(self.client.is_examined() && !self.server.pipeline.is_settled());
         let mut examined = 0;
-        let forwarded = sort(&mut self.client, &mut self.server, reply, |event| {
+        let known = std::mem::replace(&mut self.asked, true);
+        let reply = [preliminaries(known).as_slice(), reply].concat();
+        let forwarded = sort(&mut self.client, &mut self.server, &reply, |event| {
             assert_eq!(event, Event::Examined, "nothing else is news");
             examined += 1;
         });
@@ -95,7 +106,8 @@ fn what_was_set_follows_and_the_server_is_free() {
         ("s", "role", Some("none")),
     ];
     let sent = case.examine(&answer(&rows));
-    assert!(sent.starts_with("Parse pgweir_ffffffffffffffff=SELECT"), "{sent}");
+    assert!(sent.starts_with("Parse pgweir_fffffffffffffffc=SELECT"), "{sent}");
+    assert!(sent.contains("Execute, Parse pgweir_ffffffffffffffff=SELECT"), "{sent}");
     assert!(sent.ends_with("Bind pgweir_ffffffffffffffff, Execute, Sync"), "{sent}");
     assert!(!case.client.keeps_server());
     assert_eq!(case.client.settings, settings(&[("work_mem", "1MB"), ("my.tenant", "7")]));
@@ -159,6 +171,52 @@ fn a_reset_brings_back_the_settings_of_the_startup() {
     case.examine(&answer(&[("s", "my.tenant", Some("8"))])[backend("ParseComplete").len()..]);
     assert_eq!(case.client.settings.get("timezone"), Some("Asia/Tokyo"));
     assert_eq!(case.client.settings.get("my.tenant"), Some("8"));
+}
+
+/// What leads to none on a server leads to that of the startup, unless the client meant none.
+#[test]
+fn a_role_of_the_startup_is_left_by_who_becomes_another() {
+    let with_role = || Case::of(Session::new(1, settings(&[("role", "r")])));
+    let none = ("s", "role", Some("none"));
+    let other = ("s", "session_authorization", Some("u"));
+    for (sql, rows, role) in [
+        ("DO $$ BEGIN PERFORM f(); END $$", &[none, other][..], "none"),
+        ("DO $$ BEGIN PERFORM f(); END $$", &[none], "r"),
+        ("SET SESSION AUTHORIZATION u", &[none, other], "none"),
+        ("SET SESSION AUTHORIZATION app", &[none], "none"),
+        ("SET SESSION AUTHORIZATION app; RESET SESSION AUTHORIZATION", &[none], "r"),
+        ("SET SESSION AUTHORIZATION nobody", &[("s", "role", Some("r"))], "r"),
+    ] {
+        let mut case = with_role();
+        assert!(case.query(sql));
+        case.examine(&answer(rows));
+        assert!(!case.client.keeps_server());
+        assert_eq!(case.client.settings.get("role"), Some(role), "{sql}");
+        let acts = rows.contains(&other).then_some("u");
+        assert_eq!(case.client.settings.get("session_authorization"), acts, "{sql}");
+    }
+    let mut case = with_role();
+    case.query("SET SESSION AUTHORIZATION u");
+    case.examine(&answer(&[none, other]));
+    case.query("DO $$ BEGIN PERFORM f(); END $$");
+    case.examine(&answer(&[none])[backend("ParseComplete").len()..]);
+    assert_eq!(case.client.settings, settings(&[("role", "r")]), "it is itself again");
+}
+
+/// Of the two the one depends on the other, and is perhaps gone by now.
+#[test]
+fn a_server_that_acts_as_another_with_a_role_is_told_anew() {
+    let mut case = Case::of(client(1));
+    assert!(case.query("SET SESSION AUTHORIZATION u; SET ROLE r"));
+    let rows = [("s", "role", Some("r")), ("s", "session_authorization", Some("u"))];
+    case.examine(&answer(&rows));
+    let mut out = Vec::new();
+    prelude::write(&mut case.server, &case.client.settings, &LIMITS, &mut out);
+    let told = frontend_words(&out);
+    let resets = "Parse =RESET role, Bind, Execute, Parse =RESET session_authorization, Bind, Execute, \
+                  Parse =RESET ALL, Bind, Execute, ";
+    assert!(told.starts_with(resets), "{told}");
+    assert!(told.contains("set_config($1,$2,false),pg_catalog.set_config($3,$4,false)"), "{told}");
 }
 
 #[test]

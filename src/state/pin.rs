@@ -8,7 +8,7 @@ use super::statement::Effects;
 pub enum PinReason {
     /// `SET`, `RESET`, `set_config`: a setting outlives the transaction.
     Setting,
-    /// `SET ROLE` or `SET SESSION AUTHORIZATION`.
+    /// `SET ROLE` or `SET SESSION AUTHORIZATION`, where another server would refuse it.
     Role,
     /// `PREPARE` as SQL.
     Prepare,
@@ -105,7 +105,7 @@ impl PinReason {
     pub fn advice(self) -> &'static str {
         match self {
             Self::Setting => "give the setting at connect (options=-c name=value) or use SET LOCAL",
-            Self::Role => "log in as the role, or use SET LOCAL ROLE",
+            Self::Role => "log in as the role, or see that the session's user may take it on",
             Self::Prepare => "use the extended protocol's prepared statements",
             Self::TemporaryObject => "drop the temporary object, or end the connection when done",
             Self::AdvisoryLock => "use pg_advisory_xact_lock",

@@ -56,12 +56,10 @@ pub fn write(server: &mut ServerSide, wanted: &Arc<Settings>, limits: &Limits, o
     let statements_max = limits.server_statements_max;
     let wipes = std::mem::take(&mut server.wipe);
     if wipes {
-        if server.applied.after_reset_all() != Settings::default() {
-            // The role first: it may not be allowed to change the others.
-            statement(server, "RESET ROLE", &[], out);
+        for name in std::mem::take(&mut server.applied).identity() {
+            statement(server, &format!("RESET {name}"), &[], out);
         }
         statement(server, "RESET ALL", &[], out);
-        server.applied = Arc::default();
     }
     let same = Arc::ptr_eq(&server.applied, wanted) || server.applied == *wanted;
     let stale = server.ddl_seen != limits.ddl_seen;

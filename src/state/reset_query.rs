@@ -170,9 +170,9 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Option<Translated> {
         let Reset { parts, len, batch } = read(input)?;
-        // Which of these takes back a role, and to what, is left to PostgreSQL.
-        let role = self.settings.get("role").is_some();
-        if self.keeps_server() || self.is_streaming() || self.channels.is_in_use() || role {
+        // Which of these takes back whom the session acts as, and to what, is left to PostgreSQL.
+        let acts = self.settings.identity().next().is_some();
+        if self.keeps_server() || self.is_streaming() || self.channels.is_in_use() || acts {
             return None;
         }
         let resets = parts.iter().any(|part| matches!(part, Part::ResetAll | Part::DiscardAll))

@@ -14,7 +14,7 @@ use super::pipeline::{Expected, Fate, Undo};
 use super::reset_query;
 use super::server_side::{ServerSide, ServerUnnamed};
 use super::session::Session;
-use super::settings::quoted;
+use super::settings::{ROLE, SESSION_AUTHORIZATION, quoted};
 use super::sql::words::is_keyword;
 use super::statement::{self, Command, Effects, Options, Statement};
 use crate::wire::{FrontendTag, encode};
@@ -24,6 +24,7 @@ use std::fmt::Write as _;
 pub(super) const RESETS: Effects = Effects::SET_SESSION
     .and(Effects::SET_LOCAL)
     .and(Effects::SET_ROLE)
+    .and(Effects::SET_SESSION_AUTHORIZATION)
     .and(Effects::RESET_ALL)
     .and(Effects::DISCARD_ALL);
 
@@ -65,8 +66,12 @@ impl Session {
             _ => return None,
         };
         let is_meant = |name: &str| match &only {
-            Some(only) => only.eq_ignore_ascii_case(name.as_bytes()),
-            None => discards || name != "role",
+            Some(only) => {
+                let is = |name: &str| only.eq_ignore_ascii_case(name.as_bytes());
+                // The role goes with whoever took it on.
+                is(name) || (name == ROLE && is(SESSION_AUTHORIZATION))
+            }
+            None => discards || name != ROLE,
         };
         let mut settings: Vec<(Box<str>, Box<str>)> = self
             .startup
@@ -75,7 +80,7 @@ impl Session {
             .map(|(name, value)| (name.into(), value.into()))
             .collect();
         // Under another role, the others may not be allowed.
-        settings.sort_by_key(|(name, _)| &**name == "role");
+        settings.sort_by_key(|(name, _)| &**name == ROLE);
         let local = statement.effects().intersects(Effects::SET_LOCAL);
         (!settings.is_empty()).then_some(Restore { settings, local, discards })
     }
@@ -292,7 +297,8 @@ pub(super) fn leaves_role(text: &[u8], values: Option<&[u8]>, options: Options) 
         if statement.command() == Command::Rollback {
             leaves = None;
         } else if effects.intersects(Effects::SET_SESSION_AUTHORIZATION) {
-            leaves = Some(false);
+            let resets = statement.command() == Command::Reset || is_to_default(&statement);
+            leaves = Some(!resets);
         } else if effects.intersects(Effects::SET_ROLE) {
             let resets = statement.command() == Command::Reset || is_to_default(&statement);
             if resets || is_to_none(statement.text()) {
@@ -305,14 +311,16 @@ pub(super) fn leaves_role(text: &[u8], values: Option<&[u8]>, options: Options) 
                     text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word))
                 })
             };
-            if speaks_of(b"role") && speaks_of(b"none") && !speaks_of(b"reset") {
+            let resets = || speaks_of(b"reset");
+            let defaults = || speaks_of(b"default") || speaks_of(b"null") || resets();
+            if (speaks_of(b"role") && speaks_of(b"none") && !resets())
+                || (speaks_of(b"authorization") && !defaults())
+            {
                 leaves = Some(true);
             }
         }
     }
-    let follows = count == 1
-        && leaves == Some(false)
-        && !statement::effects(text, options).intersects(Effects::SET_SESSION_AUTHORIZATION);
+    let follows = count == 1 && leaves == Some(false);
     leaves.filter(|_| !follows)
 }
 
@@ -344,7 +352,14 @@ mod tests {
     fn what_is_reset_is_told_again() {
         assert_eq!(behind("RESET ALL"), ["timezone", "work_mem"]);
         assert_eq!(behind("DISCARD ALL"), ["timezone", "work_mem", "role"]);
-        assert_eq!(behind("RESET ROLE"), ["role"]);
+        for text in [
+            "RESET ROLE",
+            "RESET SESSION AUTHORIZATION",
+            "SET LOCAL SESSION AUTHORIZATION DEFAULT",
+            "SET session_authorization TO DEFAULT",
+        ] {
+            assert_eq!(behind(text), ["role"], "{text}");
+        }
         for text in [
             "RESET TimeZone",
             "set time zone default ;",
@@ -359,6 +374,7 @@ mod tests {
             "SET timezone = 'Asia/Tokyo'",
             "SET work_mem = 5 -- default",
             "RESET ALL; SELECT 1",
+            "SET SESSION AUTHORIZATION 'default'",
             "DISCARD TEMP",
         ] {
             assert!(behind(text).is_empty(), "{text}");
@@ -375,18 +391,26 @@ mod tests {
             "RESET ROLE; SET ROLE TO none",
             "SELECT set_config('role', 'none', false)",
             "DO $$BEGIN SET ROLE NONE; END$$",
+            "SET SESSION AUTHORIZATION someone",
+            "RESET ROLE; SET SESSION AUTHORIZATION 'default'",
+            "SELECT set_config('session_authorization', 'someone', false)",
+            "DO $$BEGIN SET SESSION AUTHORIZATION someone; END$$",
         ] {
             assert_eq!(of(text), Some(true), "{text}");
         }
         for text in [
             "SELECT 1; RESET ROLE",
             "SET ROLE NONE; SET ROLE TO DEFAULT",
-            "SET SESSION AUTHORIZATION DEFAULT",
+            "SET SESSION AUTHORIZATION someone; SET SESSION AUTHORIZATION DEFAULT",
         ] {
             assert_eq!(of(text), Some(false), "{text}");
         }
         for text in [
             "RESET ROLE",
+            "SET SESSION AUTHORIZATION DEFAULT",
+            "RESET session_authorization",
+            "DO $$BEGIN RESET SESSION AUTHORIZATION; END$$",
+            "SELECT set_config('session_authorization', NULL, false)",
             "SET ROLE someone",
             "BEGIN; RESET ROLE; ROLLBACK",
             "SET LOCAL ROLE NONE",

@@ -11,7 +11,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 const NAME_MAX: usize = 127;
 
 /// `SET ROLE`, which is a setting like others but for what it allows.
-const ROLE: &str = "role";
+pub const ROLE: &str = "role";
+
+/// `SET SESSION AUTHORIZATION`, which decides what roles there are to choose from, and puts the role back.
+///
+/// Source: <https://www.postgresql.org/docs/current/sql-set-session-authorization.html>
+pub const SESSION_AUTHORIZATION: &str = "session_authorization";
+
+/// The settings by which a session acts as somebody else, in the order in which they are set. `RESET ALL` leaves them.
+const IDENTITY: [&str; 2] = [SESSION_AUTHORIZATION, ROLE];
 
 /// Settings that differ from what a fresh connection of this user has, sorted by name.
 #[derive(Clone, Debug, Default)]
@@ -103,44 +111,45 @@ impl Settings {
         Self::new(self.iter().chain(found)).unwrap_or_default()
     }
 
-    /// What `RESET ALL` leaves of these settings: the role.
+    /// These settings but that of this name.
     #[must_use]
-    pub fn after_reset_all(&self) -> Self {
-        Self::new(self.get(ROLE).map(|value| (ROLE, value))).unwrap_or_default()
+    pub fn without(&self, name: &str) -> Self {
+        Self::new(self.iter().filter(|(other, _)| *other != name)).unwrap_or_default()
+    }
+
+    /// Those by which the session acts as somebody else, which `RESET ALL` leaves, in the order in which they are
+    /// reset: the role first, as it is taken on by the session's user.
+    pub fn identity(&self) -> impl Iterator<Item = &str> {
+        IDENTITY.into_iter().rev().filter(|name| self.get(name).is_some())
     }
 
     /// The statements that put all of these back to what a fresh connection has.
     #[must_use]
     pub fn reset_text(&self) -> String {
-        // The role first: it may not be allowed to change the others.
-        let role = if self.get(ROLE).is_some() { "RESET ROLE;" } else { "" };
-        let others = self.names().filter(|name| *name != ROLE);
-        others.fold(role.to_owned(), |text, name| text + "RESET " + &quoted(name) + ";")
+        // Whoever it acts as may not be allowed to change the others.
+        let others = self.names().filter(|name| !IDENTITY.contains(name));
+        let all = self.identity().chain(others);
+        all.fold(String::new(), |text, name| text + "RESET " + &quoted(name) + ";")
     }
 
     /// What takes a server from `applied` to these settings.
     ///
-    /// Nothing else is changed under another role than that of the login.
+    /// Nothing else is changed while it acts as another than the login.
     #[must_use]
     pub fn change_from<'a>(&'a self, applied: &'a Self) -> Change<'a> {
         let mut reset: Vec<String> = applied
             .names()
-            .filter(|name| *name != ROLE && self.get(name).is_none())
+            .filter(|name| !IDENTITY.contains(name) && self.get(name).is_none())
             .map(quoted)
             .collect();
         let mut set: Vec<(&str, &str)> = self
             .iter()
-            .filter(|(name, value)| *name != ROLE && applied.get(name) != Some(value))
+            .filter(|(name, value)| !IDENTITY.contains(name) && applied.get(name) != Some(value))
             .collect();
         let changes = !reset.is_empty() || !set.is_empty();
-        let (had, wanted) = (applied.get(ROLE), self.get(ROLE));
-        if had.is_some() && (changes || wanted != had) {
-            reset.insert(0, quoted(ROLE));
-        }
-        if let Some(role) = wanted
-            && (changes || wanted != had)
-        {
-            set.push((ROLE, role));
+        if changes || IDENTITY.iter().any(|name| applied.get(name) != self.get(name)) {
+            reset.splice(0..0, applied.identity().map(quoted));
+            set.extend(IDENTITY.into_iter().filter_map(|name| Some((name, self.get(name)?))));
         }
         Change { reset, set }
     }
@@ -213,6 +222,37 @@ mod tests {
         let wanted = settings(&[("b", "2")]);
         let reset = vec!["\"my\".\"a\"".to_owned()];
         assert_eq!(wanted.change_from(&applied), Change { reset, set: vec![] });
+    }
+
+    #[test]
+    fn everything_else_is_changed_by_the_login() {
+        let role = settings(&[("a", "1"), ("role", "r")]);
+        let both = settings(&[("a", "1"), ("role", "s"), ("session_authorization", "u")]);
+        let quoted = |names: &[&str]| names.iter().map(|name| quoted(name)).collect::<Vec<_>>();
+        assert_eq!(
+            both.change_from(&role),
+            Change {
+                reset: quoted(&["role"]),
+                set: vec![("session_authorization", "u"), ("role", "s")]
+            }
+        );
+        assert_eq!(
+            role.change_from(&both),
+            Change { reset: quoted(&["role", "session_authorization"]), set: vec![("role", "r")] }
+        );
+        let other = settings(&[("b", "2"), ("session_authorization", "u")]);
+        assert_eq!(
+            other.change_from(&settings(&[("a", "1"), ("session_authorization", "u")])),
+            Change {
+                reset: quoted(&["session_authorization", "a"]),
+                set: vec![("b", "2"), ("session_authorization", "u")]
+            }
+        );
+        assert!(both.change_from(&both).is_empty());
+        let text = "RESET \"role\";RESET \"session_authorization\";RESET \"a\";";
+        assert_eq!(both.reset_text(), text);
+        assert_eq!(both.identity().collect::<Vec<_>>(), ["role", "session_authorization"]);
+        assert_eq!(both.without("session_authorization").without("a"), settings(&[("role", "s")]));
     }
 
     #[test]
