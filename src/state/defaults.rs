@@ -104,6 +104,7 @@ impl Session {
     }
 
     /// What the client was told last that `name` is, if it was told since its login.
+    #[must_use]
     pub fn told_of(&self, name: &str) -> Option<&str> {
         self.told.as_ref()?.get(name).map(|value| &**value)
     }

@@ -19,10 +19,15 @@ use super::settings::{ROLE, SESSION_AUTHORIZATION, Settings};
 use crate::wire::{backend, encode};
 use std::sync::Arc;
 
-/// Whom the session acts as. Another server lets a role be taken on by those only who may.
+/// Whom the session acts as. Another server lets a role be taken on by those only who may. `d`: a fresh connection has
+/// a role, perhaps, by `ALTER ROLE ... SET role`.
 const ACTS_AS: &[u8] = b"SELECT 's', 'role', pg_catalog.current_setting('role')
 UNION ALL SELECT 's', 'session_authorization', session_user::pg_catalog.text
  WHERE session_user OPERATOR(pg_catalog.<>) $1::pg_catalog.name
+UNION ALL SELECT 'd', 'role', NULL WHERE pg_catalog.current_setting('role') OPERATOR(pg_catalog.=) 'none'
+ AND EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c
+ WHERE c OPERATOR(pg_catalog.~~) 'role=%' AND (s.setrole OPERATOR(pg_catalog.=) 0 OR s.setrole OPERATOR(pg_catalog.=)
+ (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) $1::pg_catalog.name)))
 UNION ALL SELECT 'k', 'role', NULL WHERE CASE
  WHEN pg_catalog.current_setting('role') OPERATOR(pg_catalog.=) 'none' THEN false
  ELSE NOT pg_catalog.pg_has_role(session_user, pg_catalog.current_setting('role')::pg_catalog.name, CASE
@@ -88,6 +93,8 @@ pub(super) struct Findings {
     bytes: usize,
     /// There is no role.
     no_role: bool,
+    /// There would be one on a fresh connection.
+    default_role: bool,
     keeps: Option<PinReason>,
     listens: Listens,
     /// It was refused, or not understood.
@@ -121,6 +128,7 @@ impl Findings {
                 let reason = PinReason::ALL.into_iter().find(|reason| reason.as_label() == name)?;
                 self.keeps = self.keeps.or(Some(reason));
             }
+            (b"d", None) => self.default_role = true,
             (b"s", None) => {}
             (b"s", Some(b"none")) if name == ROLE => self.no_role = true,
             (b"s", Some(value)) => {
@@ -299,7 +307,8 @@ impl Session {
         }
     }
 
-    /// True if there is no role, though one was given at connect: a server resets it to none too.
+    /// True if there is no role, though there would be one on a fresh connection, or one was given at connect: that a
+    /// server resets to none too.
     fn has_left_role(&self, findings: &Findings, doubts: &Doubts) -> bool {
         let acts_as = findings.get(SESSION_AUTHORIZATION);
         let leaves = || match self.settings.get(SESSION_AUTHORIZATION) {
@@ -307,9 +316,10 @@ impl Session {
             // Who has become another has no role, and who is himself again that of the startup.
             _ => acts_as.is_some(),
         };
-        findings.no_role
-            && self.startup.get(ROLE).is_some()
-            && doubts.leaves_role.unwrap_or_else(leaves)
+        let given = self.startup.get(ROLE).is_some();
+        let left =
+            if given { doubts.leaves_role.unwrap_or_else(leaves) } else { findings.default_role };
+        findings.no_role && left
     }
 
     /// True, once, if the client was told of defaults that are not its own: it must hear what is so.

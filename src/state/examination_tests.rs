@@ -203,6 +203,19 @@ fn a_role_of_the_startup_is_left_by_who_becomes_another() {
     assert_eq!(case.client.settings, settings(&[("role", "r")]), "it is itself again");
 }
 
+#[test]
+fn a_role_that_is_a_default_is_left_where_there_is_none() {
+    let none = ("s", "role", Some("none"));
+    for (rows, role) in [(&[none, ("d", "role", None)][..], Some("none")), (&[none], None)] {
+        let mut case = Case::of(client(1));
+        assert!(case.query("SET ROLE NONE"));
+        case.examine(&answer(rows));
+        assert!(!case.client.keeps_server());
+        assert_eq!(case.client.settings.get("role"), role);
+        assert_eq!(case.server.applied.get("role"), role);
+    }
+}
+
 /// Of the two the one depends on the other, and is perhaps gone by now.
 #[test]
 fn a_server_that_acts_as_another_with_a_role_is_told_anew() {

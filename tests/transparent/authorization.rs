@@ -11,6 +11,9 @@ use std::sync::OnceLock;
 /// A superuser who logs in.
 const BOSS: &str = "auth_boss";
 
+/// An ordinary user whose sessions begin with a role.
+const DEPUTY: &str = "auth_deputy";
+
 const WHO: &str = "SELECT current_user, session_user, current_setting('role'), \
      current_setting('session_authorization'), current_setting('is_superuser')";
 
@@ -26,7 +29,8 @@ fn create_roles() {
         shared().superuser().execute(&format!(
             "CREATE ROLE {BOSS} SUPERUSER LOGIN PASSWORD '{PASSWORD}'; CREATE ROLE auth_user; \
              CREATE ROLE auth_role; CREATE ROLE auth_other; CREATE ROLE auth_super SUPERUSER; \
-             GRANT auth_role TO auth_user"
+             GRANT auth_role TO auth_user; CREATE ROLE {DEPUTY} LOGIN PASSWORD '{PASSWORD}'; \
+             GRANT auth_role TO {DEPUTY}; ALTER ROLE {DEPUTY} SET role = 'auth_role'"
         ));
     });
 }
@@ -35,6 +39,7 @@ fn pool_of(servers: u32) -> Pgweir {
     create_roles();
     Setup::before(shared())
         .user(BOSS, PASSWORD)
+        .user(DEPUTY, PASSWORD)
         .target(&format!("max_connections = {servers}"))
         // Who finds a server kept fails soon, and says so.
         .target("connection_borrow_timeout = \"8s\"")
@@ -42,9 +47,13 @@ fn pool_of(servers: u32) -> Pgweir {
 }
 
 fn boss_at(port: u16, startup: &[(&str, &str)]) -> RawClient {
+    log_in(port, BOSS, startup)
+}
+
+fn log_in(port: u16, user: &str, startup: &[(&str, &str)]) -> RawClient {
     let mut client = RawClient::connect(port);
     let all = [&[("database", DATABASE)], startup].concat();
-    client.try_log_in(BOSS, PASSWORD, &all).unwrap();
+    client.try_log_in(user, PASSWORD, &all).unwrap();
     client.parameters.sort();
     client
 }
@@ -373,6 +382,31 @@ fn session_authorizations_of_pipelined_batches_follow() {
         assert_eq!(pooled, direct);
     }
     assert_eq!(pinned(&pgweir), 0.0);
+}
+
+#[test]
+fn a_role_that_is_a_default_can_be_left_by_one_client_alone() {
+    let pgweir = pool_of(1);
+    let mut direct = log_in(shared().port(), DEPUTY, &[]);
+    let [mut pooled, mut other] = [(), ()].map(|()| log_in(pgweir.port(), DEPUTY, &[]));
+    for sql in [
+        "SET ROLE NONE",
+        "SET work_mem = '77MB'",
+        "RESET ALL",
+        "RESET ROLE",
+        "BEGIN; SET ROLE NONE; ROLLBACK",
+        "DO $$BEGIN SET ROLE NONE; END$$",
+        "DISCARD ALL",
+        "SET ROLE NONE; SELECT 1",
+        "SET SESSION AUTHORIZATION DEFAULT",
+    ] {
+        for sql in [sql, WHO] {
+            assert_eq!(pooled.query(sql), direct.query(sql), "{sql}");
+            let seen = other.execute("SELECT current_user, current_setting('role')").concat();
+            assert_eq!(seen, ["auth_role", "auth_role"], "after {sql}");
+        }
+    }
+    assert_eq!(pgweir.metric("pgweir_session_pins_total", ""), 0.0);
 }
 
 /// An idle server that acts as another is asked for the code in the database, and for the defaults of its login.
