@@ -1,12 +1,9 @@
 //! Statements of pgweir's own in the middle of a client's batch.
 
 use super::pipeline::{Expected, Fate, Undo};
-use super::prepared::ServerName;
+use super::prepared::{Own, ServerName};
 use super::server_side::ServerSide;
 use crate::wire::{FrontendTag, encode};
-
-/// Number that no client's statement reaches.
-const ASIDE_ID: u64 = u64::MAX - 2;
 
 /// Runs `text` with these values as part of the client's batch. The unnamed statement and portal are the client's.
 ///
@@ -19,7 +16,7 @@ pub(super) fn run(
     others: impl Fn() -> Undo,
     out: &mut Vec<u8>,
 ) {
-    let name = ServerName::new(ASIDE_ID);
+    let name = ServerName::new(Own::Aside.id());
     let name = name.as_bytes();
     let close = |out: &mut Vec<u8>, kind: u8| {
         encode::message(out, FrontendTag::CLOSE.0, |out| {

@@ -13,6 +13,7 @@ use super::channels::Channels;
 use super::naming::ensure_with;
 use super::pin::PinReason;
 use super::pipeline::{Expected, Fate, Undo};
+use super::prepared::Own;
 use super::server_side::ServerSide;
 use super::session::Session;
 use super::settings::{ROLE, SESSION_AUTHORIZATION, Settings};
@@ -72,13 +73,6 @@ const ASK_FOR_VALUE: &[u8] = b"DO LANGUAGE plpgsql $$ BEGIN
 PERFORM pg_catalog.lastval(); PERFORM pg_catalog.set_config('pgweir.has_value', 't', true);
 EXCEPTION WHEN object_not_in_prerequisite_state THEN NULL;
 WHEN OTHERS THEN PERFORM pg_catalog.set_config('pgweir.has_value', 't', true); END $$\0\0\0";
-
-/// Numbers that no client's statement reaches.
-const QUESTION_ID: u64 = u64::MAX;
-const ASK_FOR_VALUE_ID: u64 = u64::MAX - 1;
-// The one before them is that of `aside`.
-const ACTS_AS_ID: u64 = u64::MAX - 3;
-const ACT_AS_LOGIN_ID: u64 = u64::MAX - 4;
 
 /// Most settings of a session that follow it.
 const SETTINGS_MAX: usize = 256;
@@ -194,13 +188,13 @@ impl Session {
             "{{{}}}",
             asked.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(",")
         );
-        ask(server, ACTS_AS_ID, ACTS_AS, &[user], out);
-        ask(server, ACT_AS_LOGIN_ID, ACT_AS_LOGIN, &[user], out);
+        ask(server, Own::ActsAs, ACTS_AS, &[user], out);
+        ask(server, Own::ActAsLogin, ACT_AS_LOGIN, &[user], out);
         if doubts.value != Value::None {
-            ask(server, ASK_FOR_VALUE_ID, ASK_FOR_VALUE, &[], out);
+            ask(server, Own::AskForValue, ASK_FOR_VALUE, &[], out);
         }
         let own = self.array_of_own(server);
-        ask(server, QUESTION_ID, QUESTION, &[&array, locks, &own], out);
+        ask(server, Own::Question, QUESTION, &[&array, locks, &own], out);
         out.extend_from_slice(&encode::SYNC);
         server.pipeline.push(Expected::ReadyForQuery, Fate::Examination, Undo::Nothing);
         self.audit.findings = Some(Box::default());
@@ -339,8 +333,8 @@ impl Session {
 }
 
 /// Runs a statement of pgweir's own, and prepares it where it is missing.
-fn ask(server: &mut ServerSide, id: u64, tail: &[u8], values: &[&str], out: &mut Vec<u8>) {
-    let name = ensure_with(server, id, tail, Fate::Examination, out);
+fn ask(server: &mut ServerSide, own: Own, tail: &[u8], values: &[&str], out: &mut Vec<u8>) {
+    let name = ensure_with(server, own.id(), tail, Fate::Examination, out);
     encode::bind_text(out, name.as_bytes(), values);
     encode::execute(out);
     server.pipeline.push(Expected::BindComplete, Fate::Examination, Undo::Nothing);

@@ -106,7 +106,7 @@ fn what_was_set_follows_and_the_server_is_free() {
         ("s", "role", Some("none")),
     ];
     let sent = case.examine(&answer(&rows));
-    assert!(sent.starts_with("Parse pgweir_fffffffffffffffc=SELECT"), "{sent}");
+    assert!(sent.starts_with("Parse pgweir_fffffffffffffffb=SELECT"), "{sent}");
     assert!(sent.contains("Execute, Parse pgweir_ffffffffffffffff=SELECT"), "{sent}");
     assert!(sent.ends_with("Bind pgweir_ffffffffffffffff, Execute, Sync"), "{sent}");
     assert!(!case.client.keeps_server());

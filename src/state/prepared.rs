@@ -25,6 +25,31 @@ pub(super) const SERVER_NAME_PREFIX: &[u8] = b"pgweir_";
 /// Set in the number of a name that is on a server only to be taken: it stands for the statement of the other bits.
 pub(super) const TAKEN: u64 = 1 << 62;
 
+/// The statements that pgweir itself has on servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Own {
+    /// What has a client left?
+    Question,
+    /// Has a sequence given a value?
+    AskForValue,
+    /// What is put between the statements of a client's text.
+    Aside,
+    /// A client's statement as it would be parsed now.
+    Probe,
+    /// Whom does the session act as?
+    ActsAs,
+    /// Act as the login.
+    ActAsLogin,
+}
+
+impl Own {
+    /// Its number, which no client's statement reaches.
+    pub(super) fn id(self) -> u64 {
+        u64::MAX - u64::from(self as u8)
+    }
+}
+
 /// A statement's name on a server: the prefix and its number in hexadecimal.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerName {

@@ -9,7 +9,7 @@
 
 use super::naming::{Destination, Name};
 use super::pipeline::{Expected, Fate, Pipeline, Undo};
-use super::prepared::{Prepared, SERVER_NAME_PREFIX, ServerName};
+use super::prepared::{Own, Prepared, SERVER_NAME_PREFIX, ServerName};
 use super::reading::read_as;
 use super::server_side::ServerSide;
 use super::session::{CHANGES_PLANS, ClientFault, Limits, Session};
@@ -20,9 +20,6 @@ use crate::wire::{BackendTag, HEADER_LEN, SqlState, encode};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Number that no client's statement reaches.
-const PROBE_ID: u64 = u64::MAX - 3;
 
 /// Most bytes of a description that are looked at. Of a longer one, the length counts too.
 pub(super) const DESCRIPTION_MAX: usize = 16 * 1024 - HEADER_LEN;
@@ -218,7 +215,7 @@ impl Session {
         limits: &Limits,
         out: &mut Vec<u8>,
     ) {
-        let name = ServerName::new(PROBE_ID);
+        let name = ServerName::new(Own::Probe.id());
         let name = name.as_bytes();
         let close = |server: &mut ServerSide, out: &mut Vec<u8>| {
             encode::close_statement(out, name);

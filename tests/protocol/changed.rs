@@ -337,3 +337,27 @@ fn a_statement_that_executes_another_by_name_is_refused_too() {
     }
     owner.execute("DROP TABLE executed");
 }
+
+/// Both what a statement would be and what a client has left is asked by statements of pgweir's own.
+#[test]
+fn a_client_is_asked_for_what_it_left_before_and_behind_a_statement_is_looked_at() {
+    shared().client().execute(
+        "CREATE OR REPLACE FUNCTION looked_at_with(memory text) RETURNS void LANGUAGE plpgsql AS \
+         $$ BEGIN PERFORM set_config('work_mem', memory, false); END $$",
+    );
+    let pgweir = pool_of(1);
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    table(&mut other, "looked_at");
+    prepare_described(&mut client, "SELECT a FROM looked_at");
+    for round in 0..3 {
+        other.execute(&format!("ALTER TABLE looked_at ADD c{round} int"));
+        for memory in ["5MB", "6MB"] {
+            client.execute(&format!("SELECT looked_at_with('{memory}')"));
+            other.execute("SELECT 1");
+            assert_eq!(run(&mut client)[1], "DataRow 1");
+            assert_eq!(client.value("SHOW work_mem"), memory);
+            assert_eq!(other.value("SHOW work_mem"), "4MB");
+        }
+    }
+    assert_eq!(pgweir.metric("pgweir_session_pins_total", ""), 0.0);
+}
