@@ -44,6 +44,7 @@ pub fn free(server: &mut ServerSide, wanted: &Settings, out: &mut Vec<u8>) {
         statement(server, &format!("RESET {name}"), &[], out);
     }
     server.applied = kept;
+    server.unnamed = ServerUnnamed::Unknown;
     guard(server, Fate::Prelude, Fate::Prelude, out);
 }
 
@@ -172,6 +173,25 @@ mod tests {
         write(&mut server, &settings(&[("a", "1")]), &LIMITS, &mut out);
         assert!(out.is_empty());
         assert!(server.pipeline.is_settled());
+    }
+
+    #[test]
+    fn what_governs_transactions_is_put_back_first_and_is_nobodys_unnamed_statement() {
+        let applied = settings(&[("default_transaction_read_only", "on"), ("work_mem", "1MB")]);
+        let mut server = ServerSide { applied, ..ServerSide::default() };
+        let (wanted, mut out) = (settings(&[("work_mem", "1MB")]), Vec::new());
+        free(&mut server, &wanted, &mut out);
+        write(&mut server, &wanted, &LIMITS, &mut out);
+        let told = crate::state::test_support::frontend_words(&out);
+        assert!(told.starts_with(
+            "Parse =RESET default_transaction_read_only, Bind, Execute, Parse pgweir_guard"
+        ));
+        assert_eq!(server.applied, wanted);
+        assert!(matches!(server.unnamed, ServerUnnamed::Unknown));
+        let (mut server, mut out) =
+            (ServerSide { applied: Arc::clone(&wanted), ..server }, Vec::new());
+        free(&mut server, &wanted, &mut out);
+        assert!(out.is_empty(), "nobody has changed it");
     }
 
     #[test]
