@@ -147,6 +147,9 @@ impl Session {
                 restore.write(to.server, to.out);
             }
         }
+        // A simple query leaves none.
+        encode::message(to.out, FrontendTag::CLOSE.0, |out| out.extend(b"P\0"));
+        to.server.pipeline.push(Expected::CloseComplete, Fate::Swallow, Undo::Nothing);
         to.server.unnamed = ServerUnnamed::Unknown;
         to.out.extend_from_slice(&encode::SYNC);
         to.server.pipeline.push(Expected::ReadyForQuery, Fate::Forward, Undo::Nothing);

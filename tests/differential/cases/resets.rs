@@ -146,3 +146,24 @@ fn a_reset_in_a_block_leaves_its_kind_open() {
         b: SHOW search_path
         a: SELECT count(*) FROM items"]);
 }
+
+/// What a reset is sent as is a simple query still.
+#[test]
+fn a_simple_query_that_resets_leaves_no_portal() {
+    same(&[r"
+        b with options = -c work_mem=5MB
+        b: BEGIN
+        b: RESET ALL
+        b: \execute - 3 \sync
+        b: ROLLBACK
+        b: BEGIN
+        b: \parse - SELECT 1 \bind - - \sync
+        b: RESET work_mem
+        b: \execute - 0 \sync
+        b: ROLLBACK
+        b: BEGIN
+        b: SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;
+        b: \describe P - \sync
+        b: ROLLBACK
+        b: SHOW work_mem"]);
+}
