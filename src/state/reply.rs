@@ -311,6 +311,9 @@ fn look_at(
             if matches!(body, b"PREPARE\0" | b"DEALLOCATE\0") && fate == Fate::Forward {
                 client.name_changed(server, body == b"PREPARE\0");
             }
+            if body == b"DISCARD SEQUENCES\0" && fate == Fate::Forward {
+                client.discarded_sequences(server);
+            }
             let discarded = match body {
                 b"DISCARD ALL\0" => Some(Discarded::All),
                 b"DEALLOCATE ALL\0" => Some(Discarded::Statements),

@@ -32,9 +32,6 @@ pub(super) const TAKES: Effects =
 /// What may read one. Functions that do are found in the catalogue.
 pub(super) const READS: Effects = Effects::SEQUENCE_READ.and(Effects::UNCERTAIN).and(Effects::DO);
 
-/// What may forget them.
-pub(super) const CONCERNS: Effects = READS.and(TAKES).and(Effects::DISCARD_SEQUENCES);
-
 /// What is done about the values of sequences in a pool; see the module's documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SequenceCare {
@@ -134,10 +131,6 @@ impl Session {
         if effects.intersects(READS) {
             self.before_read(effects, server, moment, out)?;
         }
-        if effects.intersects(Effects::DISCARD_SEQUENCES) {
-            // Those that it has on other servers, too.
-            self.sequences.forget();
-        }
         if effects.intersects(TAKES) {
             if server.sequences.of != Some(self.mark()) {
                 self.sequences.number += 1;
@@ -204,6 +197,18 @@ impl Session {
             return Err(ClientFault::Sequences);
         }
         Ok(())
+    }
+
+    /// The client's `DISCARD SEQUENCES` has come to an end on `server`: what it has on others is void, too. What it has
+    /// there by now it took behind that.
+    pub(super) fn discarded_sequences(&mut self, server: &mut ServerSide) {
+        let before = self.mark();
+        self.sequences.number += 1;
+        if self.sequences.took == Took::Before {
+            self.sequences.took = Took::Never;
+        }
+        let of = server.sequences.of.filter(|of| *of == before).map(|_| self.mark());
+        server.sequences = Sequences { of, mixed: false };
     }
 
     /// Takes note of what may end the failure of a block.

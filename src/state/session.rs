@@ -19,7 +19,7 @@ use super::preparing::Send;
 use super::reading::{Reading, read_by};
 use super::restore::Restores;
 pub use super::sequences::SequenceCare;
-use super::sequences::{CONCERNS, OwnSequences};
+use super::sequences::{OwnSequences, READS, TAKES};
 pub use super::server_side::{Sequences, ServerSide, ServerUnnamed};
 use super::settings::Settings;
 use super::shape::Descriptions;
@@ -415,7 +415,7 @@ impl Session {
         if effects.is_empty() {
             return Ok(());
         }
-        if effects.intersects(CONCERNS) {
+        if effects.intersects(READS.and(TAKES)) {
             self.observe_sequences(effects, server, moment, out)?;
         }
         if effects.intersects(Effects::TRANSACTION_END.and(Effects::SAVEPOINT)) {

@@ -75,6 +75,13 @@ fn has_query_in_a_pipeline(items: &[Item]) -> bool {
     })
 }
 
+/// True if a block may be open behind `items` without anybody having been told so, `begun` if one was before.
+pub fn may_have_begun(items: &[Item], begun: bool) -> bool {
+    let is_told = matches!(items.last(), Some(Item::Sync | Item::Query(_)));
+    let begins = |item: &Item| matches!(item, Item::Parse { sql, .. } if begins_block(sql));
+    !is_told && (begun || items.iter().any(begins))
+}
+
 fn begins_block(sql: &str) -> bool {
     let upper = sql.to_ascii_uppercase();
     upper.contains("BEGIN") || upper.contains("START") || upper.contains("CHAIN")

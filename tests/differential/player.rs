@@ -1,7 +1,7 @@
 //! Plays a script to PostgreSQL and to pgweir, step by step, and compares every answer.
 
 use super::holding::{Holding, has_ddl, may_pin, texts};
-use super::left_out::{leads_astray, left_out};
+use super::left_out::{leads_astray, left_out, may_have_begun};
 use super::script::{Client, Item, Script, Step};
 use super::transcript::{Answers, Describer, Expectation, read_answers};
 use super::world::{Side, World, crashes};
@@ -95,6 +95,8 @@ struct Seat {
     listens: bool,
     /// It may not find all tables any more.
     astray: bool,
+    /// A block may be open of which it was not told.
+    begun: bool,
     /// The notifications that came so far.
     heard: [Vec<String>; 2],
 }
@@ -103,7 +105,8 @@ impl Player<'_> {
     fn play(&mut self, script: &Script) -> Result<(), Difference> {
         self.world.reset();
         for (client, step) in &script.steps {
-            let seat = self.seat(*client).map(|seat| (seat.holding.block, seat.astray));
+            let block = |seat: &Seat| seat.holding.block.or(seat.begun.then_some('T'));
+            let seat = self.seat(*client).map(|seat| (block(seat), seat.astray));
             let (block, astray) = seat.unwrap_or_default();
             if left_out(step, block, astray).is_some() {
                 continue;
@@ -174,6 +177,7 @@ impl Player<'_> {
             holding: Holding::default(),
             listens: false,
             astray: false,
+            begun: false,
             heard: Default::default(),
         });
         Ok(true)
@@ -190,6 +194,7 @@ impl Player<'_> {
             || (ddl_seen && items.iter().any(|item| matches!(item, Item::Bind { .. })));
         let listens = texts(step).any(|sql| sql.contains("LISTEN"));
         seat.listens |= listens;
+        seat.begun = may_have_begun(items, seat.begun);
         seat.astray = leads_astray(step, seat.astray, seat.holding.block.is_some());
         // With one server there is none left to listen for all.
         seat.holding.pinned |= listens && servers == 1;

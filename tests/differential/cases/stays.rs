@@ -126,7 +126,8 @@ fn cursors_that_outlive_their_block_are_their_clients_own() {
 
 #[test]
 fn values_of_sequences_are_those_of_the_session() {
-    same(&[r"
+    same(&[
+        r"
         a: SELECT currval('numbers')
         a: SELECT nextval('numbers')
         a: SELECT currval('numbers'), lastval()
@@ -135,5 +136,17 @@ fn values_of_sequences_are_those_of_the_session() {
         b: SELECT lastval()
         a: SELECT currval('numbers')
         a: DISCARD SEQUENCES
-        a: SELECT lastval()"]);
+        a: SELECT lastval()",
+        r"
+        a: SELECT nextval('numbers')
+        a: BEGIN
+        a: \parse - DISCARD SEQUENCES \bind - - \sync
+        a: SELECT nextval('others'), nextval('numbers')
+        a: SELECT currval('numbers')
+        a: \parse d DISCARD SEQUENCES \parse n SELECT nextval('numbers') \parse c SELECT currval('numbers') \bind - d \execute - 0 \bind - n \execute - 0 \bind - c \execute - 0 \sync
+        a: SELECT currval('numbers')
+        a: \bind - n \execute - 0 \bind - d \execute - 0 \bind - c \execute - 0 \sync
+        a: ROLLBACK
+        b: SELECT lastval()",
+    ]);
 }
