@@ -247,11 +247,12 @@ impl Session {
     /// True unless a definition leads to none of the code that could leave something behind: a view, a default or
     /// a policy that calls it is looked out for as that is.
     fn may_lead_to_code(&self, effects: Effects, text: &[u8]) -> bool {
-        match &self.suspects {
+        let may_call = || match &self.suspects {
             Some(suspects) => suspects.may_run_by(text),
             // Any code is suspected. What is temporary is only for who is pinned by it.
             None => !effects.intersects(Effects::TEMP_OBJECT),
-        }
+        };
+        has_any(&text.to_ascii_lowercase(), &DEFINES) && may_call()
     }
 
     /// True unless `text` runs no code that could leave something behind.
@@ -384,8 +385,14 @@ fn may_read(effects: Effects, limits: &Limits) -> Effects {
 /// True if `text` may run another one that it puts together.
 fn puts_together(text: &[u8]) -> bool {
     const BY: [&[u8]; 4] = [b"execute", b"||", b"format", b"concat"];
-    let folded = text.to_ascii_lowercase();
-    BY.iter().any(|word| memmem::find(&folded, word).is_some())
+    has_any(&text.to_ascii_lowercase(), &BY)
+}
+
+/// What a definition has in it. A DO block, and DDL that takes away, may have neither.
+const DEFINES: [&[u8]; 2] = [b"create", b"alter"];
+
+fn has_any(folded: &[u8], words: &[&[u8]]) -> bool {
+    words.iter().any(|word| memmem::find(folded, word).is_some())
 }
 
 /// True if a definition may bring code into the database that keeps state: what is known of that is void then.
@@ -417,15 +424,29 @@ fn speaks_of_code(text: &[u8]) -> bool {
         b"pg_replication_origin_",
         b"u&",
     ];
-    const DEFINES: [&[u8]; 2] = [b"create", b"alter"];
     let folded = text.to_ascii_lowercase();
-    let has = |words: &[&[u8]]| words.iter().any(|word| memmem::find(&folded, word).is_some());
-    has(&BRINGS) || (has(&CALLS) && has(&DEFINES))
+    has_any(&folded, &BRINGS) || (has_any(&folded, &CALLS) && has_any(&folded, &DEFINES))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_definition_may_lead_to_code_that_is_there() {
+        let limits = Limits { hidden_code: true, ..crate::state::test_support::LIMITS };
+        for (text, effects, leads) in [
+            ("CREATE VIEW v AS SELECT enter()", Effects::DDL, true),
+            ("DO $$ BEGIN CREATE VIEW v AS SELECT enter(); END $$", Effects::DO, true),
+            ("DO $$ BEGIN PERFORM enter(); END $$", Effects::DO, false),
+            ("DROP TABLE t", Effects::DDL, false),
+            ("CREATE TEMP TABLE t (a int)", Effects::DDL.and(Effects::TEMP_OBJECT), false),
+        ] {
+            let mut session = crate::state::test_support::client(1);
+            session.doubt(effects, &limits, text.as_bytes(), None);
+            assert_eq!(session.take_changes_code(), leads, "{text}");
+        }
+    }
 
     #[test]
     fn definitions_that_bring_no_code_change_nothing_of_what_is_known() {
