@@ -288,6 +288,9 @@ impl Session {
         // PostgreSQL 18 forgets to end the transaction of a pipeline with this in its middle.
         to.server.stained |= to.server.pipeline.is_mid_batch();
         let effects = may_read(memo::effects(text, self.options), to.limits);
+        if self.awaits_sequences(effects, to.server) {
+            return Ok(Send::NotYet);
+        }
         let in_parts = self.is_sent_in_parts(effects, text, to.server);
         if in_parts && self.parts_wait(to.server, to.out) {
             return Ok(Send::NotYet);

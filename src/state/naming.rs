@@ -94,6 +94,9 @@ impl Session {
             return Ok(());
         }
         if effects.intersects(Effects::DO) {
+            if self.awaits_sequences(effects, to.server) {
+                return Ok(());
+            }
             self.before_do(to.server, to.out)?;
         }
         // Read soon, if not now.
@@ -193,7 +196,9 @@ impl Session {
         let Verdict::Send(effects) = self.listen_before_bind(bind.statement, to.server) else {
             return Ok(());
         };
-        if self.awaits_names(bind.statement, effects, to.server) {
+        if self.awaits_names(bind.statement, effects, to.server)
+            || self.awaits_sequences(effects, to.server)
+        {
             return Ok(());
         }
         if !self.is_usable(bind.statement, to.server, to.limits, to.out)? {

@@ -142,16 +142,33 @@ impl Session {
         Ok(())
     }
 
+    /// True if a statement at the beginning of a batch has to wait, because values of others are to be forgotten before
+    /// it, and whether a block is open, or has failed, is not known before the batches sent are answered.
+    pub(super) fn awaits_sequences(&mut self, effects: Effects, server: &ServerSide) -> bool {
+        let waits = effects.intersects(READS)
+            && self.may_read_of_others(server)
+            && !server.pipeline.is_mid_batch()
+            && server.pipeline.awaits_outcome();
+        if waits {
+            self.channels.wait();
+        }
+        waits
+    }
+
+    fn may_read_of_others(&self, server: &ServerSide) -> bool {
+        server.sequences.of.is_some_and(|of| of != self.mark() || server.sequences.mixed)
+    }
+
     /// Takes note of a DO that is about to be parsed, and is likely to be executed in the same batch.
     pub(super) fn before_do(
         &mut self,
         server: &mut ServerSide,
         out: &mut Vec<u8>,
     ) -> Result<(), ClientFault> {
-        if server.pipeline.is_mid_batch() || server.pipeline.status() != TransactionStatus::Idle {
-            return Ok(());
+        if is_between_transactions(server) {
+            self.before_read(Effects::DO, server, Moment::BetweenBatches, out)?;
         }
-        self.before_read(Effects::DO, server, Moment::BetweenBatches, out)
+        Ok(())
     }
 
     fn before_read(
@@ -166,15 +183,13 @@ impl Session {
             && effects.intersects(Effects::SEQUENCE_READ)
             && !effects.intersects(TAKES);
         own.reads_later |= later;
-        let mark = self.mark();
-        if server.sequences.of.is_none_or(|of| of == mark && !server.sequences.mixed) {
+        if !self.may_read_of_others(server) {
             self.sequences.stays = later;
             return Ok(());
         }
         if server.pipeline.status() != TransactionStatus::Failed {
             // What runs ahead of a DO in its own batch would forbid it to COMMIT.
-            let ahead = server.pipeline.status() == TransactionStatus::Idle
-                && !server.pipeline.is_mid_batch();
+            let ahead = is_between_transactions(server);
             match if ahead { Moment::BetweenBatches } else { moment } {
                 Moment::InBatch => discard(server, Fate::Swallow, out),
                 Moment::BetweenBatches if server.pipeline.status() == TransactionStatus::Idle => {
@@ -220,6 +235,11 @@ impl Session {
     pub fn take_reads_later(&mut self) -> bool {
         std::mem::take(&mut self.sequences.reads_later)
     }
+}
+
+/// True if no block is open, and nothing of a batch was sent.
+fn is_between_transactions(server: &ServerSide) -> bool {
+    server.pipeline.status() == TransactionStatus::Idle && !server.pipeline.is_mid_batch()
 }
 
 /// Makes the server forget the values of all sequences, as part of a batch.

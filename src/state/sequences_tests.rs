@@ -67,28 +67,46 @@ fn what_was_not_forgotten_is_remembered() {
     assert!(runs(&mut two, &mut server, Effects::SEQUENCE_READ));
 }
 
+/// An `ErrorResponse`.
+fn cancelled() -> Vec<u8> {
+    let mut out = Vec::new();
+    encode::message(&mut out, crate::wire::BackendTag::ERROR_RESPONSE.0, |out| {
+        out.extend(b"SERROR\0C57014\0\0");
+    });
+    out
+}
+
 #[test]
-fn a_cancel_ahead_of_a_read_is_one_of_the_statement_only_outside_of_a_block() {
+fn a_cancel_ahead_of_a_read_is_one_of_the_statement() {
     use crate::state::reply::{Outgoing, Passing, sort};
-    use crate::state::test_support::{World, backend, frontend};
-    const CANCELLED: &[u8] = b"SERROR\0C57014\0\0";
-    for (before, outcome) in [("", Surprise::Cancelled), ("Query BEGIN, ", Surprise::Prelude)] {
-        let (mut server, mut other, mut reader) = (ServerSide::default(), client(1), client(2));
-        assert!(!runs(&mut other, &mut server, Effects::SEQUENCE_NEXT));
-        let words = format!("{before}Query SELECT lastval()");
-        World::default().translate(&mut reader, &mut server, &frontend(&words));
-        let mut replies = Vec::new();
-        if !before.is_empty() {
-            replies.extend(backend("CommandComplete"));
-            encode::message(&mut replies, crate::wire::BackendTag::READY_FOR_QUERY.0, |out| {
-                out.push(b'T');
-            });
-        }
-        encode::message(&mut replies, crate::wire::BackendTag::ERROR_RESPONSE.0, |out| {
-            out.extend(CANCELLED);
-        });
-        let (mut passing, mut out) = (Passing::Nothing, Outgoing::default());
-        let found = sort(&mut reader, &mut server, &mut passing, &replies, &mut out, |_| ());
-        assert_eq!(found, Err(outcome), "{before}");
-    }
+    use crate::state::test_support::{World, frontend};
+    let (mut server, mut other, mut reader) = (ServerSide::default(), client(1), client(2));
+    assert!(!runs(&mut other, &mut server, Effects::SEQUENCE_NEXT));
+    World::default().translate(&mut reader, &mut server, &frontend("Query SELECT lastval()"));
+    let (mut passing, mut out) = (Passing::Nothing, Outgoing::default());
+    let found = sort(&mut reader, &mut server, &mut passing, &cancelled(), &mut out, |_| ());
+    assert_eq!(found, Err(Surprise::Cancelled));
+}
+
+#[test]
+fn a_cancel_ahead_of_a_read_in_a_block_fails_the_block() {
+    use crate::state::reply::Event;
+    use crate::state::test_support::{World, backend, frontend, frontend_words, sort};
+    let (mut server, mut other, mut reader) = (ServerSide::default(), client(1), client(2));
+    assert!(!runs(&mut other, &mut server, Effects::SEQUENCE_NEXT));
+    let input = frontend("Query BEGIN, Query SELECT lastval()");
+    let mut world = World::default();
+    let (done, sent) = world.translate(&mut reader, &mut server, &input);
+    assert_eq!(frontend_words(&sent), "Query BEGIN", "nobody knows yet that a block is open");
+    let mut reply = backend("CommandComplete");
+    encode::message(&mut reply, crate::wire::BackendTag::READY_FOR_QUERY.0, |out| out.push(b'T'));
+    sort(&mut reader, &mut server, &reply, |_| ());
+    let (rest, sent) = world.translate(&mut reader, &mut server, &input[done.consumed..]);
+    assert_eq!(done.consumed + rest.consumed, input.len());
+    assert!(frontend_words(&sent).starts_with("Parse pgweir_discard_sequences"));
+    let mut errors = 0;
+    sort(&mut reader, &mut server, &cancelled(), |event| {
+        errors += u32::from(matches!(event, Event::Error { fatal: false, .. }));
+    });
+    assert_eq!(errors, 1, "the client is told, and keeps its server");
 }

@@ -260,3 +260,31 @@ fn a_do_may_commit_where_a_server_has_values_of_others() {
     other.execute("SELECT nextval('numbers')");
     reads_nothing(&mut client);
 }
+
+/// Nobody knows yet that the block is open, and has failed.
+#[test]
+fn what_reads_values_in_a_block_that_fails_is_answered_in_a_pipeline_too() {
+    for statement in ["DO $$ BEGIN END $$", "SELECT lastval()"] {
+        let batch = [
+            frontend::parse("", statement),
+            frontend::bind("", "", &[]),
+            frontend::execute("", 0),
+            frontend::sync(),
+        ];
+        for messages in [batch.concat(), frontend::query(statement)] {
+            let (_postgres, pgweir) = with_sequences(1);
+            let (mut client, mut other) = (pgweir.client(), pgweir.client());
+            // Who never reads has nothing forgotten ahead.
+            for _ in 0..600 {
+                other.execute("SELECT nextval('numbers')");
+                client.execute("SELECT setval('numbers', 1)");
+            }
+            other.execute("SELECT nextval('numbers')");
+            let failing = [frontend::query("BEGIN"), frontend::query("SELECT 1/0"), messages];
+            client.send(&failing.concat());
+            let answers: Vec<_> = (0..3).map(|_| client.until_ready()).collect();
+            assert_eq!(answers[2], ["ErrorResponse ERROR 25P02", "ReadyForQuery E"], "{statement}");
+            client.execute("ROLLBACK");
+        }
+    }
+}
