@@ -120,7 +120,8 @@ impl Mailbox {
 
     /// Takes out everything, in order, but for what `is_wanted` does not want and is not settled.
     pub fn take(&self, is_wanted: impl Fn(&[u8]) -> bool) -> Mail {
-        let inner = std::mem::take(&mut *self.inner.lock());
+        let mut inner = std::mem::take(&mut *self.inner.lock());
+        inner.retain(is_wanted);
         let mut mail = Mail::default();
         if inner.interrupted {
             ErrorResponse::warning(SqlState::WARNING, "notifications may have been missed")
@@ -139,13 +140,7 @@ impl Mailbox {
                 )
                 .encode(&mut mail.bytes);
         }
-        let mut due = inner.due;
         for notification in &inner.queue {
-            let is_due = due > 0;
-            due = due.saturating_sub(1);
-            if !is_due && !is_wanted(&notification.channel) {
-                continue;
-            }
             mail.bytes.extend_from_slice(&notification.message);
             mail.notifications += 1;
         }

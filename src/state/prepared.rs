@@ -25,7 +25,10 @@ pub(super) const SERVER_NAME_PREFIX: &[u8] = b"pgweir_";
 /// Set in the number of a name that is on a server only to be taken: it stands for the statement of the other bits.
 pub(super) const TAKEN: u64 = 1 << 62;
 
-/// The statements that pgweir itself has on servers.
+/// The lowest number of a statement that is pgweir's own, and no client's.
+pub const OWN_MIN: u64 = u64::MAX - Own::ActAsLogin as u64;
+
+/// The statements that pgweir itself has on servers. What is added goes to the end, and [`OWN_MIN`] with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Own {

@@ -1,7 +1,7 @@
 //! Clients and servers that say anything in any order.
 
 use pgweir::state::prelude;
-use pgweir::state::prepared::{Prepared, Tail};
+use pgweir::state::prepared::{OWN_MIN, Prepared, Tail};
 use pgweir::state::reply::{self, Outgoing, Passing};
 use pgweir::state::session::{
     ClientFault, Extent, Intern, Limits, SequenceCare, ServerSide, Session,
@@ -24,9 +24,6 @@ const LIMITS: Limits = Limits {
 
 /// A message of a server may be held up to this many bytes.
 const HELD_MAX: usize = 16 * 1024;
-
-/// The numbers from here on are those of statements that belong to no client.
-const OWN_NUMBERS: u64 = u64::MAX - 3;
 
 const NAMES: [&[u8]; 4] = [b"", b"s", b"t", b"pgweir_1"];
 const TEXTS: [&str; 6] =
@@ -221,7 +218,7 @@ impl World {
             }
             let number = std::str::from_utf8(number).ok();
             let number = number.and_then(|number| u64::from_str_radix(number, 16).ok());
-            let known = |number| number <= self.table.0.len() as u64 || number >= OWN_NUMBERS;
+            let known = |number| number <= self.table.0.len() as u64 || number >= OWN_MIN;
             assert!(number.is_some_and(known));
         }
     }
