@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 use support::certificates::Authority;
-use support::driver::{Endpoint, python};
+use support::driver::{Endpoint, node, python};
 use support::messages::{Message, backend};
 use support::pgweir::{Pgweir, Setup};
 use support::postgres::{CLEARTEXT_USER, DATABASE, OTHER_USER, PgVersion, Postgres, USER};
@@ -170,33 +170,32 @@ fn with_role(setup: Setup) -> Setup {
         .environment("AWS_EC2_METADATA_DISABLED", "true")
 }
 
-/// The handler for Lambda, with the role of its function: signed by AWS' own library for the database's endpoint.
+/// The handlers for Lambda, with the role of their function: AWS' own libraries sign for the database's endpoint.
 #[test]
 fn a_handler_logs_in_with_the_token_of_its_role() {
     let authority = Authority::new();
-    let rds = Rds::start(&authority);
-    let setup = Setup::before_port(rds.port());
-    let secret = serde_json::json!({ "username": USER, "password": "not for RDS" });
-    std::fs::write(setup.dir().join("app.json"), secret.to_string()).unwrap();
-    let setup = setup.entry("secret_file = \"app.json\"\niam_auth = \"REQUIRED\"");
-    let pgweir = with_role(with_iam(setup, &authority)).start();
-    let Some(mut handler) = python(&repository().join("tests/lambda/connect.py")) else { return };
-    let endpoint = Endpoint::tls(pgweir.port(), &authority);
-    endpoint.describe_to_lambda(&mut handler);
-    handler
-        .env_remove("DB_PASSWORD")
-        .env("DB_USER", USER)
-        .env("DB_IAM", "true")
-        .env("DB_IAM_HOST", "127.0.0.1")
-        .env("DB_IAM_PORT", rds.port().to_string())
-        .env("AWS_REGION", REGION)
-        .env("AWS_DEFAULT_REGION", REGION)
-        .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-        .env("AWS_SECRET_ACCESS_KEY", "lambda")
-        .env("AWS_SESSION_TOKEN", "session/token+of=the/role");
-    assert_eq!(run(&mut handler), "connected\n");
-    let of_handler = rds.shown().into_iter().filter(|shown| is_of("lambda", shown)).count();
-    assert_eq!(of_handler, 1, "the database is asked about a token once");
+    let scripts = repository().join("tests/lambda");
+    let handlers = [python(&scripts.join("connect.py")), node(&scripts.join("connect.cjs"))];
+    for mut handler in handlers.into_iter().flatten() {
+        let rds = Rds::start(&authority);
+        let pgweir = before(&rds, &authority, &[USER]);
+        let endpoint = Endpoint::tls(pgweir.port(), &authority);
+        endpoint.describe_to_lambda(&mut handler);
+        handler
+            .env_remove("DB_PASSWORD")
+            .env("DB_USER", USER)
+            .env("DB_IAM", "true")
+            .env("DB_IAM_HOST", "127.0.0.1")
+            .env("DB_IAM_PORT", rds.port().to_string())
+            .env("AWS_REGION", REGION)
+            .env("AWS_DEFAULT_REGION", REGION)
+            .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+            .env("AWS_SECRET_ACCESS_KEY", "lambda")
+            .env("AWS_SESSION_TOKEN", "session/token+of=the/role");
+        assert_eq!(run(&mut handler), "connected\n");
+        let of_handler = rds.shown().into_iter().filter(|shown| is_of("lambda", shown)).count();
+        assert_eq!(of_handler, 1, "the database is asked about a token once");
+    }
 }
 
 /// A user who has `rds_iam` cannot log in by a password any more, so what the secret holds is of no use there.
