@@ -92,7 +92,7 @@ impl Client {
 
     /// Hands over what came for a client that is idle.
     pub(super) fn notify(&mut self) {
-        if self.to_client.is_empty() {
+        if self.subscription.is_some() && self.to_client.is_empty() {
             self.deliver(false);
         }
     }

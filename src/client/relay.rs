@@ -8,6 +8,7 @@ use super::backlog::{Backlog, give_buffer, take_buffer};
 use super::registry::Activity;
 use super::serve::{Attachment, Client, End, PIECE_MAX};
 use crate::net::buffer::Chunk;
+use crate::net::stream::Stream;
 use crate::pool::Lease;
 use crate::pool::seat::Kick;
 use crate::server::Server;
@@ -83,7 +84,8 @@ impl Client {
             }
             self.turn_to_leaving(moved || wrote);
         } else {
-            self.turn_to(if moved || wrote { Activity::Busy } else { self.activity(lease) });
+            // Nothing else may wake the task that has only written: a server may owe nothing for it.
+            self.turn_to(if moved { Activity::Busy } else { self.activity(lease) });
         }
         if moved { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
@@ -133,7 +135,7 @@ impl Client {
         self.to_server.is_empty()
             && self.leaving.is_none()
             && self.inbound.len() <= STATEMENT_MAX + PIECE_MAX
-            && lease.server.side.pipeline.has_room()
+            && (lease.server.side.pipeline.has_room() || self.session.is_streaming())
     }
 
     fn poll_to_server(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
@@ -185,7 +187,7 @@ impl Client {
         };
         let Attachment::Attached(lease) = &mut self.attachment else { return Ok(0) };
         let side = &mut lease.server.side;
-        if !side.pipeline.has_room() {
+        if !side.pipeline.has_room() && !self.session.is_streaming() {
             // The server's replies make room, and wake us. Until then there is nothing to write,
             // and a backlog of nothing would count as work done.
             return Ok(0);
@@ -252,10 +254,15 @@ impl Client {
 
     fn poll_from_server(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         let Attachment::Attached(lease) = &mut self.attachment else { return Poll::Pending };
-        let mut chunk = Chunk::take();
         let server = &mut *lease.server;
+        if self.server_sleeps && !server.stream.may_be_readable() {
+            return Poll::Pending;
+        }
+        let mut chunk = Chunk::take();
         let kept = server.held.len();
-        let read = match ready!(poll_read_behind(server, cx, &mut chunk)) {
+        let read = poll_read_behind(server, cx, &mut chunk);
+        self.server_sleeps = Stream::has_left_waker(&read);
+        let read = match ready!(read) {
             Ok(0) | Err(_) => return Poll::Ready(Err(End::ServerLost)),
             Ok(read) => read,
         };
@@ -319,9 +326,10 @@ impl Client {
         if let Some(Discarded::All) = news.discarded {
             self.unpin_if_free();
         }
+        let mut read_at = None;
         if news.ready > 0 {
             self.retell();
-            let now = clock::now();
+            let now = *read_at.insert(clock::now());
             if let Some(asked) = self.asked.take() {
                 let took = now.saturating_duration_since(asked);
                 let time = &self.worker.shard.time;
@@ -340,7 +348,7 @@ impl Client {
             && lease.server.side.pipeline.waits_for_client()
             && self.entered.does(Activity::Busy)
         {
-            self.mark(Activity::HoldsServer, clock::now());
+            self.mark(Activity::HoldsServer, read_at.unwrap_or_else(clock::now));
         }
         if !self.to_client.is_empty() {
             let _ = self.poll_to_client(cx)?;

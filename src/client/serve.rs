@@ -38,6 +38,7 @@ pub(super) enum Attachment {
 }
 
 /// A client that is logged in.
+#[expect(clippy::struct_excessive_bools, reason = "facts that are true or not, each by itself")]
 pub struct Client {
     _presence: Presence,
     pub(super) stream: Stream,
@@ -61,6 +62,8 @@ pub struct Client {
     pub(super) in_transaction: Option<GaugeGuard>,
     /// Reading was pending, and its waker is there to wake the task.
     pub(super) sleeps: bool,
+    /// The same of its server, if it is attached to one.
+    pub(super) server_sleeps: bool,
     /// Skip up to the next `Sync`: the batch before it was refused.
     pub(super) skipping: bool,
     /// It sends no more, and its end once what it sent before is carried out.
@@ -126,6 +129,7 @@ impl Client {
             waited: Duration::ZERO,
             in_transaction: None,
             sleeps: false,
+            server_sleeps: false,
             skipping: false,
             leaving: None,
             cut_short: false,
@@ -353,7 +357,7 @@ impl Client {
         if self.skipping {
             return self.skip(bytes);
         }
-        let late = self.session.discard_late_copy(bytes, &limits).map_err(End::Fault)?;
+        let late = self.session.discard_idle(bytes, &limits).map_err(End::Fault)?;
         let rest = bytes.get(late..).unwrap_or_default();
         if reset_query::may_be_first(rest)
             && let Attachment::Detached = self.attachment
@@ -413,6 +417,8 @@ impl Client {
     fn attach(&mut self, lease: Lease) {
         self.entered.seat.begin(&lease.server.cancel);
         self.entered.mark_busy();
+        // Whatever waker its socket has is another client's.
+        self.server_sleeps = false;
         self.attachment = Attachment::Attached(lease);
         if self.leaving.is_some() {
             self.mark(Activity::Leaving, clock::now());

@@ -144,6 +144,9 @@ impl Server {
     /// # Errors
     /// The server is gone, or said something that an idle one has no reason to say.
     pub fn check_idle(&mut self) -> Result<(), CloseReason> {
+        if self.held.is_empty() && !self.stream.may_be_readable() {
+            return Ok(());
+        }
         let mut bytes = [0_u8; 512];
         let mut cx = Context::from_waker(Waker::noop());
         // A server that never stops talking is not idle.

@@ -68,14 +68,11 @@ impl Session {
         false
     }
 
-    /// Drops the copy messages that a client without a server sends late, after its copy failed.
+    /// Drops what is nothing to PostgreSQL where no batch is under way, and would get the client a server all the
+    /// same: copy messages that it sends late, after its copy failed, and a `Flush`.
     ///
-    /// PostgreSQL ignores them too. Returns the bytes done with.
-    pub fn discard_late_copy(
-        &mut self,
-        input: &[u8],
-        limits: &Limits,
-    ) -> Result<usize, ClientFault> {
+    /// Returns the bytes done with.
+    pub fn discard_idle(&mut self, input: &[u8], limits: &Limits) -> Result<usize, ClientFault> {
         let mut rest = input;
         // What was begun on a server that is gone goes the same way.
         if let Streaming::Discard(left) | Streaming::Forward(left) = self.streaming {
@@ -85,7 +82,8 @@ impl Session {
                 if take < left { Streaming::Discard(left - take) } else { Streaming::No };
         }
         while let Some(header) = read_header(rest, limits)? {
-            if !is_copy(FrontendTag(header.tag)) {
+            let is_flush = header.tag == FrontendTag::FLUSH.0 && header.body_len() == 0;
+            if !is_flush && !is_copy(FrontendTag(header.tag)) {
                 break;
             }
             let take = header.frame_len.min(rest.len());

@@ -126,6 +126,11 @@ impl Undo {
         }
     }
 
+    /// True if there is anything to take back, or to learn. Of most messages there is not.
+    pub(super) fn is_something(&self) -> bool {
+        !matches!(self, Self::Nothing)
+    }
+
     pub(super) fn is_about_named(&self) -> bool {
         matches!(
             self,

@@ -194,47 +194,6 @@ impl Pipeline {
         self.syncs > 0
     }
 
-    /// True if an assumption that `concerns` the next message depends on the outcome of a batch
-    /// whose `Sync` was sent: what comes behind that is not skipped with it.
-    ///
-    /// The first message of a batch cannot be skipped; it counts only if `may_fail`.
-    #[must_use]
-    pub fn is_in_doubt(&self, concerns: impl Fn(&Undo) -> bool, may_fail: bool) -> bool {
-        if self.assumes_nothing() {
-            return false;
-        }
-        let mut ended = false;
-        for (at, due) in self.due.iter().enumerate().rev() {
-            if due.is_sync() {
-                ended = true;
-            } else if ended
-                && due.undo().is_some_and(&concerns)
-                && (may_fail || !self.begins_batch(at))
-            {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// The same for the unnamed statement, of which only the last change counts.
-    #[must_use]
-    pub fn is_unnamed_in_doubt(&self) -> bool {
-        let mut ended = false;
-        for (at, due) in self.due.iter().enumerate().rev() {
-            if due.is_sync() {
-                ended = true;
-            } else if let Some(Undo::Unnamed(_) | Undo::ServerUnnamed) = due.undo() {
-                return ended && !self.begins_batch(at);
-            }
-        }
-        false
-    }
-
-    fn begins_batch(&self, at: usize) -> bool {
-        at.checked_sub(1).is_none_or(|before| self.due.get(before).is_some_and(Due::is_sync))
-    }
-
     /// What the first of the messages still due found as the client's unnamed statement, if one of
     /// them replaces it.
     pub fn next_unnamed(&mut self) -> Option<&mut Option<Box<Unnamed>>> {
@@ -245,8 +204,10 @@ impl Pipeline {
     }
 
     fn push_due(&mut self, due: Due) {
-        self.held += due.undo().map_or(0, Undo::size);
-        self.assumed += usize::from(due.undo().is_some_and(Undo::is_about_named));
+        if let Some(undo) = due.undo().filter(|undo| undo.is_something()) {
+            self.held += undo.size();
+            self.assumed += usize::from(undo.is_about_named());
+        }
         self.syncs += usize::from(due.is_sync());
         self.ends += usize::from(due.ends_batch());
         self.due.push_back(due);
@@ -254,9 +215,10 @@ impl Pipeline {
 
     fn pop_due(&mut self) -> Option<Due> {
         let due = self.due.pop_front()?;
-        self.held = self.held.saturating_sub(due.undo().map_or(0, Undo::size));
-        let assumed = usize::from(due.undo().is_some_and(Undo::is_about_named));
-        self.assumed = self.assumed.saturating_sub(assumed);
+        if let Some(undo) = due.undo().filter(|undo| undo.is_something()) {
+            self.held = self.held.saturating_sub(undo.size());
+            self.assumed = self.assumed.saturating_sub(usize::from(undo.is_about_named()));
+        }
         self.syncs = self.syncs.saturating_sub(usize::from(due.is_sync()));
         self.ends = self.ends.saturating_sub(usize::from(due.ends_batch()));
         Some(due)
@@ -403,7 +365,9 @@ impl Pipeline {
     pub fn on_error(&mut self, mut undo: impl FnMut(Undo, Miscarriage)) -> Result<Fate, Surprise> {
         self.copy_in = false;
         let Some(Due::Reply { expected, fate, .. }) = self.due.front() else {
-            // Nobody asked: the server is going away, and its last word is the client's.
+            // Nobody asked: the server is going away, and its last word is the client's. Or it could not read
+            // something that is not answered otherwise, and skips what is behind it.
+            self.skip_to_sync(&mut undo);
             return Ok(Fate::Forward);
         };
         let fate = match *fate {
@@ -487,6 +451,8 @@ impl Pipeline {
 
 #[path = "ahead.rs"]
 mod ahead;
+#[path = "doubt.rs"]
+mod doubt;
 
 #[cfg(test)]
 #[path = "pipeline_tests.rs"]

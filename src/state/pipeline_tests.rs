@@ -5,6 +5,8 @@ use crate::wire::encode;
 
 #[path = "pipeline_copy_tests.rs"]
 mod copy;
+#[path = "pipeline_error_tests.rs"]
+mod errors;
 
 /// A ledger and what became of what was put on it.
 #[derive(Default)]
@@ -217,59 +219,6 @@ fn an_extended_batch_is_answered_message_by_message() {
 }
 
 #[test]
-fn an_error_skips_the_rest_of_its_batch_wherever_it_comes() {
-    let batch = ["Parse", "Bind", "Describe", "Execute"];
-    let replies = ["ParseComplete", "BindComplete", "NoData", "CommandComplete"];
-    for at in 0..batch.len() {
-        let mut script: Vec<String> = batch.iter().map(|name| format!("F {name}")).collect();
-        script.push("F Sync".into());
-        script.extend(replies[..at].iter().map(|name| format!("B {name}")));
-        script.push("B ErrorResponse".into());
-        script.push("B ReadyForQuery I".into());
-        let mut seen = replies[..at].to_vec();
-        seen.extend(["ErrorResponse", "ReadyForQuery"]);
-        settles(&script.join(", "), &seen.join(" "));
-    }
-}
-
-#[test]
-fn an_error_at_the_sync_itself_is_followed_by_its_ready_for_query() {
-    // A deferred constraint fails when the implicit transaction commits.
-    settles(
-        "F Bind, F Execute, F Sync, B BindComplete, B CommandComplete, B ErrorResponse, \
-         B ReadyForQuery I",
-        "BindComplete CommandComplete ErrorResponse ReadyForQuery",
-    );
-}
-
-#[test]
-fn an_error_before_the_sync_was_sent_skips_until_it_is() {
-    let player = play("F Parse, F Bind, B ErrorResponse");
-    assert!(player.pipeline.is_skipping());
-    assert!(!player.pipeline.is_settled() && !player.pipeline.is_answered());
-    settles(
-        "F Parse, F Bind, B ErrorResponse, F Sync, B ReadyForQuery I",
-        "ErrorResponse ReadyForQuery",
-    );
-}
-
-#[test]
-fn an_error_in_one_batch_leaves_the_batches_behind_it_alone() {
-    settles(
-        "F Parse, F Bind, F Execute, F Sync, F Query, F Bind, F Execute, F Sync, \
-         B ErrorResponse, B ReadyForQuery I, B CommandComplete, B ReadyForQuery I, \
-         B BindComplete, B CommandComplete, B ReadyForQuery I",
-        "ErrorResponse ReadyForQuery CommandComplete ReadyForQuery BindComplete \
-         CommandComplete ReadyForQuery",
-    );
-    settles(
-        "F Query, F Query, F Query, B CommandComplete, B ReadyForQuery I, B ErrorResponse, \
-         B ReadyForQuery I, B CommandComplete, B ReadyForQuery I",
-        "CommandComplete ReadyForQuery ErrorResponse ReadyForQuery CommandComplete ReadyForQuery",
-    );
-}
-
-#[test]
 fn a_query_inside_a_batch_is_answered_in_its_place_or_skipped_with_it() {
     settles(
         "F Parse, F Query, F Bind, F Sync, B ParseComplete, B CommandComplete, \
@@ -371,13 +320,6 @@ fn what_failed_and_what_was_skipped_is_taken_back_last_first() {
 }
 
 #[test]
-fn an_error_of_a_query_takes_nothing_back() {
-    let player = play("F Query, F Parse a, F Sync, B ErrorResponse, B ReadyForQuery I");
-    assert!(player.undone.is_empty());
-    assert!(!player.pipeline.is_answered());
-}
-
-#[test]
 fn replies_to_what_pgweir_sent_are_swallowed() {
     let player = play(
         "A Parse, A Bind, A Execute, A Sync, W Parse, F Bind, F Execute, F Sync, \
@@ -392,20 +334,6 @@ fn replies_to_what_pgweir_sent_are_swallowed() {
          ReadyForQuery ParseComplete"
     );
     assert!(player.pipeline.is_settled());
-}
-
-#[test]
-fn an_error_of_what_was_put_between_is_the_clients() {
-    settles(
-        "W Parse, F Bind, F Execute, F Sync, B ErrorResponse, B ReadyForQuery I",
-        "ErrorResponse ReadyForQuery",
-    );
-}
-
-#[test]
-fn an_error_of_what_was_sent_ahead_is_a_surprise() {
-    assert_eq!(surprise("A Parse, A Sync, F Query, B ErrorResponse"), Surprise::Prelude);
-    assert_eq!(surprise("A Sync, F Query, B ErrorResponse"), Surprise::Prelude);
 }
 
 #[test]

@@ -13,22 +13,17 @@
 use super::naming::evict;
 use super::pipeline::{Expected, Fate, Undo};
 use super::session::{Limits, ServerSide, ServerUnnamed};
-use super::settings::Settings;
+use super::settings::{GOVERNS, Settings};
 use crate::wire::{FrontendTag, encode};
 use std::fmt::Write;
 use std::sync::Arc;
 
-/// What a transaction takes over when it begins, and may have to wait for: one that is deferrable is given its first
-/// snapshot when no other can disturb it any more.
-const GOVERNS: [&str; 3] = [
-    "default_transaction_deferrable",
-    "default_transaction_isolation",
-    "default_transaction_read_only",
-];
-
 /// Has what is told to `server` ahead of a client with these settings run in a transaction as by default, rather than
 /// in one such as somebody before wanted for its own. Writes nothing where nobody did.
 pub fn free(server: &mut ServerSide, wanted: &Settings, out: &mut Vec<u8>) {
+    if !server.applied.governs() {
+        return;
+    }
     let differs = |name: &&&str| {
         let has = server.applied.get(name);
         has.is_some() && has != wanted.get(name)

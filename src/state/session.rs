@@ -248,15 +248,17 @@ impl Session {
         if !self.may_go_on(server) {
             return Ok(done);
         }
-        let had_room = server.pipeline.has_room();
+        let flushes = server.pipeline.has_room() || self.is_streaming();
         // Only one batch is skipped if what was sent ahead fails.
         let ahead = server.pipeline.is_ahead();
         let guards = server.guards;
         while (!self.discarding || self.is_streaming())
             && !rest.is_empty()
             && out.len() < OUT_MAX
-            && server.pipeline.has_room()
-            && !((ahead || server.guards != guards) && server.pipeline.owes_the_client())
+            // What is begun goes on: nothing may come between its pieces, and nothing is answered before its last one.
+            && (self.is_streaming()
+                || server.pipeline.has_room()
+                    && !((ahead || server.guards != guards) && server.pipeline.owes_the_client()))
         {
             if self.is_streaming() {
                 self.stream(&mut rest, out);
@@ -294,7 +296,7 @@ impl Session {
                 }
             }
         }
-        if had_room && !server.pipeline.has_room() {
+        if flushes && !server.pipeline.has_room() && !self.is_streaming() {
             nudge(server, out);
             server.pipeline.note_flush();
             encode::flush(out);
@@ -367,6 +369,7 @@ impl Session {
                 self.execute(frame, to);
             }
             FrontendTag::SYNC => to.forward(frame, Expected::ReadyForQuery, Undo::Nothing),
+            FrontendTag::FLUSH if !frame.body().is_empty() => return Err(malformed),
             FrontendTag::FLUSH => {
                 nudge(to.server, to.out);
                 to.server.pipeline.note_flush();

@@ -102,7 +102,7 @@ fn a_refused_batch_of_large_messages_is_skipped_in_pieces() {
         let (mut held, mut ends) = (Vec::new(), 0);
         for piece in input.chunks(60_000) {
             held.extend_from_slice(piece);
-            let late = client.discard_late_copy(&held, &LIMITS).expect("messages");
+            let late = client.discard_idle(&held, &LIMITS).expect("messages");
             held.drain(..late);
             let (used, end) = client.skip_batch(&held, &LIMITS).expect("messages");
             held.drain(..used);
@@ -121,10 +121,10 @@ fn copy_messages_that_come_late_are_dropped() {
     for cut in 0..=copy.len() {
         let mut client = client(1);
         let mut held = input[..cut].to_vec();
-        let used = client.discard_late_copy(&held, &LIMITS).expect("messages");
+        let used = client.discard_idle(&held, &LIMITS).expect("messages");
         held.drain(..used);
         held.extend_from_slice(&input[cut..]);
-        let used = client.discard_late_copy(&held, &LIMITS).expect("messages");
+        let used = client.discard_idle(&held, &LIMITS).expect("messages");
         assert_eq!(&held[used..], &frontend("Query SELECT 1"), "cut at {cut}");
     }
 }
@@ -141,7 +141,7 @@ fn the_rest_of_a_copy_message_that_was_begun_on_a_server_is_dropped_too() {
     answer(&mut client, &mut server, "ErrorResponse ReadyForQuery");
     assert!(server.pipeline.is_settled());
     let late = [&data[10..], &frontend("CopyDone, Query SELECT 1")].concat();
-    let used = client.discard_late_copy(&late, &LIMITS).expect("messages");
+    let used = client.discard_idle(&late, &LIMITS).expect("messages");
     assert_eq!(&late[used..], &frontend("Query SELECT 1"));
     assert!(!client.is_streaming());
 }

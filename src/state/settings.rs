@@ -21,11 +21,21 @@ pub const SESSION_AUTHORIZATION: &str = "session_authorization";
 /// The settings by which a session acts as somebody else, in the order in which they are set. `RESET ALL` leaves them.
 const IDENTITY: [&str; 2] = [SESSION_AUTHORIZATION, ROLE];
 
+/// What a transaction takes over when it begins, and may have to wait for: one that is deferrable is given its first
+/// snapshot when no other can disturb it any more.
+pub(super) const GOVERNS: [&str; 3] = [
+    "default_transaction_deferrable",
+    "default_transaction_isolation",
+    "default_transaction_read_only",
+];
+
 /// Settings that differ from what a fresh connection of this user has, sorted by name.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     entries: Box<[(Box<str>, Box<str>)]>,
     hash: u64,
+    /// One of [`GOVERNS`] is among them.
+    governs: bool,
 }
 
 impl PartialEq for Settings {
@@ -67,13 +77,20 @@ impl Settings {
         entries.hash(&mut hasher);
         // Nothing set hashes to 0, so that the empty default needs no computation.
         let hash = if entries.is_empty() { 0 } else { hasher.finish() };
-        Ok(Self { entries, hash })
+        let governs = entries.iter().any(|(name, _)| GOVERNS.contains(&&**name));
+        Ok(Self { entries, hash, governs })
     }
 
     /// True if a fresh connection needs nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// True if they have a say in how a transaction begins.
+    #[must_use]
+    pub(super) fn governs(&self) -> bool {
+        self.governs
     }
 
     /// A number that is equal for equal settings.

@@ -92,7 +92,9 @@ fn a_statement_is_described_before_it_is_used_once_for_all_servers() {
     let sent = asked(&mut world, &mut client, &mut ServerSide::default(), USE, &described(23));
     assert_eq!(sent, "Parse pgweir_1=SELECT a, Bind pgweir_1, Execute, Sync");
     let mut another = ServerSide::default();
+    let replies = "ParseComplete BindComplete CommandComplete ReadyForQuery";
     assert_eq!(world.send(&mut client, &mut another, USE), sent);
+    answer(&mut client, &mut another, replies);
     ddl(&mut world);
     // Where it is, PostgreSQL itself sees to it.
     assert_eq!(world.send(&mut client, &mut another, USE), "Bind pgweir_1, Execute, Sync");

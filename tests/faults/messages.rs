@@ -74,6 +74,7 @@ fn malformed_bodies_end_the_connection() {
         frame(b'D', &[b"Sno zero"]),
         frame(b'D', &[b"Zwhat\0"]),
         frame(b'C', &[b""]),
+        frame(b'H', &[b"x"]),
     ];
     for case in cases {
         let batch = [case, frontend::sync()].concat();
@@ -100,6 +101,33 @@ fn copy_messages_outside_of_a_copy_are_ignored() {
             assert_eq!(client.value("SELECT 'in step'"), "in step");
         }
     }
+}
+
+/// Counts what clients have sent.
+const CAME: &str = "pgweir_client_bytes_received_total";
+
+/// A server has nothing to answer it, so nothing would end the client's hold.
+#[test]
+fn a_flush_of_an_idle_client_takes_no_server() {
+    let pgweir = Setup::before(shared())
+        .target("max_connections = 1")
+        .target("connection_borrow_timeout = \"5s\"");
+    let pgweir = pgweir.start();
+    let mut idle = pgweir.client_with(&[("application_name", "idle")]);
+    assert_eq!(idle.value("SELECT 'first'"), "first");
+    for _ in 0..2 {
+        let before = pgweir.metric(CAME, "");
+        let nothing = [frontend::flush(), frontend::flush(), frontend::copy_done()].concat();
+        idle.send(&nothing);
+        let after = before + f64::from(u16::try_from(nothing.len()).unwrap());
+        eventually("the messages came", || pgweir.metric(CAME, "") >= after);
+        assert_eq!(pgweir.client().value("SELECT 'free'"), "free");
+        assert_eq!(idle.value("SELECT 'next'"), "next");
+    }
+    idle.execute("BEGIN");
+    idle.send(&frontend::flush());
+    assert_eq!(idle.value("SELECT 'in step'"), "in step");
+    idle.execute("COMMIT");
 }
 
 /// PostgreSQL fails the copy or ends the connection; so may pgweir, and nobody else notices.

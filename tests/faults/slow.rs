@@ -69,6 +69,32 @@ fn a_transaction_left_open_is_ended() {
     }
 }
 
+/// What is sent at once with getting a server counts as what is sent later does.
+#[test]
+fn a_batch_left_unfinished_is_ended() {
+    let pgweir = Setup::before(shared())
+        .target("max_connections = 1")
+        .proxy("idle_in_transaction_timeout = \"1s\"")
+        .proxy("client_stall_timeout = \"1s\"")
+        .start();
+    let long = "x".repeat(200_000);
+    let bind = frontend::bind("", "", &[Some(&long)]);
+    let cases = [
+        (frontend::parse("", &format!("SELECT 1 /* {long} */")), "ErrorResponse FATAL 25P03"),
+        (
+            [frontend::parse("", "SELECT $1"), bind[..100_000].to_vec()].concat(),
+            "ErrorResponse FATAL 08P01",
+        ),
+        (bind[..100_000].to_vec(), "ErrorResponse FATAL 08P01"),
+    ];
+    for (bytes, expected) in cases {
+        let mut client = pgweir.client();
+        client.send(&bytes);
+        assert_eq!(client.until_closed().last().unwrap(), expected);
+        assert_eq!(pgweir.client().value("SELECT 'free'"), "free");
+    }
+}
+
 #[test]
 fn a_transaction_that_works_is_not_idle() {
     let pgweir = Setup::before(shared())

@@ -1,5 +1,6 @@
 //! What is large passes through in pieces: pgweir's memory does not follow it.
 
+use crate::support::eventually;
 use crate::support::messages::frontend;
 use crate::support::pgweir::{Pgweir, Setup};
 use crate::support::postgres::shared;
@@ -103,6 +104,49 @@ fn a_query_of_20_mb_is_streamed() {
     grows_little(&pgweir, before);
     // Nobody looked at it, so nobody knows what it did: its server is not another's.
     assert!(pgweir.metric("pgweir_session_pins_total", "large_statement") >= 1.0);
+}
+
+/// They are passed on in pieces, and what was told before them is answered only behind the last one.
+#[test]
+fn what_is_streamed_goes_on_behind_what_the_server_was_told_first() {
+    let pgweir = Setup::before(shared())
+        .target("max_connections = 1")
+        .proxy("client_stall_timeout = \"5s\"")
+        .start();
+    let concat = shared().client().value("SELECT 'textcat'::regproc::oid").parse().unwrap();
+    let long = "x".repeat(1_200_000);
+    let call = frontend::function_call(concat, &[&long[..50_000], "y"]);
+    let large = [
+        frontend::query(&format!("SELECT 1 /* {long} */")),
+        [
+            frontend::parse("", &format!("SELECT 1 /* {long} */")),
+            frontend::bind("", "", &[]),
+            frontend::execute("", 0),
+            frontend::sync(),
+        ]
+        .concat(),
+        call.clone(),
+    ];
+    for (number, bytes) in large.iter().enumerate() {
+        for cut in [0, 7, 3_000] {
+            // Another one had the server before, with other settings, and has written sequences.
+            pgweir
+                .client_with(&[("application_name", "before"), ("work_mem", "5MB")])
+                .execute("SELECT 1");
+            let name = format!("client {number} {cut}");
+            let mut client = pgweir.client_with(&[("application_name", &name)]);
+            let before = pgweir.metric("pgweir_client_bytes_received_total", "");
+            client.send(&bytes[..cut]);
+            eventually("the beginning came", || {
+                let came = pgweir.metric("pgweir_client_bytes_received_total", "") - before;
+                came >= f64::from(u16::try_from(cut).unwrap())
+            });
+            client.send(&bytes[cut..]);
+            let answer = client.until_ready_or_closed();
+            assert_eq!(answer.last().unwrap(), "ReadyForQuery I", "{name}: {answer:?}");
+            assert_eq!(client.value("SHOW application_name"), name);
+        }
+    }
 }
 
 #[test]

@@ -162,7 +162,7 @@ impl World {
         self.client = client % self.clients.len();
         self.server = server % self.servers.len();
         let client = self.clients.get_mut(self.client).expect("a client");
-        match client.session.discard_late_copy(&client.inbound, &LIMITS) {
+        match client.session.discard_idle(&client.inbound, &LIMITS) {
             Ok(late) => drop(client.inbound.drain(..late)),
             Err(_) => self.lose_client(),
         }
