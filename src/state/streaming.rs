@@ -93,8 +93,9 @@ impl Session {
         let Some(name) = frame::take_cstr(&mut text) else {
             return if body.len() > NAMES_MAX { Err(malformed) } else { Ok(false) };
         };
+        let known = self.statements.get(name).map(|known| known.id);
         if !name.is_empty()
-            && (self.name_in_doubt(name, &server.pipeline)
+            && (server.pipeline.is_in_doubt(|undo| undo.is_about(name, known), true)
                 || self.awaits_names(name, Effects::NONE, server))
         {
             self.channels.take_wait();
@@ -103,7 +104,6 @@ impl Session {
         self.pin_for_good(PinReason::LargeStatement);
         self.observe_sequences(READS.and(TAKES), server, Moment::InBatch, out)?;
         let left = header.body_len().checked_sub(body.len() - text.len()).ok_or(malformed)?;
-        let known = self.statements.get(name).map(|known| known.id);
         let (name, undo) = match known {
             _ if name.is_empty() => {
                 (Name::Verbatim(name), self.replace_unnamed(server, None, Effects::NONE))

@@ -106,6 +106,24 @@ fn a_query_of_20_mb_is_streamed() {
     assert!(pgweir.metric("pgweir_session_pins_total", "large_statement") >= 1.0);
 }
 
+#[test]
+fn a_streamed_statement_takes_the_name_of_one_that_failed() {
+    let pgweir = Setup::before(shared()).target("max_connections = 1").start();
+    let large = format!("SELECT 42 /* {} */", "x".repeat(1_200_000));
+    let batches = [
+        [frontend::parse("s", "SELEC 1"), frontend::sync()].concat(),
+        [frontend::parse("s", &large), frontend::sync()].concat(),
+        [frontend::bind("", "s", &[]), frontend::execute("", 0), frontend::sync()].concat(),
+    ]
+    .concat();
+    let answers = [pgweir.client(), shared().client()].map(|mut client| {
+        client.send(&batches);
+        (0..3).flat_map(|_| client.until_ready()).collect::<Vec<_>>()
+    });
+    assert_eq!(answers[0], answers[1]);
+    assert!(answers[0].contains(&"DataRow 42".to_owned()), "{:?}", answers[0]);
+}
+
 /// They are passed on in pieces, and what was told before them is answered only behind the last one.
 #[test]
 fn what_is_streamed_goes_on_behind_what_the_server_was_told_first() {
