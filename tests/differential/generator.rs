@@ -1,7 +1,7 @@
 //! Random scripts: sessions of several clients that do a bit of everything, from the groups that are on.
 
 use super::random::Random;
-use super::script::{Client, Item, Script, Step};
+use super::script::{Client, Item, LARGE, Script, Step};
 use super::vocabulary::{self as words, Words};
 
 /// What scripts may have in them.
@@ -132,7 +132,10 @@ impl Words<'_> {
             Group::Copy => return Step::Send(self.copy()),
             _ => {}
         }
-        let sql = self.text(group);
+        let mut sql = self.text(group);
+        if group == Group::Queries && self.random.chance(6) {
+            sql = format!("{sql} {LARGE}");
+        }
         if self.random.chance(75) {
             return Step::Send(vec![Item::Query(sql)]);
         }
@@ -185,7 +188,10 @@ impl Words<'_> {
             statement = self.random.pick(&["q", "r"]).to_string();
         }
         let portal = self.random.pick(&["", "", "", "p"]).to_string();
-        let (sql, values) = self.parameterised();
+        let (mut sql, values) = self.parameterised();
+        if statement.is_empty() && self.random.chance(4) {
+            sql = format!("{sql} {LARGE}");
+        }
         if self.random.chance(55) {
             if self.random.chance(40) && !statement.is_empty() {
                 items.push(Item::Close { kind: 'S', name: statement.clone() });

@@ -57,7 +57,8 @@ const HARMLESS: [&str; 28] = [
 const WRITES: [&str; 5] = ["INSERT", "UPDATE", "DELETE", "MERGE", "TRUNCATE"];
 
 /// Words that pin wherever they stand.
-const PINNING: [&str; 12] = [
+const PINNING: [&str; 13] = [
+    "/* LARGE */",
     "SET_CONFIG",
     "ADVISORY",
     "NEXTVAL",

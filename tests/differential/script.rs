@@ -11,9 +11,12 @@
 //! b: \quit
 //! ```
 //!
+//! A text that ends with `/* large */` is sent with more of the comment than pgweir keeps of a statement.
+//!
 //! A line without backslashes is a simple query. `-` is the name of what has no name, `NULL` is no value.
 
 use crate::support::messages::frontend;
+use std::borrow::Cow;
 use std::fmt;
 
 /// Steps of several clients, in the order in which they are done.
@@ -81,8 +84,8 @@ const COPY_NAME: &str = "copying";
 impl Item {
     pub fn bytes(&self) -> Vec<u8> {
         match self {
-            Self::Query(sql) => frontend::query(sql),
-            Self::Parse { name, sql } => frontend::parse(name, sql),
+            Self::Query(sql) => frontend::query(&whole(sql)),
+            Self::Parse { name, sql } => frontend::parse(name, &whole(sql)),
             Self::Bind { portal, statement, values } => {
                 let values: Vec<_> = values.iter().map(Option::as_deref).collect();
                 frontend::bind(portal, statement, &values)
@@ -133,6 +136,17 @@ impl Item {
             self,
             Self::Query(_) | Self::Sync | Self::Flush | Self::Copy { extended: false, .. }
         )
+    }
+}
+
+/// The end of texts that are large.
+pub const LARGE: &str = "/* large */";
+
+/// `sql` as it is sent.
+fn whole(sql: &str) -> Cow<'_, str> {
+    match sql.strip_suffix(LARGE) {
+        Some(text) => format!("{text}/*{}*/", "x".repeat(1_100_000)).into(),
+        None => sql.into(),
     }
 }
 
