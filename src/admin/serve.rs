@@ -2,6 +2,8 @@
 
 use super::AdminSource;
 use super::answer::answer;
+use crate::net::Trouble;
+use crate::telemetry::clock;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -19,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 /// Most connections at once. For a further one, the oldest goes that has not sent its request; if all
 /// have, it is told to come back and closed.
@@ -55,12 +57,12 @@ pub async fn serve(
 ) {
     let mut stop = pin!(stop);
     let mut connections = JoinSet::new();
-    let mut places = Places::default();
+    let (mut places, mut trouble) = (Places::default(), Trouble::default());
     loop {
         tokio::select! {
             () = &mut stop => break,
             Some(_ended) = connections.join_next() => {}
-            accepted = accept(&listener) => {
+            accepted = accept(&listener, &mut trouble) => {
                 let Some(stream) = accepted else { continue };
                 let Some(asked) = places.find() else {
                     refuse(&stream);
@@ -110,12 +112,19 @@ impl Places {
 ///
 /// # Cancel safety
 /// No connection is lost.
-async fn accept(listener: &TcpListener) -> Option<TcpStream> {
+async fn accept(listener: &TcpListener, trouble: &mut Trouble) -> Option<TcpStream> {
     match listener.accept().await {
-        Ok((stream, _peer)) => Some(stream),
+        Ok((stream, _peer)) => {
+            if let Some((failures, time)) = trouble.take_past(clock::now()) {
+                info!(failures, seconds = time.as_secs(), "admin accepts again");
+            }
+            Some(stream)
+        }
         Err(error) => {
             if !is_of_the_peer(&error) {
-                warn!(error = &error as &dyn std::error::Error, "admin cannot accept");
+                if trouble.note(clock::now()) {
+                    warn!(error = &error as &dyn std::error::Error, "admin cannot accept");
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
             None

@@ -3,6 +3,7 @@
 use super::StartError;
 use crate::config::{self, Config};
 use crate::credentials::{Credentials, LoadError};
+use crate::net::{Descriptors, descriptors};
 use crate::server::connect::{ConnectError, Endpoint};
 use crate::target::{self, PROBE_DATABASE, ProbeError};
 use crate::wire::SqlState;
@@ -41,6 +42,18 @@ pub async fn check(config: &Config) -> Result<Report, StartError> {
         Ok(None) => report.good("certificate for clients", "none, so that clients have no TLS"),
         Ok(Some(_)) => report.good("certificate for clients", "ok"),
         Err(error) => report.bad("certificate for clients", chain(&error)),
+    }
+    let limit = descriptors::limit_when_raised();
+    let descriptors = Descriptors::limited(limit, super::workers::reactors(config));
+    match super::too_few_descriptors(&descriptors, config) {
+        None => report.good("file descriptors", format_args!("limit of {limit}")),
+        Some(clients) => report.good(
+            "file descriptors",
+            format_args!(
+                "limit of {limit} (ulimit -n, nofile), enough for {clients} clients; max_client_connections is {}",
+                config.proxy.max_client_connections
+            ),
+        ),
     }
     let settings = super::credential_settings(config);
     let (credentials, problems) = match Credentials::load(&config.proxy.auth, settings).await {

@@ -12,12 +12,12 @@ mod secrets;
 mod workers;
 
 use crate::client::{Live, Rejection, Shared};
-use crate::config::{self, Config};
+use crate::config::{self, Config, MaxConnections};
 use crate::credentials::{Credentials, LoadError};
-use crate::net::SocketOptions;
 use crate::net::tls_acceptor::TlsAcceptor;
 use crate::net::tls_connector::TargetConnector;
 use crate::net::tls_error::TlsFileError;
+use crate::net::{Descriptors, SocketOptions};
 use crate::pool::PoolSettings;
 use crate::server::CloseReason;
 use crate::server::connect::Endpoint;
@@ -136,6 +136,29 @@ pub(crate) async fn credentials(config: &Config) -> Result<Arc<Credentials>, Sta
     let settings = credential_settings(config);
     let (credentials, _problems) = Credentials::load(&config.proxy.auth, settings).await?;
     Ok(credentials)
+}
+
+/// How many clients there are descriptors for, if that is fewer than are wanted.
+pub(crate) fn too_few_descriptors(descriptors: &Descriptors, config: &Config) -> Option<u32> {
+    let budget = match config.target.max_connections {
+        MaxConnections::Absolute(connections) => connections.get(),
+        // What it comes to is not known yet, and little beside the clients.
+        MaxConnections::Percent(_) => 0,
+    };
+    let clients = descriptors.clients(budget);
+    (clients < config.proxy.max_client_connections).then_some(clients)
+}
+
+/// Says that clients will be turned away for want of descriptors, if that is so.
+pub(crate) fn warn_of_descriptors(descriptors: &Descriptors, config: &Config) {
+    if let Some(clients) = too_few_descriptors(descriptors, config) {
+        tracing::warn!(
+            limit = descriptors.limit(),
+            clients,
+            max_client_connections = config.proxy.max_client_connections,
+            "the limit of file descriptors (ulimit -n, nofile) is too low for max_client_connections"
+        );
+    }
 }
 
 /// What clients feel of a new configuration, put in force at once.

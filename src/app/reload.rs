@@ -49,7 +49,9 @@ pub(super) async fn reload(
     }
     // Before clients may be told that they need it.
     *shared.tls.write() = acceptor;
+    shared.descriptors.look_again();
     super::apply_live(shared, &merged);
+    super::warn_of_descriptors(&shared.descriptors, &merged);
     health.reconfigure(&merged);
     if let Err(error) = log.set_level(super::log_level(merged.log.level)) {
         tracing::warn!(error = &error as &dyn std::error::Error, "log level not changed");

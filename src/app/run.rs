@@ -11,7 +11,7 @@ use crate::client::{Live, Shared, Worker};
 use crate::config::Config;
 use crate::listener::balance::{self, Balance};
 use crate::listener::{self, Threads};
-use crate::net::socket;
+use crate::net::{Descriptors, descriptors, socket};
 use crate::pool::Pools;
 use crate::pool::seat::Kick;
 use crate::telemetry::clock;
@@ -52,6 +52,7 @@ pub async fn run(config: Config, path: Option<&Path>) -> Result<(), StartError> 
     // First of all: a start may take long, and who stops it means it.
     let mut signals = Signals::listen()?;
     let log = log::init(super::log_settings(&config.log))?;
+    descriptors::raise_limit();
     let workers = Workers::start(&config)?;
     let started = tokio::select! {
         started = Started::start(&config, &workers, &log) => Some(started?),
@@ -83,6 +84,7 @@ impl Started {
         log: &LogControl,
     ) -> Result<Self, StartError> {
         let shared = build(config, workers).await?;
+        super::warn_of_descriptors(&shared.descriptors, config);
         let health = Health::new(Arc::clone(&shared), config);
         let mut tasks = Tasks::default();
         tasks.background(config, &shared, &health).await?;
@@ -139,6 +141,7 @@ async fn build(config: &Config, workers: &Workers) -> Result<Arc<Shared>, StartE
         registry: Registry::new(clock::now()),
         tls: RwLock::new(super::acceptor(config)?),
         live: RwLock::new(Arc::new(Live::from_config(config))),
+        descriptors: Descriptors::of(workers.handles.len()),
         connected: AtomicU32::new(0),
         arriving: AtomicU32::new(0),
         draining: AtomicBool::new(false),

@@ -38,6 +38,14 @@ fn cores(config: &Config) -> usize {
     }
 }
 
+/// How many reactors there will be.
+pub(super) fn reactors(config: &Config) -> usize {
+    match config.proxy.runtime {
+        Runtime::PerCore => cores(config),
+        Runtime::WorkStealing => 1,
+    }
+}
+
 impl Workers {
     /// Starts the threads.
     pub(super) fn start(config: &Config) -> Result<Self, StartError> {

@@ -28,6 +28,7 @@ mod travel;
 
 use crate::config::{Config, PinningFilters};
 use crate::credentials::Credentials;
+use crate::net::Descriptors;
 use crate::net::stream::Stream;
 use crate::net::tls_acceptor::TlsAcceptor;
 use crate::pool::Pools;
@@ -59,6 +60,8 @@ pub struct Shared {
     pub tls: RwLock<Option<Arc<TlsAcceptor>>>,
     /// What can change while clients are served.
     pub live: RwLock<Arc<Live>>,
+    /// What bounds clients beside the configuration.
+    pub descriptors: Descriptors,
     /// Clients connected, those that are logging in included.
     pub connected: AtomicU32,
     /// Clients that have said who they are and are in the registry next.
@@ -79,10 +82,46 @@ impl Shared {
         self.clients.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// Most clients that are let in: as many as are wanted, if there are descriptors for them.
+    #[must_use]
+    pub fn clients_max(&self) -> ClientsMax {
+        let (wanted, limit) = (self.live().max_client_connections, self.descriptors.limit());
+        let possible = self.descriptors.clients(self.pools.budget());
+        if possible < wanted {
+            ClientsMax::Descriptors { possible, limit }
+        } else {
+            ClientsMax::Configured(wanted)
+        }
+    }
+
     /// The configuration in force.
     #[must_use]
     pub fn live(&self) -> Arc<Live> {
         Arc::clone(&self.live.read())
+    }
+}
+
+/// How many clients are let in, and why no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientsMax {
+    /// `max_client_connections`.
+    Configured(u32),
+    /// Less than that: there are no descriptors for more.
+    Descriptors {
+        /// Clients.
+        possible: u32,
+        /// Descriptors.
+        limit: u64,
+    },
+}
+
+impl ClientsMax {
+    /// How many.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Configured(number) | Self::Descriptors { possible: number, .. } => number,
+        }
     }
 }
 
@@ -224,7 +263,7 @@ impl Place {
     #[must_use]
     pub fn take(worker: &Worker) -> Option<Self> {
         let shared = &worker.shared;
-        let max = shared.live().max_client_connections;
+        let max = shared.clients_max().number();
         let taken = shared
             .connected
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < max).then_some(n + 1));

@@ -127,7 +127,7 @@ pub(super) static KEYS: &[Key<Draft>] = &[
     Key::new(
         "proxy.max_client_connections",
         Fallback::Integer(10_000),
-        "Most clients connected at once; one more is refused with 53300",
+        "Most clients connected at once, where there are file descriptors for them; one more is refused with 53300",
         at!(Draft.config.proxy.max_client_connections, Between(1, 1_000_000)),
     )
     .pgbouncer(&["max_client_conn"])

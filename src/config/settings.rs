@@ -57,8 +57,8 @@ pub struct Proxy {
     /// How long a pinned client may be idle while there are more servers than the budget, as when a fleet grows; then
     /// it is told 57P01. Default `5m`, up to 365d; zero = no limit but [`Self::idle_client_timeout`].
     pub idle_pinned_timeout: Duration,
-    /// Most clients connected at once; one more is refused with 53300. Default `10000`, 1 to 1000000.
-    /// PgBouncer: `max_client_conn`.
+    /// Most clients connected at once, where there are file descriptors for them; one more is refused with 53300.
+    /// Default `10000`, 1 to 1000000. PgBouncer: `max_client_conn`.
     pub max_client_connections: u32,
     /// Largest message taken from a client, in bytes. Default `1GiB`, 1KiB to 1GiB (PostgreSQL takes no larger).
     /// PgBouncer: `max_packet_size`.

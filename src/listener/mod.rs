@@ -4,8 +4,10 @@
 
 pub mod balance;
 
-use crate::client::{self, Place, Worker, handshake};
+use crate::client::{self, ClientsMax, Place, Worker, handshake};
+use crate::net::Trouble;
 use crate::net::stream::Stream;
+use crate::telemetry::clock;
 use crate::wire::{ErrorResponse, SqlState};
 use balance::Balance;
 use std::io;
@@ -18,9 +20,6 @@ use tokio::sync::Semaphore;
 
 /// Pause after the system refused a connection, for instance for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Clients that are told at the same time, per worker, that there are too many.
-const REFUSALS_MAX: usize = 64;
 
 /// How long such a client has to say who it is.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -38,13 +37,27 @@ pub struct Threads {
 /// # Cancel safety
 /// Can be dropped at any await: what was accepted is served.
 pub async fn accept(listener: TcpListener, threads: Threads) {
-    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+    let Some((_, worker)) = threads.workers.first() else { return };
+    let refusals = Arc::new(Semaphore::new(worker.shared.descriptors.refusals()));
+    let mut trouble = Trouble::default();
     loop {
         match listener.accept().await {
-            Ok((tcp, peer)) => threads.hand_over(tcp, peer, &refusals),
+            Ok((tcp, peer)) => {
+                if let Some((failures, time)) = trouble.take_past(clock::now()) {
+                    tracing::info!(
+                        failures,
+                        seconds = time.as_secs(),
+                        "clients are accepted again"
+                    );
+                }
+                threads.hand_over(tcp, peer, &refusals);
+            }
             Err(error) if is_of_the_client(&error) => {}
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "cannot accept a client");
+                if trouble.note(clock::now()) {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "cannot accept a client");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -111,11 +124,19 @@ impl Drop for Login {
 /// Tells a client that there are too many. A cancel request is carried out all the same.
 async fn refuse(tcp: TcpStream, worker: &Worker) {
     let Ok(Some(mut greeted)) = handshake::greet(Stream::Plain(tcp), worker).await else { return };
-    let max = worker.shared.live().max_client_connections;
+    let max = worker.shared.clients_max();
+    let number = max.number();
     let response = ErrorResponse::fatal(
         SqlState::TOO_MANY_CONNECTIONS,
-        format!("The maximum number of client connections to the proxy exceeded {max}."),
-    )
-    .with_hint("Raise max_client_connections, or end idle clients.");
+        format!("The maximum number of client connections to the proxy exceeded {number}."),
+    );
+    let response = match max {
+        ClientsMax::Configured(_) => {
+            response.with_hint("Raise max_client_connections, or end idle clients.")
+        }
+        ClientsMax::Descriptors { limit, .. } => response.with_hint(format!(
+            "Raise the limit of file descriptors of pgweir (ulimit -n, nofile), which is {limit}, or end idle clients."
+        )),
+    };
     handshake::farewell(&mut greeted.stream, &response.to_bytes()).await;
 }

@@ -9,6 +9,7 @@
 
 mod append;
 pub mod buffer;
+pub mod descriptors;
 pub mod socket;
 pub mod stream;
 pub mod tls_acceptor;
@@ -19,6 +20,7 @@ mod tls_provider;
 mod tls_session;
 pub mod tls_stream;
 mod tls_verifier;
+pub mod trouble;
 
 #[cfg(test)]
 mod test_support;
@@ -28,12 +30,14 @@ mod tls_end_tests;
 mod tls_tests;
 
 pub use buffer::{CHUNK_SIZE, Chunk};
+pub use descriptors::Descriptors;
 pub use socket::{ConnectError, SocketOptions};
 pub use stream::{DetachedStream, Stream};
 pub use tls_acceptor::{AcceptorState, EndPointHash, TlsAcceptor};
 pub use tls_connector::TargetConnector;
 pub use tls_error::{TlsError, TlsFileError};
 pub use tls_stream::TlsStream;
+pub use trouble::Trouble;
 
 /// The protocol name that PostgreSQL registered for ALPN.
 ///

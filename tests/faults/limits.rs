@@ -1,7 +1,7 @@
 //! Bounds: waiting, clients, file descriptors, and connections of the target.
 
 use crate::support::messages::frontend;
-use crate::support::pgweir::{Pgweir, Setup};
+use crate::support::pgweir::{Pgweir, Setup, check};
 use crate::support::postgres::{
     DATABASE, OTHER_DATABASE, OTHER_USER, PASSWORD, Postgres, PostgresOptions, USER, shared,
 };
@@ -128,7 +128,63 @@ fn without_file_descriptors_accepting_pauses_and_goes_on() {
     drop(idle);
     assert_eq!(pgweir.client().value("SELECT 'accepted'"), "accepted");
     let complaints = pgweir.log().matches("cannot accept a client").count();
-    assert!(complaints < 1000, "{complaints} lines in the log");
+    assert_eq!(complaints, 1, "it is said once");
+}
+
+#[test]
+fn clients_leave_descriptors_for_servers_health_checks_and_refusals() {
+    const BUDGET: usize = 5;
+    let setup = || {
+        Setup::before(shared())
+            .target(&format!("max_connections = {BUDGET}"))
+            .proxy("workers = 2")
+            .descriptors("60:60")
+    };
+    let said = check(&setup());
+    assert!(
+        said.contains("file descriptors: limit of 60 (ulimit -n, nofile), enough for "),
+        "{said}"
+    );
+    let pgweir = setup().start();
+    eventually("it is warned of", || {
+        pgweir.log().contains("is too low for max_client_connections")
+    });
+    let mut clients = Vec::new();
+    let refusal = loop {
+        let mut client = RawClient::connect(pgweir.port());
+        match client.try_log_in(USER, PASSWORD, &[("database", DATABASE)]) {
+            Ok(()) => clients.push(client),
+            Err(refusal) => break refusal,
+        }
+    };
+    assert_eq!(refusal.line(), "ErrorResponse FATAL 53300");
+    assert!(
+        refusal.field('H').contains("(ulimit -n, nofile), which is 60"),
+        "{}",
+        refusal.field('H')
+    );
+    assert!(clients.len() > BUDGET, "{} clients", clients.len());
+    // These take the places of those that are told.
+    let silent: Vec<_> = (0..5).map(|_| RawClient::connect(pgweir.port())).collect();
+    for client in &mut clients[..BUDGET] {
+        client.execute("BEGIN");
+    }
+    let open = "pgweir_database_connections_currently_borrowed";
+    assert_eq!(pgweir.metric(open, ""), 5.0, "the whole budget is open");
+    assert_eq!(pgweir.http_status("/healthz"), Some(200));
+    assert!(!pgweir.log().contains("cannot accept a client"));
+    drop(silent);
+    clients.pop();
+    eventually("there is room again", || {
+        let mut client = RawClient::connect(pgweir.port());
+        client.try_log_in(USER, PASSWORD, &[("database", DATABASE)]).is_ok()
+    });
+}
+
+#[test]
+fn a_low_soft_limit_of_descriptors_is_raised() {
+    let pgweir = Setup::before(shared()).descriptors("64:512").start();
+    assert_eq!(pgweir.metric("process_max_fds", ""), 512.0);
 }
 
 /// Counts the servers of pgweir's users while `work` runs.

@@ -23,6 +23,7 @@ pub struct Setup {
     auth: String,
     target: String,
     environment: Vec<(String, String)>,
+    descriptors: Option<&'static str>,
 }
 
 impl Setup {
@@ -47,6 +48,7 @@ impl Setup {
             auth: String::new(),
             target: String::new(),
             environment: Vec::new(),
+            descriptors: None,
         };
         setup.target("host = \"127.0.0.1\"").target(&format!("port = {target}"))
     }
@@ -105,6 +107,12 @@ impl Setup {
         self
     }
 
+    /// Starts it with these limits of file descriptors, `SOFT:HARD`.
+    pub fn descriptors(mut self, limits: &'static str) -> Self {
+        self.descriptors = Some(limits);
+        self
+    }
+
     /// Port for clients.
     pub fn port(&self) -> u16 {
         self.port
@@ -130,8 +138,15 @@ impl Setup {
         std::fs::write(&file, self.text()).unwrap();
         // Another build, such as the optimised one, on request.
         let binary = std::env::var_os("TEST_BINARY");
-        let mut command =
-            Command::new(binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_pgweir").into()));
+        let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_pgweir").into());
+        let mut command = match self.descriptors {
+            None => Command::new(binary),
+            Some(limits) => {
+                let mut limited = Command::new("prlimit");
+                limited.arg(format!("--nofile={limits}")).arg(binary);
+                limited
+            }
+        };
         command
             .args(arguments)
             .arg("--config")
