@@ -61,9 +61,9 @@ async fn scram(greeted: &mut Greeted, worker: &Worker) -> Result<Vec<u8>, Reject
     encode::authentication(&mut offer, 10, &names);
     send(greeted, &offer).await?;
 
-    let message = password_message(greeted).await?;
+    let message = password_message(greeted, worker).await?;
     let Some((mechanism, first)) = frontend::sasl_initial_response(&message) else {
-        return refuse_malformed(greeted).await;
+        return refuse_malformed(greeted, worker).await;
     };
     let mut random = [0; RAW_NONCE_LEN];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| Rejection::Malformed)?;
@@ -74,13 +74,13 @@ async fn scram(greeted: &mut Greeted, worker: &Worker) -> Result<Vec<u8>, Reject
     let (exchange, server_first) =
         match ScramServer::start(&binding, mechanism, first, &mock, &nonce) {
             Ok(started) => started,
-            Err(error) => return refuse_scram(greeted, error.kind()).await,
+            Err(error) => return refuse_scram(greeted, worker, error.kind()).await,
         };
     let mut out = Vec::with_capacity(128);
     encode::authentication(&mut out, 11, &server_first);
     send(greeted, &out).await?;
 
-    let response = password_message(greeted).await?;
+    let response = password_message(greeted, worker).await?;
     let finished = check(&greeted.user, worker, |accepted| {
         let verifiers: [&ScramVerifier; PASSWORDS_MAX] = std::array::from_fn(|at| {
             accepted.get(at).map_or(&mock, |credential| &credential.verifier)
@@ -97,7 +97,7 @@ async fn scram(greeted: &mut Greeted, worker: &Worker) -> Result<Vec<u8>, Reject
             out.extend_from_slice(&encode::AUTHENTICATION_OK);
             Ok(out)
         }
-        Err(error) => refuse_scram(greeted, error.kind()).await,
+        Err(error) => refuse_scram(greeted, worker, error.kind()).await,
     }
 }
 
@@ -107,9 +107,9 @@ async fn md5(greeted: &mut Greeted, worker: &Worker) -> Result<Vec<u8>, Rejectio
     let mut offer = std::mem::take(&mut greeted.owed);
     encode::authentication(&mut offer, 5, &salt);
     send(greeted, &offer).await?;
-    let mut message = password_message(greeted).await?;
+    let mut message = password_message(greeted, worker).await?;
     if message.pop() != Some(0) || message.len() > RESPONSE_LEN {
-        return refuse_password(greeted).await;
+        return refuse_password(greeted, worker).await;
     }
     let mock = worker.shared.credentials.mock_md5_verifier(&greeted.user);
     let met = check(&greeted.user, worker, |accepted| {
@@ -121,7 +121,7 @@ async fn md5(greeted: &mut Greeted, worker: &Worker) -> Result<Vec<u8>, Rejectio
     });
     match met.await {
         Some(()) => Ok(encode::AUTHENTICATION_OK.to_vec()),
-        None => refuse_password(greeted).await,
+        None => refuse_password(greeted, worker).await,
     }
 }
 
@@ -153,18 +153,19 @@ async fn check<T>(
 /// Asks for a password in clear and yields it. Only for connections with TLS.
 pub(super) async fn cleartext_password(
     greeted: &mut Greeted,
+    worker: &Worker,
 ) -> Result<Zeroizing<Vec<u8>>, Rejection> {
     let mut offer = std::mem::take(&mut greeted.owed);
     encode::authentication(&mut offer, 3, &[]);
     send(greeted, &offer).await?;
     // At once, so that no part of it is left behind where it grew out of.
     greeted.buffer.reserve(MESSAGE_MAX);
-    let message = password_message(greeted).await;
+    let message = password_message(greeted, worker).await;
     greeted.buffer.shrink_to_fit();
     let mut message = message?;
     match message.pop() {
         Some(0) => Ok(message),
-        _ => refuse_malformed(greeted).await,
+        _ => refuse_malformed(greeted, worker).await,
     }
 }
 
@@ -173,7 +174,10 @@ async fn send(greeted: &mut Greeted, bytes: &[u8]) -> Result<(), Rejection> {
 }
 
 /// The body of the next message, which must be a password or a SASL response.
-async fn password_message(greeted: &mut Greeted) -> Result<Zeroizing<Vec<u8>>, Rejection> {
+async fn password_message(
+    greeted: &mut Greeted,
+    worker: &Worker,
+) -> Result<Zeroizing<Vec<u8>>, Rejection> {
     loop {
         let mut rest = greeted.buffer.as_slice();
         match frame::take(&mut rest, MESSAGE_MAX) {
@@ -187,7 +191,7 @@ async fn password_message(greeted: &mut Greeted) -> Result<Zeroizing<Vec<u8>>, R
                 return Err(Rejection::Left);
             }
             Ok(None) => {}
-            Ok(Some(_)) | Err(_) => return refuse_malformed(greeted).await,
+            Ok(Some(_)) | Err(_) => return refuse_malformed(greeted, worker).await,
         }
         match greeted.stream.read_append(&mut greeted.buffer).await {
             Ok(0) | Err(_) => return Err(Rejection::Left),
@@ -196,23 +200,27 @@ async fn password_message(greeted: &mut Greeted) -> Result<Zeroizing<Vec<u8>>, R
     }
 }
 
-async fn refuse_scram<T>(greeted: &mut Greeted, kind: ScramErrorKind) -> Result<T, Rejection> {
+async fn refuse_scram<T>(
+    greeted: &mut Greeted,
+    worker: &Worker,
+    kind: ScramErrorKind,
+) -> Result<T, Rejection> {
     match kind {
-        ScramErrorKind::AuthenticationFailed => refuse_password(greeted).await,
-        _ => refuse_malformed(greeted).await,
+        ScramErrorKind::AuthenticationFailed => refuse_password(greeted, worker).await,
+        _ => refuse_malformed(greeted, worker).await,
     }
 }
 
-async fn refuse_password<T>(greeted: &mut Greeted) -> Result<T, Rejection> {
+async fn refuse_password<T>(greeted: &mut Greeted, worker: &Worker) -> Result<T, Rejection> {
     let message = format!("The password that was provided for the role {} is wrong.", greeted.user);
     let response = ErrorResponse::fatal(SqlState::INVALID_PASSWORD, message);
-    farewell(&mut greeted.stream, &response.to_bytes()).await;
+    farewell(&mut greeted.stream, worker, &[], &response.to_bytes()).await;
     Err(Rejection::Password)
 }
 
-async fn refuse_malformed<T>(greeted: &mut Greeted) -> Result<T, Rejection> {
+async fn refuse_malformed<T>(greeted: &mut Greeted, worker: &Worker) -> Result<T, Rejection> {
     let response =
         ErrorResponse::fatal(SqlState::PROTOCOL_VIOLATION, "malformed authentication message");
-    farewell(&mut greeted.stream, &response.to_bytes()).await;
+    farewell(&mut greeted.stream, worker, &[], &response.to_bytes()).await;
     Err(Rejection::Password)
 }

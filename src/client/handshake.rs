@@ -172,7 +172,7 @@ impl Hall<'_> {
         response: &ErrorResponse,
         rejection: Rejection,
     ) -> Result<T, Rejection> {
-        farewell(&mut self.stream, &response.to_bytes()).await;
+        farewell(&mut self.stream, self.worker, &[], &response.to_bytes()).await;
         Err(rejection)
     }
 
@@ -206,10 +206,12 @@ impl Hall<'_> {
 }
 
 /// Tells the client why, and lets go of it in order: a connection closed with unread bytes would
-/// be reset, and the reason lost.
-pub(crate) async fn farewell(stream: &mut Stream, message: &[u8]) {
+/// be reset, and the reason lost. `words` is an `ErrorResponse`, which is counted; what is `owed` goes
+/// ahead of it. All who are refused before they are let in are refused here.
+pub(crate) async fn farewell(stream: &mut Stream, worker: &Worker, owed: &[u8], words: &[u8]) {
+    worker.count_error(words);
     // It may be gone: then nobody needs to be told.
-    if stream.write_all(message).await.is_ok() {
+    if stream.write_all(&[owed, words].concat()).await.is_ok() {
         let _ = stream.shutdown().await;
     }
 }

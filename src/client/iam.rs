@@ -117,16 +117,16 @@ pub(super) async fn authenticate(
         let text = "IAM authentication is allowed only with SSL connections.";
         let response = ErrorResponse::fatal(SqlState::INVALID_AUTHORIZATION, text)
             .with_hint("Connect with sslmode=require or stronger.");
-        farewell(&mut greeted.stream, &response.to_bytes()).await;
+        farewell(&mut greeted.stream, worker, &[], &response.to_bytes()).await;
         return Err(Rejection::TlsRequired);
     }
-    let token = cleartext_password(greeted).await?;
+    let token = cleartext_password(greeted, worker).await?;
     let answer_at = tokio::time::Instant::now() + ANSWER_DELAY;
     match check(greeted, worker, &token).await {
         Ok(()) => Ok(encode::AUTHENTICATION_OK.to_vec()),
         Err(refused) => {
             tokio::time::sleep_until(answer_at).await;
-            refuse(greeted, &refused).await
+            refuse(greeted, worker, &refused).await
         }
     }
 }
@@ -180,7 +180,11 @@ async fn check(greeted: &Greeted, worker: &Worker, token: &[u8]) -> Result<(), R
     }
 }
 
-async fn refuse<T>(greeted: &mut Greeted, refused: &Refused) -> Result<T, Rejection> {
+async fn refuse<T>(
+    greeted: &mut Greeted,
+    worker: &Worker,
+    refused: &Refused,
+) -> Result<T, Rejection> {
     let user = &greeted.user;
     let denied = || {
         let text = format!(
@@ -212,7 +216,7 @@ async fn refuse<T>(greeted: &mut Greeted, refused: &Refused) -> Result<T, Reject
             "IAM token could not be proven"
         ),
     }
-    farewell(&mut greeted.stream, &response.to_bytes()).await;
+    farewell(&mut greeted.stream, worker, &[], &response.to_bytes()).await;
     Err(match refused {
         Refused::Unasked(_) => Rejection::Database,
         Refused::Claims(_) | Refused::Unknown { .. } | Refused::Target => Rejection::Password,

@@ -35,6 +35,8 @@ use crate::pool::Pools;
 use crate::state::session::{Limits, SequenceCare};
 use crate::telemetry::metrics::{GaugeGuard, GaugeKind, Label};
 use crate::telemetry::{Metrics, Shard, clock};
+use crate::wire::response::ErrorFields;
+use crate::wire::{HEADER_LEN, SqlState};
 use parking_lot::RwLock;
 use registry::Registry;
 use std::net::SocketAddr;
@@ -194,6 +196,15 @@ pub struct Worker {
     pub shard: Arc<Shard>,
     /// What all share.
     pub shared: Arc<Shared>,
+}
+
+impl Worker {
+    /// Counts an `ErrorResponse` that a client is sent.
+    pub(crate) fn count_error(&self, message: &[u8]) {
+        let fields = ErrorFields::read(message.get(HEADER_LEN..).unwrap_or_default());
+        let sqlstate = fields.sqlstate.unwrap_or(SqlState::INTERNAL_ERROR);
+        self.shard.errors.of(&sqlstate.0).one();
+    }
 }
 
 /// Why a client was not let in.

@@ -6,15 +6,13 @@ use super::serve::{Attachment, Client, End};
 use crate::pool::BorrowError;
 use crate::telemetry::clock;
 use crate::wire::encode;
-use crate::wire::response::{ErrorFields, Severity};
+use crate::wire::response::Severity;
 
 impl Client {
     /// Answers a batch of which nothing was sent to a server.
     pub(super) fn refuse_batch(&mut self, error: &BorrowError) {
         let message = error.to_message(Severity::Error);
-        let fields = ErrorFields::read(message.get(5..).unwrap_or_default());
-        let sqlstate = fields.sqlstate.map_or(*b"XX000", |code| code.0);
-        self.worker.shard.errors.of(&sqlstate).one();
+        self.worker.count_error(&message);
         let mut out = take_buffer();
         out.extend_from_slice(&message);
         self.to_client = Backlog::Bytes(out, 0);

@@ -41,8 +41,8 @@ pub async fn welcome(
     let (pool, baseline, told) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
-            owed.extend_from_slice(&error.to_message(Severity::Fatal));
-            farewell(&mut greeted.stream, &owed).await;
+            let words = error.to_message(Severity::Fatal);
+            farewell(&mut greeted.stream, worker, &owed, &words).await;
             return Err(Rejection::Database);
         }
     };

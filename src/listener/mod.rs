@@ -138,5 +138,5 @@ async fn refuse(tcp: TcpStream, worker: &Worker) {
             "Raise the limit of file descriptors of pgweir (ulimit -n, nofile), which is {limit}, or end idle clients."
         )),
     };
-    handshake::farewell(&mut greeted.stream, &response.to_bytes()).await;
+    handshake::farewell(&mut greeted.stream, worker, &[], &response.to_bytes()).await;
 }

@@ -56,6 +56,47 @@ fn the_metrics_have_the_names_of_rds_proxy() {
 }
 
 #[test]
+fn refusals_before_and_during_a_login_are_counted_as_errors() {
+    let pgweir = Setup::before(shared()).proxy("max_client_connections = 1").start();
+    let refused = |password: &str, parameters: &[(&str, &str)]| {
+        let mut client = RawClient::connect(pgweir.port());
+        let refusal = client.try_log_in(USER, password, parameters).unwrap_err();
+        client.until_closed();
+        refusal.field('C')
+    };
+    let mut expected = std::collections::BTreeMap::<String, f64>::new();
+    let mut check = |sqlstate: &str, refused: String| {
+        assert_eq!(refused, sqlstate);
+        let class = sqlstate[..2].to_owned();
+        *expected.entry(class).or_default() += 1.0;
+        for (class, number) in &expected {
+            let label = format!("sqlstate_class=\"{class}\"");
+            assert_eq!(
+                pgweir.metric("pgweir_errors_total", &label),
+                *number,
+                "{sqlstate}, {class}"
+            );
+        }
+        let all: f64 = expected.values().sum();
+        assert_eq!(pgweir.metric("pgweir_errors_total", ""), all, "{sqlstate}");
+        // Whoever was refused makes room for the next one.
+        eventually("it has left", || pgweir.metric("pgweir_client_connections", "") == 0.0);
+    };
+    check("28P01", refused("guess", &[("database", DATABASE)]));
+    check("3D000", refused(PASSWORD, &[("database", "nowhere")]));
+    check("0A000", refused(PASSWORD, &[("database", DATABASE), ("replication", "true")]));
+    check("22023", refused(PASSWORD, &[("database", DATABASE), ("DateStyle", "nonsense")]));
+    let mut client = RawClient::connect(pgweir.port());
+    client.send(&frontend::startup(4 << 16, &[("user", USER)]));
+    check("0A000", client.read_message().field('C'));
+    client.until_closed();
+    let holder = pgweir.client();
+    let surplus = refused(PASSWORD, &[("database", DATABASE)]);
+    drop(holder);
+    check("53300", surplus);
+}
+
+#[test]
 fn what_is_done_is_counted() {
     let pgweir = Setup::before(shared()).target("max_connections = 1").start();
     let mut client = pgweir.client();
