@@ -157,6 +157,7 @@ impl Draft {
         let file = keys::entry_name(index, "secret_file");
         let arn = keys::entry_name(index, "secret_arn");
         let settled = self.settle(&file, &arn);
+        let has_username = self.given.contains_key(&keys::entry_name(index, "username"));
         let Some(entry) = self.entries.get_mut(index) else {
             return;
         };
@@ -164,7 +165,7 @@ impl Draft {
         match settled {
             Settled::First => entry.secret_arn = None,
             Settled::Second => entry.secret_file = None,
-            Settled::Neither if entry.username.is_some() => {}
+            Settled::Neither if has_username => {}
             Settled::Neither => {
                 let origin = entry.origin.clone();
                 self.complain(origin, &name, "has no secret", "set secret_file or secret_arn");
@@ -186,13 +187,15 @@ impl Draft {
         for (index, entry) in self.entries.iter().enumerate() {
             let to_target = entry.scheme(default) == AuthScheme::IamAuth;
             let from_client = entry.iam_auth == IamAuth::Required;
-            let has_secret = entry.secret_file.is_some() || entry.secret_arn.is_some();
+            // Whether or not with a value that can be used.
+            let has = |key| self.given.contains_key(&keys::entry_name(index, key));
+            let (has_name, has_secret) = (has("username"), has("secret_file") || has("secret_arn"));
             let mut complain = |wrong: &str, right: &str| {
                 problems.push((index, entry.origin.clone(), wrong.to_owned(), right.to_owned()));
             };
-            if entry.username.is_some() && has_secret {
+            if has_name && has_secret {
                 complain("has both a secret and username", "keep one of the two");
-            } else if entry.username.is_some() && !from_client {
+            } else if has_name && !from_client {
                 let right = "set iam_auth = \"REQUIRED\", or name a secret";
                 complain("has a username and no password for it", right);
             }

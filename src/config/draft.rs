@@ -29,8 +29,8 @@ pub(super) struct Draft {
     pub max_connections: Option<u32>,
     pub max_connections_percent: u8,
     pub entries: Vec<Entry>,
-    /// Where each key was given last, by its name in messages. A key whose value was bad is here too: it is not
-    /// missing, and complaining of both would be noise.
+    /// Where each key was given last, by its name in messages. A key whose value was bad is here too, it is not
+    /// missing, but where it was given before: a bad value takes no other one's place.
     pub given: BTreeMap<String, Origin>,
     pub problems: Vec<Problem>,
 }
@@ -115,10 +115,19 @@ impl Draft {
 
     /// Sets a key.
     pub fn put(&mut self, key: &Key<Self>, given: &Given<'_>, origin: Origin) {
-        if let Err(wrong) = key.place.put(self, given) {
-            self.problems.push(bad_value(key, key.path, given, &origin, &wrong));
+        let put = key.place.put(self, given);
+        let problem = put.err().map(|wrong| bad_value(key, key.path, given, &origin, &wrong));
+        self.note_given(key.path.to_owned(), origin, problem);
+    }
+
+    fn note_given(&mut self, name: String, origin: Origin, problem: Option<Problem>) {
+        match problem {
+            None => drop(self.given.insert(name, origin)),
+            Some(problem) => {
+                self.problems.push(problem);
+                self.given.entry(name).or_insert(origin);
+            }
         }
-        self.given.insert(key.path.to_owned(), origin);
     }
 
     /// Sets a key of the entry with this index, which must have begun.
@@ -133,10 +142,9 @@ impl Draft {
             return;
         };
         let name = keys::entry_name(index, key.path);
-        if let Err(wrong) = key.place.put(entry, given) {
-            self.problems.push(bad_value(key, &name, given, &origin, &wrong));
-        }
-        self.given.insert(name, origin);
+        let put = key.place.put(entry, given);
+        let problem = put.err().map(|wrong| bad_value(key, &name, given, &origin, &wrong));
+        self.note_given(name, origin, problem);
     }
 
     /// Whether a key was already complained of.

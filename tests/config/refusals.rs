@@ -102,6 +102,25 @@ fn contradictions_are_refused() {
 }
 
 #[test]
+fn a_bad_value_neither_hides_a_contradiction_nor_makes_one_up() {
+    let abc = [("PGWEIR_TARGET_MAX_CONNECTIONS", "abc")];
+    let together = |text: &str| messages(parse_with(text, &abc)).contains("is set together with");
+    assert!(together(&file("", "max_connections = 10\nmax_connections_percent = 50", "")));
+    assert!(!together(&file("", "max_connections_percent = 50", "")));
+    assert!(!together(&file("", "max_connections = 10", "")));
+    let entry = |lines: &str| {
+        let target = "[target]\nhost = \"db\"\n";
+        messages(parse(&format!("[proxy]\n[[proxy.auth]]\n{lines}\n{target}")))
+    };
+    let both = entry("secret_file = \"a.json\"\nusername = \"\"");
+    assert!(both.contains("has both a secret and username"), "{both}");
+    let named = entry("username = \"\"");
+    assert!(!named.contains("has no secret"), "{named}");
+    let with_arn = entry("secret_arn = \"arn:x\"\nusername = \"app\"");
+    assert!(!with_arn.contains("no password for it"), "{with_arn}");
+}
+
+#[test]
 fn what_only_looks_like_a_contradiction_is_taken() {
     for (proxy, target, rest) in [
         ("", "tls = \"verify-full\"", ""),
