@@ -472,6 +472,38 @@ fn a_connection_that_nobody_listens_by_makes_room_for_who_waits() {
 }
 
 #[test]
+fn the_connections_that_listen_are_counted_when_they_end_too() {
+    let postgres = Postgres::start(PgVersion::Installed);
+    let pgweir = Setup::before(&postgres).target("max_connections = 2").start();
+    let count = |name: &str| pgweir.metric(&format!("pgweir_database_connections_{name}"), "");
+    let mut superuser = postgres.superuser_in(DATABASE);
+    let mut all_are_accounted_for = || {
+        eventually("those opened less those closed are those that are there", || {
+            let there = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'";
+            let there: f64 = superuser.value(there).parse().unwrap();
+            count("setup_succeeded_total") - count("closed_total") == there
+        });
+        assert_eq!(count("setup_latency_seconds_count"), count("setup_succeeded_total"));
+    };
+    let mut listener = pgweir.client();
+    listen(&mut listener, "accounted");
+    all_are_accounted_for();
+    let mut ended = postgres.superuser_in(DATABASE);
+    let pid = line_of(&postgres);
+    ended.execute(&format!("SELECT pg_terminate_backend({pid})"));
+    assert_eq!(next(&mut listener), "NoticeResponse WARNING 01000");
+    assert_eq!(pgweir.metric("pgweir_database_connections_closed_total", "closed_by_server"), 1.0);
+    all_are_accounted_for();
+    drop(listener);
+    // Its connection makes room for who waits.
+    let (mut holder, mut other) = (pgweir.client(), pgweir.client());
+    holder.execute("BEGIN");
+    assert_eq!(other.value("SELECT 'in time'"), "in time");
+    assert_eq!(pgweir.metric("pgweir_database_connections_closed_total", "make_room"), 1.0);
+    all_are_accounted_for();
+}
+
+#[test]
 fn while_all_servers_are_taken_a_listener_gets_the_next_one() {
     let pgweir = Setup::before(shared()).start();
     let mut busy: Vec<RawClient> = (0..3).map(|_| pgweir.client()).collect();

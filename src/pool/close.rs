@@ -1,7 +1,7 @@
 //! Closing servers: their slots are free when PostgreSQL has let go of them.
 
-use super::Pool;
 use super::lease::CountedUnlent;
+use super::{Pool, account};
 use crate::server::overdue::Overdue;
 use crate::server::{CloseReason, Server};
 use std::sync::Arc;
@@ -22,15 +22,12 @@ impl Pool {
 
     /// [`Pool::close`] for a server that counts as closing already.
     pub(super) fn see_off(self: &Arc<Self>, server: Box<Server>, reason: CloseReason) {
-        let shard = self.pools.metrics.shard(server.worker);
-        shard.server_closes.of(reason).one();
-        tracing::debug!(
-            server = server.id,
-            database = %self.database,
-            user = %self.user,
-            reason = crate::telemetry::metrics::Label::as_label(reason),
-            "server closed"
-        );
+        account::closed(&self.pools, &server, (&self.database, &self.user), reason);
+        self.dismiss(server, reason);
+    }
+
+    /// [`Pool::see_off`] for a server that was not set up.
+    pub(super) fn dismiss(self: &Arc<Self>, server: Box<Server>, reason: CloseReason) {
         let pool = Arc::clone(self);
         let worker = server.worker;
         let runs = !server.side.pipeline.is_settled() && reason != CloseReason::ClosedByServer;
@@ -72,6 +69,7 @@ impl Pool {
 
     /// A server was dropped without a good-bye: its slot is free a little later.
     pub(super) fn abandon(self: &Arc<Self>) {
+        account::lost(&self.pools, 0, CloseReason::NotClean);
         self.pools.core.lock().closing(self.id);
         let pool = Arc::clone(self);
         if let Some(runtime) = self.pools.runtimes.first() {

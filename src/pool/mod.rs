@@ -4,6 +4,7 @@
 //! servers are opened and closed by tasks of their own, so that a client which gives up loses
 //! nothing for the others. The rules are in [`core`]; here they are carried out.
 
+mod account;
 mod close;
 pub mod core;
 mod defaults;

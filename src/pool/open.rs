@@ -1,11 +1,11 @@
 //! Opening servers, and what is done while the target refuses.
 
+use super::account::Attempt;
 use super::{BorrowError, Pool, Pools};
 use crate::server::connect::{ConnectError, Outlook};
 use crate::server::login::log_in;
 use crate::server::{CloseReason, Reported, Server};
 use crate::telemetry::clock;
-use crate::telemetry::metrics::GaugeKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -194,11 +194,6 @@ impl Pool {
         self.note_opened_with(server.generation, now);
         server.worker = worker;
         server.expires_at = self.pools.expiry(now);
-        let shard = self.pools.metrics.shard(worker);
-        shard.count.database_connections_setup_succeeded.one();
-        if server.stream.is_tls() {
-            server.tls_gauge = Some(shard.enter(GaugeKind::DatabaseConnectionsWithTls));
-        }
         self.pools.core.lock().opened(self.id);
         self.give_back(server, now);
         self.pools.grow(worker);
@@ -209,8 +204,6 @@ impl Pool {
         let overdue = error.take_overdue();
         let now = clock::now();
         let outlook = error.outlook();
-        let shard = self.pools.metrics.shard(worker);
-        shard.count.database_connections_setup_failed.one();
         match error.reached_target() {
             Some(true) => self.pools.target_health(|health| health.reached(now)),
             Some(false) => self.pools.target_health(|health| health.missed(now)),
@@ -245,7 +238,8 @@ impl Pool {
         };
         let patience = overdue.is_some().then(|| self.pools.settings().fail_fast_after);
         if let Some((server, reason)) = left {
-            self.see_off(server, reason);
+            // It never was one of the pool's.
+            self.dismiss(server, reason);
         } else if let Some(overdue) = overdue {
             self.await_end(overdue, worker);
         }
@@ -363,27 +357,18 @@ impl Opening {
 
     async fn connect(&self, worker: usize) -> Result<(Server, Reported), Failed> {
         let Some(pool) = &self.pool else { return Err(ConnectError::NoCredential.into()) };
-        let shard = pool.pools.metrics.shard(worker);
-        shard.count.database_connection_requests.one();
-        if pool.pools.endpoint().connector.wants_tls() {
-            shard.count.database_connection_requests_with_tls.one();
-        }
-        let begun = clock::now();
+        let attempt = Attempt::begin(&pool.pools, worker);
         let (endpoint, credentials) = (pool.pools.endpoint(), &pool.pools.credentials);
         let defaults = pool.defaults_changes();
-        let opened = match log_in(&endpoint, &pool.database, credentials, &pool.user).await {
-            Ok((mut server, reported)) => {
-                server.defaults = defaults;
-                server.worker = worker;
-                match pool.examine(&mut server).await {
-                    Ok(()) => Ok((server, reported)),
-                    Err(reason) => Err(Failed::examination(server, reason)),
-                }
-            }
-            Err(error) => Err(error.into()),
-        };
-        shard.time.database_connection_setup.observe(clock::now().saturating_duration_since(begun));
-        opened
+        let login = log_in(&endpoint, &pool.database, credentials, &pool.user).await;
+        let (mut server, reported) = login?;
+        server.defaults = defaults;
+        server.worker = worker;
+        if let Err(reason) = pool.examine(&mut server).await {
+            return Err(Failed::examination(server, reason));
+        }
+        attempt.succeeded(&mut server);
+        Ok((server, reported))
     }
 
     pub(super) fn finish(mut self, result: Result<(Server, Reported), Failed>, worker: usize) {

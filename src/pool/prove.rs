@@ -3,6 +3,7 @@
 //! The server that this opens counts in the budget like any other, and becomes one of its pool's when
 //! the token is proven. Before that there need not be such a pool: who has proven nothing makes none.
 
+use super::account::Attempt;
 use super::open::{Failed, Opening};
 use super::{BorrowError, Pool, Pools};
 use crate::credentials::Token;
@@ -140,18 +141,14 @@ pub(crate) struct Slot {
 impl Slot {
     async fn prove(self, database: &str, user: &str, token: Token) -> Result<(), ProofError> {
         let Some(pools) = self.pools.clone() else { return Ok(()) };
-        let (worker, shard) = (self.worker, pools.metrics.shard(self.worker));
-        let proving = shard.enter(GaugeKind::DatabaseConnectionsProving);
-        shard.count.database_connection_requests.one();
-        if pools.endpoint().connector.wants_tls() {
-            shard.count.database_connection_requests_with_tls.one();
-        }
+        let worker = self.worker;
+        let proving = pools.metrics.shard(worker).enter(GaugeKind::DatabaseConnectionsProving);
+        let attempt = Attempt::begin(&pools, worker);
         let defaults = pools.defaults_changes(database, user);
         let (mut server, reported) = match log_in_with(&pools, database, user, token).await {
             Ok(opened) => opened,
             // The token is the client's: its failure says nothing about the pool.
             Err(mut error) => {
-                shard.count.database_connections_setup_failed.one();
                 if error.is_refused_login() {
                     return Err(ProofError::Refused);
                 }
@@ -162,6 +159,7 @@ impl Slot {
         let pool = match pools.pool(database, user) {
             Ok(pool) => pool,
             Err(error) => {
+                drop(attempt);
                 // Its slot is free when PostgreSQL has let go of it.
                 server.close(CLOSE_PATIENCE).await;
                 return Err(ProofError::Busy(error));
@@ -175,6 +173,7 @@ impl Slot {
             opening.finish(Err(Failed::examination(server, reason)), worker);
             return Err(ProofError::Unasked(ConnectError::Protocol));
         }
+        attempt.succeeded(&mut server);
         opening.finish(Ok((server, reported)), worker);
         Ok(())
     }

@@ -1,13 +1,14 @@
 //! The connection of a listener: opened, kept, told what to listen on, opened again.
 
 use super::{Line, Listener, Name};
+use crate::pool::account::{self, Attempt};
 use crate::pool::mailbox::{Mailbox, Notification};
 use crate::pool::{Pools, open};
-use crate::server::Server;
 use crate::server::connect::ConnectError;
 use crate::server::login::log_in;
 use crate::server::overdue::Overdue;
 use crate::server::query::QueryError;
+use crate::server::{CloseReason, Server};
 use crate::telemetry::clock;
 use crate::telemetry::metrics::GaugeKind;
 use crate::wire::{BackendTag, backend, encode};
@@ -90,7 +91,7 @@ impl Keeper {
         let mut tries = 0;
         while !self.listener.close_if_unused() && !self.is_stopping() {
             let failure = match self.open(tries).await {
-                Ok(mut server) => {
+                Ok((mut server, user)) => {
                     let gauge = self
                         .pools
                         .metrics
@@ -98,6 +99,7 @@ impl Keeper {
                         .enter(GaugeKind::DatabaseConnectionsListening);
                     let end = self.listen(&mut server, &mut tries).await;
                     self.concerned.extend(self.listener.lost());
+                    self.account_for(&server, &user, &end);
                     server.close(CLOSE_PATIENCE).await;
                     drop(gauge);
                     self.vacate();
@@ -126,6 +128,18 @@ impl Keeper {
         }
     }
 
+    fn account_for(&self, server: &Server, user: &str, end: &Result<(), LineError>) {
+        let reason = match end {
+            Ok(()) if self.is_stopping() => CloseReason::Shutdown,
+            Ok(()) if self.pools.core.lock().waiting() > 0 => CloseReason::MakeRoom,
+            Ok(()) => CloseReason::Idle,
+            Err(LineError::Io(_)) => CloseReason::ClosedByServer,
+            Err(LineError::Unexpected(_)) => CloseReason::Protocol,
+            Err(_) => CloseReason::NotClean,
+        };
+        account::closed(&self.pools, server, (&self.listener.database, user), reason);
+    }
+
     fn is_stopping(&self) -> bool {
         self.pools.stopping.load(Ordering::Relaxed)
     }
@@ -144,27 +158,22 @@ impl Keeper {
         });
     }
 
-    async fn open(&self, turn: usize) -> Result<Server, LineError> {
+    /// The server, and its user.
+    async fn open(&self, turn: usize) -> Result<(Server, Box<str>), LineError> {
         let pool = self.listener.pool(turn).ok_or(LineError::Unused)?;
         if !self.take_slot().await {
             return Err(LineError::NoSlot);
         }
-        let shard = self.pools.metrics.shard(self.worker);
-        shard.count.database_connection_requests.one();
+        let attempt = Attempt::begin(&self.pools, self.worker);
         let (endpoint, credentials) = (self.pools.endpoint(), &self.pools.credentials);
-        if endpoint.connector.wants_tls() {
-            shard.count.database_connection_requests_with_tls.one();
-        }
         match log_in(&endpoint, &self.listener.database, credentials, &pool.user).await {
             Ok((mut server, _)) => {
-                shard.count.database_connections_setup_succeeded.one();
-                if server.stream.is_tls() {
-                    server.tls_gauge = Some(shard.enter(GaugeKind::DatabaseConnectionsWithTls));
-                }
-                Ok(server)
+                server.worker = self.worker;
+                attempt.succeeded(&mut server);
+                Ok((server, pool.user.clone()))
             }
             Err(mut error) => {
-                shard.count.database_connections_setup_failed.one();
+                drop(attempt);
                 match error.take_overdue() {
                     Some(overdue) => self.vacate_after(overdue),
                     None => self.vacate(),
@@ -192,7 +201,7 @@ impl Keeper {
             if let Some((id, server)) = evicted
                 && let Some(pool) = self.pools.pool_by_id(id)
             {
-                pool.see_off(server, crate::server::CloseReason::MakeRoom);
+                pool.see_off(server, CloseReason::MakeRoom);
             }
             if now.saturating_duration_since(begun) >= SLOT_PATIENCE {
                 self.pools.core.lock().give_up_listener();
