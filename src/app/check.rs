@@ -5,6 +5,7 @@ use crate::config::{self, Config};
 use crate::credentials::{Credentials, LoadError};
 use crate::net::{Descriptors, descriptors};
 use crate::server::connect::{ConnectError, Endpoint};
+use crate::server::query::QueryError;
 use crate::target::{self, PROBE_DATABASE, ProbeError};
 use crate::wire::SqlState;
 use crate::wire::response::ErrorFields;
@@ -85,8 +86,13 @@ async fn log_in(
     let mut capacity = None;
     for user in credentials.usernames() {
         let mut outcome = target::probe(endpoint, PROBE_DATABASE, credentials, &user).await;
-        if outcome.as_ref().is_err_and(ProbeError::reached_target) {
-            outcome = target::probe(endpoint, &user, credentials, &user).await;
+        if let Err(error) = outcome {
+            outcome = if error.reached_target() {
+                let second = target::probe(endpoint, &user, credentials, &user).await;
+                second.map_err(|second| error.or_later(second))
+            } else {
+                Err(error)
+            };
         }
         let what = format!("login of {user} to {}:{}", endpoint.host, endpoint.port);
         match outcome {
@@ -124,7 +130,13 @@ async fn log_in(
 /// The error, and the target's own words if it gave any: they are for the operator here.
 fn in_full(error: &ProbeError) -> String {
     let text = chain(error);
-    let ProbeError::Connect(ConnectError::Refused(refusal)) = error else { return text };
+    let (ProbeError::Connect(
+        ConnectError::Refused(refusal) | ConnectError::InitQuery(QueryError::Refused(refusal)),
+    )
+    | ProbeError::Query(QueryError::Refused(refusal))) = error
+    else {
+        return text;
+    };
     let words = String::from_utf8_lossy(ErrorFields::read(&refusal.body).message);
     let words: String = words.chars().filter(|character| !character.is_control()).collect();
     let advice = if refusal.sqlstate == Some(SqlState::TOO_MANY_CONNECTIONS) {

@@ -245,12 +245,12 @@ impl Health {
 
     async fn open_control(&self) -> Result<Control, ProbeError> {
         let endpoint = self.shared.pools.endpoint();
-        let mut last = ConnectError::NoCredential.into();
+        let mut last = ProbeError::from(ConnectError::NoCredential);
         for (database, user) in self.logins() {
             match Control::open(&endpoint, &database, &self.shared.credentials, &user).await {
                 Ok(control) => return Ok(control),
                 Err(error) if error.is_final() => return Err(error),
-                Err(error) => last = error,
+                Err(error) => last = last.or_later(error),
             }
         }
         Err(last)

@@ -4,6 +4,7 @@ use super::fleet::Fleet;
 use crate::admin::{AdminSource, Check, Readiness};
 use crate::client::Shared;
 use crate::config::{Config, MaxConnections};
+use crate::pool::open::Silence;
 use crate::pool::prove::Slot;
 use crate::server::connect::ConnectError;
 use crate::target::{self, PROBE_DATABASE, ProbeError};
@@ -156,12 +157,12 @@ impl Health {
     async fn ask(&self) -> Result<target::Capacity, ProbeError> {
         let endpoint = self.shared.pools.endpoint();
         let credentials = &self.shared.credentials;
-        let mut last = ConnectError::NoCredential.into();
+        let mut last = ProbeError::from(ConnectError::NoCredential);
         for (database, user) in self.logins() {
             match target::probe(&endpoint, &database, credentials, &user).await {
                 Ok(capacity) => return Ok(capacity),
                 Err(error) if error.is_final() => return Err(error),
-                Err(error) => last = error,
+                Err(error) => last = last.or_later(error),
             }
         }
         Err(last)
@@ -195,7 +196,9 @@ impl Health {
         pools.target_health(|health| {
             if reached {
                 health.reached(now);
-                health.is_mute = true;
+                let silence =
+                    if error.is_init_query() { Silence::InitQuery } else { Silence::Refusal };
+                health.silence = Some(silence);
             } else {
                 health.missed(now);
             }
@@ -270,13 +273,17 @@ impl AdminSource for Health {
 
     fn readiness(&self) -> Readiness {
         let pools = &self.shared.pools;
-        let (last, away) = pools.target_health(|health| (health.last_success, health.away_since));
+        let (last, away, silence) =
+            pools.target_health(|health| (health.last_success, health.away_since, health.silence));
         let target = last.is_some() && away.is_none();
         let draining = self.shared.draining.load(Ordering::Relaxed);
         let detail = match (last, away) {
             (None, _) => "not reached yet".to_owned(),
             (Some(_), Some(since)) => {
                 format!("away for {} s", clock::now().saturating_duration_since(since).as_secs())
+            }
+            (Some(_), None) if silence == Some(Silence::InitQuery) => {
+                "reachable, but init_query failed: see the log".to_owned()
             }
             (Some(_), None) if pools.budget() == 0 => {
                 "reachable, but it does not let pgweir ask its limits: see the log".to_owned()

@@ -156,7 +156,7 @@ async fn check(greeted: &Greeted, worker: &Worker, token: &[u8]) -> Result<(), R
     let permit = tokio::time::timeout_at(deadline.into(), tokens.turn(&greeted.user)).await;
     let waited = || clock::now().saturating_duration_since(now);
     let permits = permit.map_err(|_| {
-        let cause = "other tokens are being proven";
+        let cause = crate::pool::Cause::Proofs;
         busy(crate::pool::BorrowError::Timeout { waited: waited(), cause })
     })?;
     // Connections of one client come together, with the same token.

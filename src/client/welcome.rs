@@ -6,7 +6,7 @@ use super::registry::Activity;
 use super::serve::Client;
 use super::{Rejection, Worker};
 use crate::pool::seat::Seat;
-use crate::pool::{BorrowError, Lease, Patience, Pool};
+use crate::pool::{BorrowError, Cause, Lease, Patience, Pool};
 use crate::server::settings::ApplyError;
 use crate::server::{CloseReason, Reported};
 use crate::state::settings::{SESSION_AUTHORIZATION, Settings};
@@ -35,7 +35,7 @@ pub async fn welcome(
     let prepared = prepared.unwrap_or_else(|_| {
         Err(BorrowError::Timeout {
             waited: clock::now().saturating_duration_since(begun),
-            cause: "client_login_timeout was over",
+            cause: Cause::LoginTime,
         })
     });
     let (pool, baseline, told) = match prepared {

@@ -1,8 +1,9 @@
 //! Why a client got no server, and how it is told.
 
-use crate::server::connect::Refusal;
+use crate::server::connect::{ConnectError, Outlook, Refusal};
 use crate::wire::response::{Severity, with_severity};
 use crate::wire::{BackendTag, ErrorResponse, HEADER_LEN, SqlState, encode};
+use std::fmt;
 use std::time::Duration;
 
 /// Why a client got no server.
@@ -13,8 +14,8 @@ pub enum BorrowError {
     Timeout {
         /// How long was waited.
         waited: Duration,
-        /// What stands in the way.
-        cause: &'static str,
+        /// What stood in the way.
+        cause: Cause,
     },
     /// The target refuses this user or database.
     #[error("the target refuses this user or database")]
@@ -39,7 +40,86 @@ pub enum BorrowError {
     Shutdown,
 }
 
+/// What stood in the way of a server, for who has waited in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Others have them.
+    Budget,
+    /// Nobody may wait.
+    NoneIdle,
+    /// One is on its way.
+    Opening,
+    /// There is no budget yet.
+    NotReached,
+    /// The target is full.
+    Full,
+    /// The target is away.
+    Away,
+    /// The target refuses this pool.
+    Refused,
+    /// What each server runs first.
+    InitQuery,
+    /// The client's login took too long.
+    LoginTime,
+    /// Others prove their tokens.
+    Proofs,
+    /// pgweir stops.
+    Shutdown,
+}
+
+impl Cause {
+    /// Why servers of a pool cannot be opened.
+    pub(super) fn of_failure(error: &ConnectError) -> Self {
+        match (error, error.outlook()) {
+            (ConnectError::InitQuery(_), _) => Self::InitQuery,
+            (_, Outlook::Full) => Self::Full,
+            (_, Outlook::Away) => Self::Away,
+            (_, Outlook::Refused) => Self::Refused,
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Budget => "all connections of the budget are in use",
+            Self::NoneIdle => "no server is idle and connection_borrow_timeout is 0",
+            Self::Opening => "connections are being opened",
+            Self::NotReached => "the target has not been reached yet",
+            Self::Full => "the target has no free connection",
+            Self::Away => "the target cannot be reached",
+            Self::Refused => "the target refuses this user or database",
+            Self::InitQuery => INIT_QUERY_FAILED,
+            Self::LoginTime => "client_login_timeout was over",
+            Self::Proofs => "other tokens are being proven",
+            Self::Shutdown => "shutting down",
+        })
+    }
+}
+
+/// What clients are told of an `init_query` that does not work.
+pub(super) const INIT_QUERY_FAILED: &str = "init_query failed";
+
 impl BorrowError {
+    /// Why waiting for a server of a pool is pointless where opening one failed so.
+    pub(super) fn of_failure(error: &ConnectError) -> Self {
+        let cause = match error {
+            ConnectError::Refused(refusal) if error.outlook() == Outlook::Refused => {
+                return Self::Refused(refusal.clone());
+            }
+            ConnectError::NoCredential => return Self::NoCredential,
+            ConnectError::Timeout(_) => "connecting took longer than connect_timeout",
+            ConnectError::Refused(_) => "the server refused the connection",
+            ConnectError::Unreachable(_) | ConnectError::Io(_) => "the server cannot be reached",
+            ConnectError::Tls(_) => "TLS to the server failed",
+            ConnectError::Scram(_) | ConnectError::Method => "authentication to the server failed",
+            ConnectError::InitQuery(_) => INIT_QUERY_FAILED,
+            ConnectError::Protocol => "the server broke the protocol",
+            ConnectError::Token(_) => "no IAM token for the server can be signed",
+        };
+        Self::Away { cause }
+    }
+
     /// What the client is told, as an `ErrorResponse` message: whether its connection ends, the target does not know.
     #[must_use]
     pub fn to_message(&self, severity: Severity) -> Vec<u8> {

@@ -1,6 +1,6 @@
 //! What is done now and then: dead, old and surplus idle servers are closed, and replaced in time.
 
-use super::{BorrowError, Pool, Pools, core::PoolId};
+use super::{BorrowError, Cause, Pool, Pools, core::PoolId};
 use crate::server::{CloseReason, Server};
 use crate::telemetry::clock;
 use hashbrown::HashMap;
@@ -123,7 +123,7 @@ impl Pools {
                 if core.waiting() == 0 { Vec::new() } else { core.expire(before) }
             };
             for (id, turn, since) in expired {
-                let cause = self.pool_by_id(id).map_or("shutting down", |pool| pool.obstacle());
+                let cause = self.pool_by_id(id).map_or(Cause::Shutdown, |pool| pool.obstacle());
                 let waited = now.saturating_duration_since(since);
                 turn.refuse(BorrowError::Timeout { waited, cause });
             }

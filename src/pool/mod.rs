@@ -32,7 +32,7 @@ use crate::server::{CloseReason, Reported, Server, cancel};
 use crate::state::settings::Settings;
 use crate::telemetry::Metrics;
 use crate::telemetry::clock;
-pub use error::BorrowError;
+pub use error::{BorrowError, Cause};
 use hashbrown::HashMap;
 use known::PoolName;
 use lease::CountedUnlent;
@@ -175,12 +175,12 @@ impl Pools {
     }
 
     /// Why there is no slot for a server, for who has waited in vain.
-    fn obstacle(&self) -> &'static str {
+    fn obstacle(&self) -> Cause {
         let core = self.core.lock();
         match core.limits().budget {
-            0 => "the target has not been reached yet",
-            budget if core.open() >= budget => "all connections of the budget are in use",
-            _ => "connections are being opened",
+            0 => Cause::NotReached,
+            budget if core.open() >= budget => Cause::Budget,
+            _ => Cause::Opening,
         }
     }
 
@@ -318,10 +318,7 @@ impl Pool {
             && self.pools.settings().connection_borrow_timeout.is_zero()
         {
             self.open_for_the_next(worker, now);
-            return Err(BorrowError::Timeout {
-                waited: Duration::ZERO,
-                cause: "no server is idle and connection_borrow_timeout is 0",
-            });
+            return Err(BorrowError::Timeout { waited: Duration::ZERO, cause: Cause::NoneIdle });
         }
         let turn = seat.wait();
         let fingerprint = settings.fingerprint();
@@ -369,8 +366,8 @@ impl Pool {
 
     /// Why nobody can be lent a server, for a client that has waited in vain.
     #[must_use]
-    pub fn obstacle(&self) -> &'static str {
-        let failure = self.failure.lock().as_ref().map(Failure::cause);
+    pub fn obstacle(&self) -> Cause {
+        let failure = self.failure.lock().as_ref().map(|failure| failure.cause);
         failure.unwrap_or_else(|| self.pools.obstacle())
     }
 

@@ -1,7 +1,8 @@
 //! Opening servers, and what is done while the target refuses.
 
 use super::account::Attempt;
-use super::{BorrowError, Pool, Pools};
+use super::error::INIT_QUERY_FAILED;
+use super::{BorrowError, Cause, Pool, Pools};
 use crate::server::connect::{ConnectError, Outlook};
 use crate::server::login::log_in;
 use crate::server::{CloseReason, Reported, Server};
@@ -22,6 +23,7 @@ const LIFETIME_JITTER: f64 = 0.1;
 #[derive(Debug)]
 pub(super) struct Failure {
     outlook: Outlook,
+    pub(super) cause: Cause,
     since: Instant,
     tries: u32,
     retry_at: Instant,
@@ -44,14 +46,6 @@ impl Failure {
         let backoff = BACKOFF_MIN.saturating_mul(1 << tries.min(10)).min(BACKOFF_MAX);
         (since, tries, now + backoff.mul_f64(0.75 + 0.5 * chance()))
     }
-
-    pub(super) fn cause(&self) -> &'static str {
-        match self.outlook {
-            Outlook::Full => "the target has no free connection",
-            Outlook::Away => "the target cannot be reached",
-            Outlook::Refused => "the target refuses this user or database",
-        }
-    }
 }
 
 /// What is known of the target.
@@ -61,8 +55,17 @@ pub struct TargetHealth {
     pub last_success: Option<Instant>,
     /// Since when it cannot be reached.
     pub away_since: Option<Instant>,
-    /// It is there, but tells nobody its limits.
-    pub is_mute: bool,
+    /// It is there, but does not tell its limits.
+    pub silence: Option<Silence>,
+}
+
+/// Why a target that is there does not tell its limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// It refuses the login, or the question.
+    Refusal,
+    /// What each server runs first fails.
+    InitQuery,
 }
 
 impl TargetHealth {
@@ -70,7 +73,7 @@ impl TargetHealth {
     pub fn reached(&mut self, now: Instant) {
         self.last_success = Some(now);
         self.away_since = None;
-        self.is_mute = false;
+        self.silence = None;
     }
 
     /// A connection could not be opened.
@@ -92,15 +95,17 @@ impl Pools {
             return None;
         }
         let patience = self.settings().fail_fast_after;
-        self.target_health(|health| match health.away_since {
+        let cause = self.target_health(|health| match health.away_since {
             Some(since) if now.saturating_duration_since(since) >= patience => {
-                Some(BorrowError::Away { cause: "the server cannot be reached" })
+                Some("the server cannot be reached")
             }
-            None if health.is_mute => {
-                Some(BorrowError::Away { cause: "the server does not let pgweir ask its limits" })
-            }
-            _ => None,
-        })
+            Some(_) => None,
+            None => health.silence.map(|silence| match silence {
+                Silence::Refusal => "the server does not let pgweir ask its limits",
+                Silence::InitQuery => INIT_QUERY_FAILED,
+            }),
+        })?;
+        Some(BorrowError::Away { cause })
     }
 
     /// Tells those who wait where that is pointless.
@@ -297,30 +302,7 @@ impl Pool {
     ) -> Option<BorrowError> {
         let mut failure = self.failure.lock();
         let (since, tries, retry_at) = Failure::count(failure.as_ref(), outlook, now);
-        let told = match error {
-            ConnectError::Refused(refusal) if outlook == Outlook::Refused => {
-                BorrowError::Refused(refusal.clone())
-            }
-            ConnectError::Timeout(_) => {
-                BorrowError::Away { cause: "connecting took longer than connect_timeout" }
-            }
-            ConnectError::Refused(_) => {
-                BorrowError::Away { cause: "the server refused the connection" }
-            }
-            ConnectError::Unreachable(_) | ConnectError::Io(_) => {
-                BorrowError::Away { cause: "the server cannot be reached" }
-            }
-            ConnectError::Tls(_) => BorrowError::Away { cause: "TLS to the server failed" },
-            ConnectError::Scram(_) | ConnectError::Method => {
-                BorrowError::Away { cause: "authentication to the server failed" }
-            }
-            ConnectError::InitQuery => BorrowError::Away { cause: "init_query failed" },
-            ConnectError::Protocol => BorrowError::Away { cause: "the server broke the protocol" },
-            ConnectError::Token(_) => {
-                BorrowError::Away { cause: "no IAM token for the server can be signed" }
-            }
-            ConnectError::NoCredential => BorrowError::NoCredential,
-        };
+        let told = BorrowError::of_failure(error);
         let given_up = match outlook {
             Outlook::Full => false,
             Outlook::Refused => true,
@@ -328,7 +310,8 @@ impl Pool {
                 now.saturating_duration_since(since) >= self.pools.settings().fail_fast_after
             }
         };
-        *failure = Some(Failure { outlook, since, tries, retry_at, error: told.clone() });
+        let cause = Cause::of_failure(error);
+        *failure = Some(Failure { outlook, cause, since, tries, retry_at, error: told.clone() });
         given_up.then_some(told)
     }
 }
@@ -431,6 +414,7 @@ mod tests {
                 assert_eq!(tries, round);
                 failure = Some(Failure {
                     outlook: Outlook::Away,
+                    cause: Cause::Away,
                     since,
                     tries,
                     retry_at,

@@ -6,6 +6,7 @@
 
 use super::cancel::CancelTarget;
 use super::overdue::{OVERDUE_PATIENCE, Overdue};
+use super::query::QueryError;
 use super::{Reported, Server, reported};
 use crate::auth::md5::Md5Verifier;
 use crate::auth::scram::{Nonce, RAW_NONCE_LEN, ScramError};
@@ -100,7 +101,7 @@ pub enum ConnectError {
     #[error("connecting to the target took longer than connect_timeout")]
     Timeout(Option<Overdue>),
     /// The target said no.
-    #[error("target refused the connection with SQLSTATE {}", .0.sqlstate.map_or_else(|| "unknown".to_owned(), |code| code.to_string()))]
+    #[error("target refused the connection with SQLSTATE {}", .0.code())]
     Refused(Refusal),
     /// The target does not follow the protocol.
     #[error("target broke the protocol")]
@@ -119,7 +120,7 @@ pub enum ConnectError {
     NoCredential,
     /// `init_query` failed.
     #[error("init_query failed")]
-    InitQuery,
+    InitQuery(#[source] QueryError),
 }
 
 /// A target's own words.
@@ -129,6 +130,13 @@ pub struct Refusal {
     pub sqlstate: Option<SqlState>,
     /// The body of its `ErrorResponse`, as the client would have got it.
     pub body: Arc<[u8]>,
+}
+
+impl Refusal {
+    /// Its code in words.
+    pub(crate) fn code(&self) -> String {
+        self.sqlstate.map_or_else(|| "unknown".to_owned(), |code| code.to_string())
+    }
 }
 
 /// How long a failure to open a server lasts, as far as can be told.
@@ -159,9 +167,11 @@ impl ConnectError {
             | Self::Timeout(_)
             | Self::Protocol
             | Self::Token(_) => Outlook::Away,
-            Self::Tls(_) | Self::Scram(_) | Self::Method | Self::InitQuery | Self::NoCredential => {
-                Outlook::Refused
-            }
+            Self::Tls(_)
+            | Self::Scram(_)
+            | Self::Method
+            | Self::InitQuery(_)
+            | Self::NoCredential => Outlook::Refused,
         }
     }
 
@@ -172,7 +182,7 @@ impl ConnectError {
         match self {
             Self::NoCredential | Self::Token(_) => None,
             Self::Refused(_) => Some(self.outlook() != Outlook::Away),
-            Self::Method | Self::InitQuery => Some(true),
+            Self::Method | Self::InitQuery(_) => Some(true),
             // With TLS or SCRAM, something is there that is not as the configuration demands.
             Self::Tls(_)
             | Self::Scram(_)
@@ -239,9 +249,11 @@ async fn connect_now(
     let mut login = Login { stream, buffer: Vec::new() };
     login.authenticate(&proof).await?;
     let (mut server, reported) = login.finish(proof.generation()).await?;
-    if !endpoint.init_query.is_empty() && server.query(&endpoint.init_query).await.is_err() {
+    if !endpoint.init_query.is_empty()
+        && let Err(error) = server.query(&endpoint.init_query).await
+    {
         server.close(OVERDUE_PATIENCE).await;
-        return Err(ConnectError::InitQuery);
+        return Err(ConnectError::InitQuery(error));
     }
     Ok((server, reported))
 }

@@ -1,9 +1,10 @@
 //! A question of pgweir's own to a server, outside of the data path.
 
 use super::Server;
+use super::connect::Refusal;
 use crate::state::session::ServerUnnamed;
 use crate::wire::response::ErrorFields;
-use crate::wire::{BackendTag, SqlState, backend, encode};
+use crate::wire::{BackendTag, backend, encode};
 use std::io;
 
 /// Rows as text, NULL as `None`.
@@ -19,11 +20,8 @@ pub enum QueryError {
     #[error("connection to the server failed")]
     Io(#[from] io::Error),
     /// The server refused the question.
-    #[error("server refused the query with SQLSTATE {}", .sqlstate.map_or_else(|| "unknown".to_owned(), |code| code.to_string()))]
-    Refused {
-        /// Its code, if it gave one.
-        sqlstate: Option<SqlState>,
-    },
+    #[error("server refused the query with SQLSTATE {}", .0.code())]
+    Refused(Refusal),
 }
 
 impl Server {
@@ -58,7 +56,8 @@ impl Server {
                     if fields.fatal {
                         return Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
                     }
-                    refused = Some(QueryError::Refused { sqlstate: fields.sqlstate });
+                    let sqlstate = fields.sqlstate;
+                    refused = Some(QueryError::Refused(Refusal { sqlstate, body: body.into() }));
                 }
                 BackendTag::READY_FOR_QUERY => {
                     if body != b"I" {

@@ -89,6 +89,18 @@ impl ProbeError {
         !of_one_user && (!self.reached_target() || self.is_full())
     }
 
+    /// True if the target let us in, and refused what each server runs first.
+    #[must_use]
+    pub fn is_init_query(&self) -> bool {
+        matches!(self, Self::Connect(ConnectError::InitQuery(_)))
+    }
+
+    /// What to say of two logins that failed: the one that got further tells more, else the `later` one.
+    #[must_use]
+    pub fn or_later(self, later: Self) -> Self {
+        if self.is_init_query() { self } else { later }
+    }
+
     /// The login that may still go on, once.
     pub fn take_overdue(&mut self) -> Option<Overdue> {
         match self {

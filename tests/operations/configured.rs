@@ -1,6 +1,7 @@
 //! Starting: the check, the exit codes, and a configuration without a file.
 
-use crate::support::pgweir::{Setup, check};
+use crate::support::messages::Message;
+use crate::support::pgweir::{Pgweir, Setup, check};
 use crate::support::postgres::{DATABASE, PASSWORD, USER, shared};
 use crate::support::raw::RawClient;
 use crate::support::{eventually, free_port};
@@ -122,6 +123,40 @@ fn without_a_budget_nobody_waits_for_longer_than_there_is_hope() {
     let refused = Setup::before_port(shared().port()).user(USER, "wrong");
     let told = told_without_budget(refused, "wrong");
     assert_eq!(told, "ErrorResponse FATAL 08001: the server does not let pgweir ask its limits");
+}
+
+/// The refusal of a login, once somebody listens.
+fn eventually_refused(pgweir: &Pgweir, parameters: &[(&str, &str)]) -> Message {
+    eventually("pgweir listens", || pgweir.http_status("/healthz") == Some(200));
+    RawClient::connect(pgweir.port()).try_log_in(USER, PASSWORD, parameters).unwrap_err()
+}
+
+#[test]
+fn an_init_query_that_fails_says_why() {
+    const QUERY: &str = "SELECT nowhere.to_be_found() /* kept to itself */";
+    let setup = || Setup::before(shared()).target(&format!("init_query = \"{QUERY}\""));
+    let checked = setup().command(&["check"]).output().unwrap();
+    assert_eq!(checked.status.code(), Some(1));
+    let said = String::from_utf8(checked.stdout).unwrap();
+    let reason = "init_query failed: server refused the query with SQLSTATE 3F000: schema \"nowhere\" does not exist";
+    assert!(said.contains(reason), "{said}");
+    assert!(!said.contains("kept to itself"), "{said}");
+    let told = told_without_budget(setup(), PASSWORD);
+    assert_eq!(told, "ErrorResponse FATAL 08001: init_query failed");
+    // With a budget of its own, it is a pool that says it.
+    let pgweir = setup().launch();
+    let refusal = eventually_refused(&pgweir, &[("database", DATABASE)]);
+    assert_eq!(refusal.line(), "ErrorResponse FATAL 08001");
+    assert_eq!(refusal.field('D'), "init_query failed");
+    eventually("the log has the reason", || {
+        let log = pgweir.log();
+        assert!(!log.contains("to_be_found"), "{log}");
+        let line = log.lines().find(|line| line.contains("cannot open a server"));
+        line.is_some_and(|line| line.contains("SQLSTATE 3F000"))
+    });
+    eventually("it is told there too", || {
+        pgweir.http_get("/readyz").unwrap().contains("init_query failed")
+    });
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::{Line, Listener, Name};
 use crate::pool::account::{self, Attempt};
 use crate::pool::mailbox::{Mailbox, Notification};
 use crate::pool::{Pools, open};
-use crate::server::connect::ConnectError;
+use crate::server::connect::{ConnectError, Refusal};
 use crate::server::login::log_in;
 use crate::server::overdue::Overdue;
 use crate::server::query::QueryError;
@@ -322,7 +322,7 @@ impl Keeper {
                 BackendTag::COMMAND_COMPLETE | BackendTag::EMPTY_QUERY_RESPONSE => {}
                 BackendTag::ERROR_RESPONSE => {
                     let sqlstate = crate::wire::response::ErrorFields::read(&body).sqlstate;
-                    return Err(QueryError::Refused { sqlstate }.into());
+                    return Err(QueryError::Refused(Refusal { sqlstate, body: body.into() }).into());
                 }
                 tag => self.hear(tag, &body)?,
             }
