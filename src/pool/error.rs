@@ -77,6 +77,29 @@ impl Cause {
             (_, Outlook::Refused) => Self::Refused,
         }
     }
+
+    /// What can be done about it.
+    #[must_use]
+    pub fn hint(self) -> &'static str {
+        match self {
+            Self::Budget => {
+                "Shorten transactions, raise max_connections_percent, or look at pinned sessions."
+            }
+            Self::NoneIdle => "Raise connection_borrow_timeout, so that clients wait for a server.",
+            Self::Opening => "Look at how long the database takes to let a connection in.",
+            Self::NotReached | Self::Away => {
+                "See whether the database runs and can be reached; the log of pgweir says what fails."
+            }
+            Self::Full => "Leave room for pgweir: others hold the connections of the database.",
+            Self::Refused => "The log of pgweir says what the database refuses.",
+            Self::InitQuery => "Correct init_query; the log of pgweir says how it fails.",
+            Self::LoginTime => {
+                "Raise client_login_timeout, or see in the log of pgweir what fails."
+            }
+            Self::Proofs => "Try again.",
+            Self::Shutdown => "Connect again.",
+        }
+    }
 }
 
 impl fmt::Display for Cause {
@@ -147,9 +170,7 @@ impl BorrowError {
                 "Timed-out waiting to acquire database connection.",
             )
             .with_detail(format!("Waited {} ms; {cause}.", waited.as_millis()))
-            .with_hint(
-                "Shorten transactions, raise max_connections_percent, or look at pinned sessions.",
-            ),
+            .with_hint(cause.hint()),
             Self::Away { cause } => {
                 ErrorResponse::error(SqlState::UNABLE_TO_CONNECT, "the database is not available")
                     .with_detail(*cause)

@@ -1,8 +1,8 @@
 //! Starting: the check, the exit codes, and a configuration without a file.
 
-use crate::support::messages::Message;
+use crate::support::messages::{Message, frontend};
 use crate::support::pgweir::{Pgweir, Setup, check};
-use crate::support::postgres::{DATABASE, PASSWORD, USER, shared};
+use crate::support::postgres::{DATABASE, PASSWORD, Postgres, PostgresOptions, USER, shared};
 use crate::support::raw::RawClient;
 use crate::support::{eventually, free_port};
 use std::process::{Command, Stdio};
@@ -157,6 +157,34 @@ fn an_init_query_that_fails_says_why() {
     eventually("it is told there too", || {
         pgweir.http_get("/readyz").unwrap().contains("init_query failed")
     });
+}
+
+#[test]
+fn who_waits_in_vain_is_advised_by_what_stands_in_the_way() {
+    let postgres = Postgres::start_with(&PostgresOptions::default());
+    let timeout = "connection_borrow_timeout = \"300ms\"";
+    let pgweir = Setup::before(&postgres).target(timeout).target("max_connections = 1").start();
+    let mut client = pgweir.client();
+    let mut holder = pgweir.client();
+    let advice = |client: &mut RawClient| {
+        client.send(&frontend::query("SELECT 1"));
+        let error = client.read_message();
+        client.until_ready();
+        assert_eq!(error.line(), "ErrorResponse ERROR 08000");
+        (error.field('D'), error.field('H'))
+    };
+    holder.execute("BEGIN");
+    let (detail, hint) = advice(&mut client);
+    assert!(detail.ends_with("all connections of the budget are in use."), "{detail}");
+    assert!(hint.starts_with("Shorten transactions"), "{hint}");
+    postgres.stop();
+    drop(holder);
+    let mut last = (String::new(), String::new());
+    eventually("it is known to be away", || {
+        last = advice(&mut client);
+        last.0.ends_with("the target cannot be reached.")
+    });
+    assert!(last.1.starts_with("See whether the database runs"), "{}", last.1);
 }
 
 #[test]
