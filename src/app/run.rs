@@ -24,6 +24,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// Connections that the kernel keeps for a busy accept loop: a fleet starts all at once.
@@ -145,6 +146,7 @@ async fn build(config: &Config, workers: &Workers) -> Result<Arc<Shared>, StartE
         connected: AtomicU32::new(0),
         arriving: AtomicU32::new(0),
         draining: AtomicBool::new(false),
+        cut_off: watch::Sender::new(false),
         clients: AtomicU64::new(0),
         revision: AtomicU64::new(0),
         threads: OnceLock::new(),
@@ -348,9 +350,10 @@ async fn drain(shared: &Arc<Shared>, tasks: &mut Tasks, timeout: Duration, signa
         tracing::warn!(clients = shared.registry.len(), "ending the clients that are left");
         shared.registry.kick_all(Kick::STOP);
     }
+    shared.cut_off.send_replace(true);
     shared.pools.stop();
     let gone = async {
-        while shared.pools.open_servers() > 0 {
+        while shared.pools.open_servers() > 0 || shared.arriving.load(Ordering::SeqCst) > 0 {
             tokio::time::sleep(DRAIN_INTERVAL).await;
         }
     };

@@ -216,16 +216,26 @@ pub(crate) async fn farewell(stream: &mut Stream, worker: &Worker, owed: &[u8], 
     }
 }
 
+/// Tells a client whose login is cut off that pgweir stops; what is `owed` to it goes ahead.
+pub(super) async fn turn_out<T>(
+    stream: &mut Stream,
+    worker: &Worker,
+    owed: &[u8],
+) -> Result<T, Rejection> {
+    farewell(stream, worker, owed, &shutting_down().to_bytes()).await;
+    Err(Rejection::Draining)
+}
+
+fn shutting_down() -> ErrorResponse {
+    ErrorResponse::fatal(SqlState::CANNOT_CONNECT_NOW, "the database system is shutting down")
+}
+
 type Refused = (ErrorResponse, Rejection);
 
 fn admit(startup: &Startup<'_>, worker: &Worker, tls: bool) -> Result<(), Refused> {
     let live = worker.shared.live();
     if worker.shared.draining.load(std::sync::atomic::Ordering::SeqCst) {
-        let response = ErrorResponse::fatal(
-            SqlState::CANNOT_CONNECT_NOW,
-            "the database system is shutting down",
-        );
-        return Err((response, Rejection::Draining));
+        return Err((shutting_down(), Rejection::Draining));
     }
     if live.require_tls && !tls {
         let response = ErrorResponse::fatal(

@@ -45,6 +45,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 /// What clients are served by; one for the process.
 pub struct Shared {
@@ -70,6 +71,8 @@ pub struct Shared {
     pub arriving: AtomicU32,
     /// No new client is let in any more.
     pub draining: AtomicBool,
+    /// Whoever is still logging in is told to come back.
+    pub cut_off: watch::Sender<bool>,
     /// Clients that ever logged in.
     pub clients: AtomicU64,
     /// Counts the changes of `live`, so that clients need not look at it for each message.
@@ -82,6 +85,15 @@ impl Shared {
     /// A number that no client had before.
     pub(crate) fn next_client(&self) -> u64 {
         self.clients.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Ready when those who are still logging in are to be told to come back.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses nothing.
+    async fn logins_end(&self) {
+        let mut told = self.cut_off.subscribe();
+        let _ = told.wait_for(|over| *over).await;
     }
 
     /// Most clients that are let in: as many as are wanted, if there are descriptors for them.
@@ -395,8 +407,14 @@ async fn arrive(
         tokio::time::Instant::from_std(begun + worker.shared.live().client_login_timeout);
     let proven = tokio::time::timeout_at(deadline, async {
         let Some(mut greeted) = handshake::greet(stream, worker).await? else { return Ok(None) };
-        let pending = authenticate::authenticate(&mut greeted, worker).await?;
-        Ok(Some((greeted, pending)))
+        let outcome = tokio::select! {
+            outcome = authenticate::authenticate(&mut greeted, worker) => Some(outcome),
+            () = worker.shared.logins_end() => None,
+        };
+        match outcome {
+            Some(pending) => Ok(Some((greeted, pending?))),
+            None => handshake::turn_out(&mut greeted.stream, worker, &[]).await,
+        }
     });
     let Some((greeted, pending)) = proven.await.map_err(|_| Rejection::Timeout)?? else {
         return Ok(None);

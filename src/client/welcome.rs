@@ -1,7 +1,7 @@
 //! What a client is told when it is let in: the settings of its session, its cancel key, and that
 //! it may go on. Touches a server only if nobody with such settings was welcomed before.
 
-use super::handshake::{Greeted, farewell};
+use super::handshake::{Greeted, farewell, turn_out};
 use super::registry::Activity;
 use super::serve::Client;
 use super::{Rejection, Worker};
@@ -31,7 +31,12 @@ pub async fn welcome(
     begun: Instant,
     deadline: tokio::time::Instant,
 ) -> Result<Box<Client>, Rejection> {
-    let prepared = tokio::time::timeout_at(deadline, prepare(&mut greeted, worker)).await;
+    let prepared = tokio::select! {
+        prepared = tokio::time::timeout_at(deadline, prepare(&mut greeted, worker)) => prepared,
+        () = worker.shared.logins_end() => {
+            return turn_out(&mut greeted.stream, worker, &owed).await;
+        }
+    };
     let prepared = prepared.unwrap_or_else(|_| {
         Err(BorrowError::Timeout {
             waited: clock::now().saturating_duration_since(begun),

@@ -70,6 +70,36 @@ fn a_login_under_way_is_over_before_its_client_is_sent_away() {
 }
 
 #[test]
+fn a_login_that_the_stop_cuts_off_is_told() {
+    // One waits for the client, one for a server.
+    let mut pgweir = Setup::before(shared())
+        .proxy("shutdown_timeout = \"500ms\"")
+        .target("max_connections = 1")
+        .start();
+    let mut holder = pgweir.client();
+    holder.execute("BEGIN");
+    let mut asked = RawClient::connect(pgweir.port());
+    asked.send(&frontend::startup(PROTOCOL_3_0, &[("user", USER), ("database", DATABASE)]));
+    asked.wait_for_word();
+    let mut waits = RawClient::connect(pgweir.port());
+    let other = [("user", OTHER_USER), ("database", OTHER_DATABASE)];
+    waits.send(&frontend::startup(PROTOCOL_3_0, &other));
+    waits.wait_for_word();
+    std::thread::scope(|scope| {
+        let login = scope.spawn(|| waits.authenticate(OTHER_USER, PASSWORD).unwrap_err());
+        eventually("it waits", || pgweir.metric("pgweir_waiting_clients", "") == 1.0);
+        pgweir.signal("TERM");
+        let refusal = login.join().unwrap();
+        assert_eq!(refusal.line(), "ErrorResponse FATAL 57P03");
+        assert_eq!(refusal.field('M'), "the database system is shutting down");
+    });
+    let last = asked.until_closed();
+    assert_eq!(last.last().unwrap(), "ErrorResponse FATAL 57P03");
+    assert_eq!(holder.until_closed(), ["ErrorResponse FATAL 57P01"]);
+    assert_eq!(pgweir.wait().code(), Some(0));
+}
+
+#[test]
 fn the_deadline_ends_a_transaction_without_end() {
     let mut pgweir = Setup::before(shared()).proxy("shutdown_timeout = \"1s\"").start();
     let mut client = pgweir.client();
