@@ -19,6 +19,8 @@ mod authorization;
 mod catalogue;
 #[path = "transparent/defaults.rs"]
 mod defaults;
+#[path = "transparent/extensions.rs"]
+mod extensions;
 #[path = "transparent/hidden.rs"]
 mod hidden;
 #[path = "transparent/pins.rs"]

@@ -38,7 +38,7 @@ WITH RECURSIVE pattern AS (
     UNION ALL SELECT pg_get_constraintdef(oid), contypid <> 0 FROM pg_constraint WHERE contype = 'c'
     UNION ALL SELECT pg_get_expr(adbin, adrelid), false FROM pg_attrdef
     UNION ALL SELECT pg_get_expr(typdefaultbin, 0), false FROM pg_type WHERE typdefaultbin IS NOT NULL
-    UNION ALL SELECT pg_get_triggerdef(oid), false FROM pg_trigger WHERE tgqual IS NOT NULL
+    UNION ALL SELECT pg_get_triggerdef(oid), false FROM pg_trigger WHERE tgqual IS NOT NULL OR tgnargs > 0
     UNION ALL SELECT array_to_string(pg_get_statisticsobjdef_expressions(oid), ' '), false FROM pg_statistic_ext
       WHERE stxexprs IS NOT NULL
   ) AS any_place
@@ -59,6 +59,7 @@ WITH RECURSIVE pattern AS (
 ), found AS (
   SELECT r.oid, r.name FROM routine r, pattern
   WHERE r.oid IN (SELECT oid FROM foreign_code)
+  OR r.language = 'c' AND r.source ~ '^(crosstab|connectby_text|xpath_table)'
   OR r.language IN ('sql', 'plpgsql') AND (r.source ~ leaves OR r.source ~ leaves_unseen
     OR r.source ~ $$\m(listen|unlisten|load|discard|prepare|deallocate|temp|temporary|pg_temp|execute|role|authorization|pg_advisory_unlock\w*|with\s+hold)\M$$
     OR r.source ~ $$(^|;|\*/|--[^\n]*\n|\m(begin|then|else|loop)\M)\s*(re)?set\s$$

@@ -47,7 +47,9 @@ const ASKED_MAX: Duration = ASK_TIMEOUT.saturating_mul(TRIES);
 /// The routines outside of PostgreSQL's own are those written in a language that can do anything unseen, those
 /// whose source has a word that session state is made of, and those that use or speak of one of these by name (which is
 /// not looked for in more than a megabyte of sources). Defaults of arguments belong to the source; that of an aggregate
-/// is its functions. Routines in C that belong to an extension are trusted, but for those known to keep state.
+/// is its functions. Routines in C that belong to an extension are trusted, but for those known to keep state, and
+/// those known to run a text of their caller: by whatever name, so that they are told by their symbols. `refint` has
+/// such a text in the arguments of its triggers.
 ///
 /// Second, true if one of them may leave what cannot be asked for: a seed, a library, a connection, or a
 /// custom setting with a name that it makes up. Third, the custom settings whose names are spelled out. Fourth,

@@ -236,7 +236,10 @@ impl Session {
             doubts.leaves_role = leaves_role(text, values, self.options).or(doubts.leaves_role);
         }
         doubts.ran_code |= hides && limits.opaque_code;
-        doubts.mentioned.note(text, values, effects, self.options);
+        // What is given to a routine may be a text that it runs.
+        let runs = hides && [text, values.unwrap_or_default()].into_iter().any(speaks_of_settings);
+        let run = if runs { effects.and(Effects::DO) } else { effects };
+        doubts.mentioned.note(text, values, run, self.options);
         // A pinned client's settings are of no interest before it is let go, but for those of its startup, which a
         // reset has put back to the server's own.
         let resets = !self.startup.is_empty()
@@ -389,6 +392,10 @@ fn may_read(effects: Effects, limits: &Limits) -> Effects {
 fn puts_together(text: &[u8]) -> bool {
     const BY: [&[u8]; 4] = [b"execute", b"||", b"format", b"concat"];
     has_any(&text.to_ascii_lowercase(), &BY)
+}
+
+fn speaks_of_settings(text: &[u8]) -> bool {
+    has_any(&text.to_ascii_lowercase(), &[b"set_config"])
 }
 
 /// What a definition has in it. A DO block, and DDL that takes away, may have neither.

@@ -7,6 +7,7 @@
 //! Source: <https://www.postgresql.org/docs/current/runtime-config-custom.html>
 
 use super::settings::is_name;
+use super::sql::handed::{hands_on_unseen_text, may_run_text};
 use super::statement::{self, Command, Effects, Options};
 use memchr::memmem;
 use std::collections::BTreeSet;
@@ -50,7 +51,13 @@ impl Mentioned {
             self.note_calls(text, values);
         }
         if effects.intersects(unseen) {
-            self.blind |= builds_a_set(text);
+            self.blind |= builds_a_set(text) || hands_on_unseen_text(text, options);
+        }
+        // One of the values may be a text that is run.
+        if let Some(values) = values.filter(|_| effects.intersects(Effects::DO)) {
+            self.note_anywhere(values);
+            self.note_calls(values, None);
+            self.blind |= may_run_text(values);
         }
     }
 

@@ -5,7 +5,7 @@
 //! default, a trigger, a policy, `t.f` for `f(t)`) is not found here.
 
 use super::classify::Scan;
-use super::functions::effects_of;
+use super::functions::{effects_of, of_user};
 use super::lexer::{Kind, Lexer, Token};
 use super::names::hash;
 use super::words::{is_keyword, never_calls};
@@ -29,7 +29,7 @@ impl Scan<'_> {
             }
             if !self.is_schema(b"pg_catalog") {
                 if self.may_call_here(bytes) {
-                    self.add(Effects::USER_FUNCTION);
+                    self.add(of_user(bare));
                 }
                 return;
             }
@@ -38,7 +38,7 @@ impl Scan<'_> {
         }
         // A quoted name is taken as it is written, and no function of PostgreSQL is written in upper case.
         let effects = if quoted && bare.iter().any(u8::is_ascii_uppercase) {
-            Effects::USER_FUNCTION
+            of_user(bare)
         } else {
             effects_of(bare, hash, self.options.server_major)
         };

@@ -33,6 +33,11 @@ pub(super) fn effects_of(name: &[u8], hash: usize, server_major: u16) -> Effects
     special(folded)
 }
 
+/// What a call of a function outside of `pg_catalog` may do.
+pub(super) fn of_user(name: &[u8]) -> Effects {
+    if runs_text(name) { TEXT } else { Effects::USER_FUNCTION }
+}
+
 /// Of a function that runs a text.
 const TEXT: Effects = Effects::DO.and(Effects::USER_FUNCTION);
 
@@ -78,9 +83,20 @@ fn special(name: &[u8]) -> Effects {
         }
         // SQL text given as a string does what it does, as in DO.
         b"ts_stat" | b"ts_rewrite" => TEXT,
-        _ if name.starts_with(b"query_to_xml") => TEXT,
+        _ if name.starts_with(b"query_to_xml") || runs_text(name) => TEXT,
         _ => Effects::USER_FUNCTION,
     }
+}
+
+/// True if `name` is a function of an extension of PostgreSQL's own that runs a text of its
+/// caller: of `tablefunc` or `xml2`. (What `dblink` runs is run by another session.)
+///
+/// Source: <https://www.postgresql.org/docs/current/tablefunc.html>
+pub(in crate::state) fn runs_text(name: &[u8]) -> bool {
+    const BEGINNING: &[u8] = b"crosstab";
+    name.get(..BEGINNING.len()).is_some_and(|name| name.eq_ignore_ascii_case(BEGINNING))
+        || name.eq_ignore_ascii_case(b"connectby")
+        || name.eq_ignore_ascii_case(b"xpath_table")
 }
 
 /// True if the code in `text`, of a `DO`, speaks of what leaves traces that no answer of a server tells of, or is in

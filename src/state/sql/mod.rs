@@ -11,6 +11,7 @@ pub(super) mod classify;
 mod cursor;
 pub(super) mod digest;
 pub(super) mod functions;
+pub(super) mod handed;
 mod header;
 mod lexer;
 pub(super) mod name;
