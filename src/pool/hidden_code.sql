@@ -51,7 +51,7 @@ WITH RECURSIVE pattern AS (
   WHERE CASE
     WHEN r.language IN ('sql', 'plpgsql') THEN false
     WHEN r.language IN ('c', 'internal') THEN
-      r.name ~ '^(dblink|set_limit)'
+      r.name ~ '^(dblink|set_limit)' AND r.source <> 'dblink_fdw_validator'
       OR NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = r.oid
         AND d.deptype = 'e')
     ELSE true
@@ -65,7 +65,7 @@ WITH RECURSIVE pattern AS (
     OR r.source ~ $$(^|;|\*/|--[^\n]*\n|\m(begin|then|else|loop)\M)\s*(re)?set\s$$
     OR strpos(r.source, 'u&"') > 0)
   UNION SELECT r.oid, r.name FROM found f JOIN routine r ON (SELECT is_small FROM size)
-    AND (strpos(r.source, f.name) > 0
+    AND (r.language NOT IN ('c', 'internal') AND strpos(r.source, f.name) > 0
       OR EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = r.oid
         AND d.refclassid = 'pg_proc'::regclass AND d.refobjid = f.oid))
 ), suspect AS MATERIALIZED (SELECT * FROM found LIMIT 201)

@@ -49,7 +49,8 @@ const ASKED_MAX: Duration = ASK_TIMEOUT.saturating_mul(TRIES);
 /// not looked for in more than a megabyte of sources). Defaults of arguments belong to the source; that of an aggregate
 /// is its functions. Routines in C that belong to an extension are trusted, but for those known to keep state, and
 /// those known to run a text of their caller: by whatever name, so that they are told by their symbols. `refint` has
-/// such a text in the arguments of its triggers.
+/// such a text in the arguments of its triggers. Their sources are names of symbols, and call nothing. The validator
+/// of `dblink`, on which its foreign data wrapper depends, keeps nothing.
 ///
 /// Second, true if one of them may leave what cannot be asked for: a seed, a library, a connection, or a
 /// custom setting with a name that it makes up. Third, the custom settings whose names are spelled out. Fourth,

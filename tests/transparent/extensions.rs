@@ -1,5 +1,6 @@
-//! What functions of extensions leave behind is found out.
+//! What functions of extensions leave behind is found out, and what they only could do costs nobody anything.
 
+use crate::support::eventually;
 use crate::support::messages::frontend::{bind, execute, parse, sync};
 use crate::support::pgweir::{Pgweir, Setup};
 use crate::support::postgres::{DATABASE, PgVersion, Postgres};
@@ -149,4 +150,22 @@ fn who_runs_a_plain_text_is_not_pinned() {
         finds_nothing(&mut other);
     }
     assert_eq!(pinned(&pgweir), 0.0);
+}
+
+#[test]
+fn connections_that_could_be_opened_pin_nobody_and_those_that_are_do() {
+    let (_postgres, pgweir) = with(&["dblink"]);
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    for sql in [
+        "SELECT 1",
+        "CREATE TABLE plain (id int)",
+        "INSERT INTO plain VALUES (1)",
+        "SELECT * FROM plain",
+    ] {
+        client.execute(sql);
+        finds_nothing(&mut other);
+    }
+    assert_eq!(pinned(&pgweir), 0.0);
+    client.query("SELECT dblink_connect('left', 'host=127.0.0.1 port=1')");
+    eventually("who may have opened one is pinned", || pinned(&pgweir) == 1.0);
 }
