@@ -384,6 +384,9 @@ impl Pool {
         if server.side.may_listen {
             return self.clean(server, Cleaning::Unlisten);
         }
+        if server.is_watched() {
+            return self.clean(server, Cleaning::Unwatch);
+        }
         if self.is_to_ask() {
             return self.ask_for_code(server);
         }

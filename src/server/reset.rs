@@ -23,11 +23,25 @@ pub enum Cleaning {
     DiscardAll,
     /// It may listen on channels of its client.
     Unlisten,
+    /// PostgreSQL would end it for being idle, as its client wanted for its own session.
+    Unwatch,
     /// A cancel was on its way when it was given back.
     Settle,
 }
 
+/// The setting that has PostgreSQL end a session between transactions, and whoever has its server then.
+///
+/// Source: <https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-IDLE-SESSION-TIMEOUT>
+const IDLE_SESSION_TIMEOUT: &str = "idle_session_timeout";
+
 impl Server {
+    /// True if a client's setting has PostgreSQL end the session once it has been idle for a time.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        let timeout = self.side.applied.get(IDLE_SESSION_TIMEOUT);
+        timeout.is_some_and(|value| value.bytes().any(|byte| matches!(byte, b'1'..=b'9')))
+    }
+
     /// Cleans a server that owes no reply.
     ///
     /// # Errors
@@ -60,6 +74,10 @@ impl Server {
             Cleaning::Unlisten => {
                 self.ask("UNLISTEN *").await?;
                 self.side.may_listen = false;
+            }
+            Cleaning::Unwatch => {
+                self.ask("RESET idle_session_timeout").await?;
+                self.side.applied = Arc::new(self.side.applied.without(IDLE_SESSION_TIMEOUT));
             }
             Cleaning::DiscardAll => {
                 self.ask("DISCARD ALL").await?;

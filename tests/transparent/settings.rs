@@ -1,8 +1,9 @@
 //! Settings follow their client, whatever becomes of the transaction in which they were set.
 
+use crate::support::eventually;
 use crate::support::messages::frontend;
 use crate::support::pgweir::Setup;
-use crate::support::postgres::{PgVersion, Postgres};
+use crate::support::postgres::{PgVersion, Postgres, shared};
 use crate::{finds_nothing, pinned, pool_of, same_alone};
 
 const SHOW: &str = "SELECT current_setting('work_mem'), current_setting('timezone'), \
@@ -284,4 +285,26 @@ fn a_client_does_not_wait_for_what_another_wants_of_its_transactions() {
     assert_eq!(hasty.value("SELECT count(*) FROM written"), "0");
     writer.execute("COMMIT");
     assert_eq!(patient.value("SHOW transaction_deferrable"), "on");
+}
+
+#[test]
+fn an_idle_session_timeout_ends_no_server_that_is_lent_to_all() {
+    let pgweir = pool_of(1);
+    let mut superuser = shared().superuser();
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    let mut given = pgweir.client_with(&[("options", "-c idle_session_timeout=300")]);
+    let pid = other.value("SELECT pg_backend_pid()");
+    // As of when the server has been idle for longer than it was told to be.
+    let idle = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND state = 'idle' \
+         AND state_change < clock_timestamp() - interval '600 ms'"
+    );
+    client.execute("SET idle_session_timeout = '300ms'");
+    for client in [&mut client, &mut given] {
+        assert_eq!(client.value("SHOW idle_session_timeout"), "300ms");
+        eventually("the server stays", || superuser.value(&idle) == "1");
+        assert_eq!(other.value("SHOW idle_session_timeout"), "0");
+        assert_eq!(client.value("SHOW idle_session_timeout"), "300ms");
+        assert_eq!(other.value("SELECT pg_backend_pid()"), pid);
+    }
 }
