@@ -83,6 +83,10 @@ impl End {
                 SqlState::PROGRAM_LIMIT_EXCEEDED,
                 "too many or too large prepared statements are named at once",
             ),
+            Self::Fault(ClientFault::TooManyChannels) => (
+                SqlState::PROGRAM_LIMIT_EXCEEDED,
+                "too many statements about channels in one query",
+            ),
             Self::Fault(ClientFault::Frame(FrameError::TooLarge { .. })) => {
                 (SqlState::PROGRAM_LIMIT_EXCEEDED, "message is too large")
             }

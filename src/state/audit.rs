@@ -298,8 +298,10 @@ impl Session {
         if in_parts && self.parts_wait(to.server, to.out) {
             return Ok(Send::NotYet);
         }
-        let Verdict::Send(effects) = self.listen_first(effects, text, By::Query, to.server) else {
-            return Ok(Send::NotYet);
+        let effects = match self.listen_first(effects, text, By::Query, to.server) {
+            Verdict::Send(effects) => effects,
+            Verdict::Wait => return Ok(Send::NotYet),
+            Verdict::Refuse => return Err(ClientFault::TooManyChannels),
         };
         if effects.intersects(ABOUT_NAMES) {
             return self.observe_names(effects, text, to.server, to.limits, to.out);

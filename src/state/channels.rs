@@ -8,7 +8,7 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/sql-listen.html>
 
-use super::channel_steps::{Action, STEPS_MAX, Step, steps};
+use super::channel_steps::{Action, Done, STEPS_MAX, Step, steps};
 use super::statement::{Effects, Options};
 use super::transaction::TransactionStatus;
 use crate::wire::frame;
@@ -50,9 +50,7 @@ struct State {
     /// These were wanted for what never got to a server: pgweir may have begun to listen on them.
     given_up: Vec<Name>,
     /// What the open transaction has done.
-    actions: Vec<Action>,
-    /// Its savepoints, each with the number of actions before it.
-    savepoints: Vec<(Name, usize)>,
+    done: Done,
     /// What the portal does that is being bound.
     binding: Option<Step>,
     /// What portals do that are bound and not executed.
@@ -101,6 +99,8 @@ pub(super) enum Verdict {
     Send(Effects),
     /// Not yet: it is given again.
     Wait,
+    /// It has too many statements to be followed, and cannot be left to the client's own server.
+    Refuse,
 }
 
 impl Channels {
@@ -149,8 +149,16 @@ impl Channels {
             self.waits = true;
             return Verdict::Wait;
         }
-        let steps = steps(text, options);
-        let full = state.is_full() || (by == By::Bind && state.bound.len() >= BOUND_MAX);
+        let mut steps = steps(text, options);
+        let cut = steps.len() > STEPS_MAX;
+        if cut {
+            if !(effects.intersects(Effects::LISTEN) && state.follows_nothing(effects)) {
+                return Verdict::Refuse;
+            }
+            // All of it is left to the client's own server.
+            steps.clear();
+        }
+        let full = cut || state.is_full() || (by == By::Bind && state.bound.len() >= BOUND_MAX);
         let refused = std::mem::take(&mut state.refused) || !self.shareable || full;
         let mut left = effects;
         if effects.intersects(Effects::LISTEN) && !refused {
@@ -324,7 +332,7 @@ impl Channels {
         if !state.open {
             return;
         }
-        state.sent.clear();
+        state.sent = VecDeque::new();
         if status == TransactionStatus::Idle {
             state.end(!failed);
             state.open = false;
@@ -414,7 +422,7 @@ impl State {
 
     fn is_full(&self) -> bool {
         self.heard.len() + self.given_up.len() >= CHANNELS_MAX
-            || self.actions.len() + self.sent.len() >= STEPS_MAX
+            || self.done.len() + self.sent.len() >= STEPS_MAX
     }
 
     fn is_empty(&self) -> bool {
@@ -444,49 +452,19 @@ impl State {
 
     fn carry_out(&mut self, step: Step, committed: bool) {
         match step {
-            Step::Do(action) => self.actions.push(action),
-            Step::Savepoint(name) => {
-                if self.savepoints.len() < STEPS_MAX {
-                    self.savepoints.push((name, self.actions.len()));
-                }
-            }
-            // One from before the first action is not known, and all that are known lie within it.
-            Step::Release(name) => {
-                self.savepoints.truncate(self.position(&name).unwrap_or(0));
-            }
-            Step::RollbackTo(name) => match self.position(&name) {
-                Some(at) => {
-                    let actions = self.savepoints.get(at).map_or(0, |(_, actions)| *actions);
-                    self.actions.truncate(actions);
-                    self.savepoints.truncate(at + 1);
-                }
-                None => {
-                    self.actions.clear();
-                    self.savepoints.clear();
-                }
-            },
             Step::End => self.end(committed),
+            step => self.done.note(step, &self.in_force),
         }
-    }
-
-    fn position(&self, savepoint: &[u8]) -> Option<usize> {
-        self.savepoints.iter().rposition(|(name, _)| **name == *savepoint)
     }
 
     fn end(&mut self, committed: bool) {
-        self.savepoints.clear();
-        for action in self.actions.drain(..) {
-            match action {
-                _ if !committed => {}
-                Action::Listen(name) => {
-                    self.in_force.insert(name);
-                }
-                Action::Unlisten(name) => {
-                    self.in_force.remove(&name);
-                }
-                Action::UnlistenAll => self.in_force.clear(),
-            }
-        }
+        std::mem::take(&mut self.done).end(committed, &mut self.in_force);
+    }
+
+    /// Nothing of what pgweir follows can be undone by statements that it does not.
+    fn follows_nothing(&self, effects: Effects) -> bool {
+        let nothing = self.in_force.is_empty() && !self.is_undecided();
+        nothing || !effects.intersects(ENDING | Effects::TRANSACTION_CONTROL)
     }
 }
 

@@ -26,6 +26,7 @@ impl Played {
                     assert!(self.0.take_wait());
                     self.0.grant();
                 }
+                Verdict::Refuse => panic!("{text} is refused"),
             }
         }
         for tag in tags.split(',').filter(|tag| !tag.is_empty()) {
@@ -174,6 +175,51 @@ fn more_channels_than_the_bound_are_left_to_the_own_server() {
     let text = b"LISTEN another";
     let verdict = played.0.before(Effects::LISTEN, text, Options::default(), By::Query, false);
     assert_eq!(verdict, Verdict::Send(Effects::LISTEN));
+}
+
+#[test]
+fn a_text_with_more_statements_than_the_bound_is_left_to_the_own_server_or_refused() {
+    let before = |played: &mut Played, text: &str| {
+        let effects = statement::effects(text.as_bytes(), Options::default());
+        played.0.before(effects, text.as_bytes(), Options::default(), By::Query, false)
+    };
+    let listens = "LISTEN a;".repeat(STEPS_MAX) + "LISTEN z";
+    let both = "UNLISTEN *; LISTEN a;".repeat(STEPS_MAX / 2) + "LISTEN z";
+    for text in [&listens, &both] {
+        let verdict = before(&mut Played::new(), text);
+        assert!(matches!(verdict, Verdict::Send(left) if left.intersects(Effects::LISTEN)));
+    }
+    let mut played = Played::new();
+    played.query("LISTEN x", "LISTEN", 'I');
+    assert_eq!(before(&mut played, &listens), Verdict::Send(Effects::LISTEN));
+    played.0.ready(TransactionStatus::Idle);
+    assert_eq!(played.in_force(), "x");
+    // The own server cannot take over the channel that another listens on, and what becomes of it would be lost.
+    let unlistens = "UNLISTEN a;".repeat(STEPS_MAX) + "UNLISTEN x";
+    for text in [&both, &unlistens] {
+        while before(&mut played, text) == Verdict::Wait {
+            played.0.grant();
+        }
+        assert_eq!(before(&mut played, text), Verdict::Refuse);
+    }
+}
+
+#[test]
+fn what_makes_no_difference_in_a_block_takes_no_memory() {
+    let mut played = Played::new();
+    played.query("LISTEN a; LISTEN b", "LISTEN,LISTEN", 'I').query("BEGIN", "BEGIN", 'T');
+    let (text, tags) =
+        ("UNLISTEN c; UNLISTEN a; UNLISTEN a; LISTEN b", "UNLISTEN,UNLISTEN,UNLISTEN,LISTEN");
+    for _ in 0..100 {
+        played.query(text, tags, 'T').query("SAVEPOINT s", "SAVEPOINT", 'T');
+    }
+    assert_eq!(played.0.state.as_ref().expect("it listens").done.len(), 1);
+    for _ in 0..100 {
+        played.query("UNLISTEN *; UNLISTEN *", "UNLISTEN,UNLISTEN", 'T');
+    }
+    assert_eq!(played.0.state.as_ref().expect("it listens").done.len(), 2);
+    played.query("ROLLBACK TO s", "ROLLBACK", 'T').query("COMMIT", "COMMIT", 'I');
+    assert_eq!(played.in_force(), "b");
 }
 
 #[test]

@@ -26,6 +26,9 @@ pub enum ClientFault {
     /// The statements of all clients leave no room for another.
     #[error("prepared statements of all clients take too much memory")]
     StatementsFull,
+    /// More statements about channels, or of a block that is about them, than can be followed in one text.
+    #[error("too many statements about channels in one query")]
+    TooManyChannels,
     /// More statements than are allowed to be prepared ahead of a text that names them.
     #[error("too many or too large statements are named at once")]
     TooMuchAhead,
