@@ -111,6 +111,10 @@ impl Intern for Table {
         self.0.push(Arc::clone(&statement));
         Ok(statement)
     }
+
+    fn hold(&mut self, tail: &[u8]) -> Result<Tail, ClientFault> {
+        Ok(Tail::uncounted(tail))
+    }
 }
 
 /// A client and its server, on which a statement is prepared.

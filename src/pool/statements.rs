@@ -2,7 +2,7 @@
 
 use super::Pool;
 use super::core::PoolId;
-use crate::state::prepared::{Prepared, Tail};
+use crate::state::prepared::{Prepared, Tail, UNCOUNTED_MAX};
 use crate::state::session::{ClientFault, Intern};
 use crate::state::settings::Settings;
 use crate::state::statement::{Effects, Options};
@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Most bytes of statement texts kept for clients that may come again.
 const KEPT_MAX: usize = 64 << 20;
 
-/// Most bytes of the statements of all clients together, and of those kept: a text that clients share counts once.
+/// Most bytes of the statements of all clients together, and of those kept: a text that clients share counts once. Of
+/// those without a name the long ones count.
 const HELD_MAX: usize = 512 << 20;
 
 /// All statements of a target.
@@ -75,7 +76,7 @@ impl Intern for Preparer<'_> {
         options: Options,
     ) -> Result<Arc<Prepared>, ClientFault> {
         let mut table = self.statements.table.lock();
-        let tail = self.statements.hold(tail, &mut table)?;
+        let tail = Arc::new(self.statements.hold(tail, &mut table)?);
         Ok(table.number(tail, Prepared::APART, effects, options, self.ddl_seen))
     }
 
@@ -107,18 +108,25 @@ impl Intern for Preparer<'_> {
                 return Ok(Arc::clone(statement));
             }
             Some(Entry { statement, .. }) => Arc::clone(&statement.tail),
-            None => self.statements.hold(tail, &mut table)?,
+            None => Arc::new(self.statements.hold(tail, &mut table)?),
         };
         let settings = settings.fingerprint();
         let statement = table.number(tail, settings, effects, options, self.ddl_seen);
         table.keep(hash, Entry { pool: self.pool, statement: Arc::clone(&statement) });
         Ok(statement)
     }
+
+    fn hold(&mut self, tail: &[u8]) -> Result<Tail, ClientFault> {
+        if tail.len() <= UNCOUNTED_MAX {
+            return Ok(Tail::uncounted(tail));
+        }
+        self.statements.hold(tail, &mut self.statements.table.lock())
+    }
 }
 
 impl Statements {
     /// A copy of `tail`, if there is room for it.
-    fn hold(&self, tail: &[u8], table: &mut Table) -> Result<Arc<Tail>, ClientFault> {
+    fn hold(&self, tail: &[u8], table: &mut Table) -> Result<Tail, ClientFault> {
         // Others only make room meanwhile: what is added, is under the lock.
         let is_full = || self.held.load(Ordering::Relaxed) + Tail::size_of(tail) > self.held_max;
         if is_full() {
@@ -127,7 +135,7 @@ impl Statements {
         if is_full() {
             return Err(ClientFault::StatementsFull);
         }
-        Ok(Arc::new(Tail::new(tail, &self.held)))
+        Ok(Tail::new(tail, &self.held))
     }
 
     /// Number of the statements that are shared or kept, and their bytes.
@@ -266,5 +274,19 @@ mod tests {
         assert_eq!(fill(3).len(), 8);
         statements.table.lock().forget_unused();
         assert_eq!(statements.held.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn long_statements_without_a_name_are_part_of_the_bound() {
+        let statements = Statements { held_max: 3 * UNCOUNTED_MAX, ..Statements::default() };
+        let mut preparer = of(&statements, 1, 0);
+        let (long, short) = (vec![b'x'; UNCOUNTED_MAX + 1], vec![b'x'; UNCOUNTED_MAX]);
+        let held: Vec<Tail> =
+            (0..2).map(|_| preparer.hold(&long).expect("there is room")).collect();
+        assert_eq!(preparer.hold(&long).err(), Some(ClientFault::StatementsFull));
+        assert!(preparer.hold(&short).is_ok());
+        assert_eq!(prepare(&mut preparer, &long).err(), Some(ClientFault::StatementsFull));
+        drop(held);
+        assert!(prepare(&mut preparer, &long).is_ok());
     }
 }

@@ -1,7 +1,7 @@
 //! Where statements come from that any number of clients prepared with the same text.
 
 use super::fault::ClientFault;
-use super::prepared::Prepared;
+use super::prepared::{Prepared, Tail};
 use super::settings::Settings;
 use super::statement::{Effects, Options};
 use std::sync::Arc;
@@ -30,4 +30,10 @@ pub trait Intern {
         effects: Effects,
         options: Options,
     ) -> Result<Arc<Prepared>, ClientFault>;
+
+    /// A copy of the `tail` of a statement without a name.
+    ///
+    /// # Errors
+    /// [`ClientFault::StatementsFull`].
+    fn hold(&mut self, tail: &[u8]) -> Result<Tail, ClientFault>;
 }

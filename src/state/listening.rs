@@ -76,11 +76,11 @@ impl Session {
             return Verdict::Send(effects);
         }
         let tail = if name.is_empty() {
-            self.unnamed.as_ref().and_then(|unnamed| unnamed.tail.clone())
+            self.unnamed.as_ref().and_then(|unnamed| unnamed.tail.as_deref().map(Into::into))
         } else {
             self.statements.get(name).map(|statement| (**statement.tail).into())
         };
-        let tail = tail.unwrap_or_default();
+        let tail: Box<[u8]> = tail.unwrap_or_default();
         let text = tail.split(|&byte| byte == 0).next().unwrap_or_default();
         self.listen_first(effects, text, By::Bind, server)
     }

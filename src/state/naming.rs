@@ -4,7 +4,9 @@
 use super::channels::{By, Verdict};
 use super::memo;
 use super::pipeline::{Expected, Fate, Pipeline, Undo};
-use super::prepared::{Prepared, SERVER_NAME_PREFIX, ServerName, TAKEN, Token, Unnamed, text_of};
+use super::prepared::{
+    Prepared, SERVER_NAME_PREFIX, ServerName, TAKEN, Tail, Token, Unnamed, text_of,
+};
 use super::preparing::{NO_STATEMENT, Need};
 use super::reading::read_as;
 use super::session::{ClientFault, Intern, Limits, ServerSide, ServerUnnamed, Session};
@@ -102,7 +104,8 @@ impl Session {
         // Read soon, if not now.
         self.seen = self.seen | (effects & Effects::SEQUENCE_READ);
         if parse.name.is_empty() {
-            let undo = self.replace_unnamed(to.server, Some(parse.tail.into()), effects);
+            let tail = to.intern.hold(parse.tail)?;
+            let undo = self.replace_unnamed(to.server, Some(tail), effects);
             to.forward(frame, Expected::ParseComplete, undo);
             return Ok(());
         }
@@ -177,7 +180,7 @@ impl Session {
     pub(super) fn replace_unnamed(
         &mut self,
         server: &mut ServerSide,
-        tail: Option<Box<[u8]>>,
+        tail: Option<Tail>,
         effects: Effects,
     ) -> Undo {
         self.unnamed_count += 1;

@@ -90,10 +90,13 @@ impl ServerName {
     }
 }
 
+/// Most bytes of an unnamed statement that are part of its client's session, and are not counted.
+pub const UNCOUNTED_MAX: usize = 8 << 10;
+
 /// The `Parse` message behind the name, which lasts as long as a statement is made of it, and is counted.
 pub struct Tail {
     bytes: Box<[u8]>,
-    held: Arc<AtomicUsize>,
+    held: Option<Arc<AtomicUsize>>,
 }
 
 impl Tail {
@@ -101,7 +104,13 @@ impl Tail {
     #[must_use]
     pub fn new(bytes: &[u8], held: &Arc<AtomicUsize>) -> Self {
         held.fetch_add(Self::size_of(bytes), Ordering::Relaxed);
-        Self { bytes: bytes.into(), held: Arc::clone(held) }
+        Self { bytes: bytes.into(), held: Some(Arc::clone(held)) }
+    }
+
+    /// A copy of `bytes` that is not counted: there are [`UNCOUNTED_MAX`] of them at most, and one for each client.
+    #[must_use]
+    pub fn uncounted(bytes: &[u8]) -> Self {
+        Self { bytes: bytes.into(), held: None }
     }
 
     /// What a statement with these bytes costs, roughly.
@@ -113,7 +122,9 @@ impl Tail {
 
 impl Drop for Tail {
     fn drop(&mut self) {
-        self.held.fetch_sub(Self::size_of(&self.bytes), Ordering::Relaxed);
+        if let Some(held) = &self.held {
+            held.fetch_sub(Self::size_of(&self.bytes), Ordering::Relaxed);
+        }
     }
 }
 
@@ -192,7 +203,7 @@ pub struct Unnamed {
     /// Which one it is.
     pub token: Token,
     /// The `Parse` message behind the (empty) name; `None` if it was too large to keep.
-    pub tail: Option<Box<[u8]>>,
+    pub tail: Option<Tail>,
     /// What running it does to a session.
     pub effects: Effects,
     /// How its text was read.

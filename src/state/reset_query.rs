@@ -9,7 +9,7 @@
 
 use super::defaults::Reports;
 use super::memo;
-use super::prepared::{Token, Unnamed};
+use super::prepared::{Tail, Token, Unnamed};
 use super::reset_batch::Batch;
 use super::session::{Requests, Session, Translated};
 use super::settings::Settings;
@@ -210,7 +210,8 @@ impl Session {
         self.unnamed_count += 1;
         Unnamed {
             token: Token { client: self.id, count: self.unnamed_count },
-            tail: Some(batch.parse.tail.into()),
+            // Reset queries are short.
+            tail: Some(Tail::uncounted(batch.parse.tail)),
             effects: memo::effects(batch.parse.query, self.options),
             options: self.options,
         }

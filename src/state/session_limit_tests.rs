@@ -25,6 +25,15 @@ fn a_client_has_so_many_statements_and_no_more() {
 }
 
 #[test]
+fn a_statement_without_a_name_takes_room_as_others_do() {
+    let (mut world, mut client, mut server) = (World::default(), client(1), server());
+    world.table.full = true;
+    let (input, mut out) = (frontend("Parse =SELECT 1, Sync"), Vec::new());
+    let done = client.translate(&mut server, &mut world.table, &LIMITS, &input, &mut out);
+    assert_eq!(done, Err(ClientFault::StatementsFull));
+}
+
+#[test]
 fn a_message_over_the_limit_is_refused_before_it_came() {
     let limits = Limits { message_max: 1000, ..LIMITS };
     for tag in [FrontendTag::QUERY, FrontendTag::COPY_DATA, FrontendTag::BIND] {

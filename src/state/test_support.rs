@@ -26,6 +26,8 @@ pub struct Table {
     statements: Vec<Arc<Prepared>>,
     /// [`Limits::ddl_seen`] of those to come.
     pub ddl_seen: u64,
+    /// There is no room for a statement without a name.
+    pub full: bool,
 }
 
 impl Table {
@@ -72,6 +74,10 @@ impl Intern for Table {
             Some(known) => Ok(Arc::clone(known)),
             None => Ok(self.add(tail, settings.fingerprint(), effects, options)),
         }
+    }
+
+    fn hold(&mut self, tail: &[u8]) -> Result<Tail, ClientFault> {
+        if self.full { Err(ClientFault::StatementsFull) } else { Ok(Tail::uncounted(tail)) }
     }
 }
 
