@@ -42,6 +42,8 @@ pub(super) struct Audit {
     pub(super) cause: Option<Box<Cause>>,
     /// It is pinned for something that a server cannot be asked for.
     pub(super) for_good: bool,
+    /// Names by which its server may have statements that were too large to be kept.
+    pub(super) large: Vec<Box<[u8]>>,
     /// Transactions until a pinned client's server is asked again.
     wait: u16,
     /// How many they were the last time.

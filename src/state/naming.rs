@@ -10,8 +10,7 @@ use super::prepared::{
 use super::preparing::{NO_STATEMENT, Need};
 use super::reading::read_as;
 use super::session::{ClientFault, Intern, Limits, ServerSide, ServerUnnamed, Session};
-use super::statement::{self, Command, Effects, Options};
-use super::transaction::TransactionStatus;
+use super::statement::{Effects, Options};
 use crate::wire::frame::Frame;
 use crate::wire::frontend::{Bind, Object, Parse};
 use crate::wire::{FrontendTag, encode};
@@ -104,10 +103,7 @@ impl Session {
         // Read soon, if not now.
         self.seen = self.seen | (effects & Effects::SEQUENCE_READ);
         if parse.name.is_empty() {
-            let tail = to.intern.hold(parse.tail)?;
-            let undo = self.replace_unnamed(to.server, Some(tail), effects);
-            to.forward(frame, Expected::ParseComplete, undo);
-            return Ok(());
+            return self.parse_unnamed(frame, parse, effects, to);
         }
         if let Some(existing) = self.statements.get(parse.name) {
             to.parse_taken(existing.id, parse.tail);
@@ -121,6 +117,11 @@ impl Session {
                 self.settle_name(parse.name, need, to.server, to.out);
                 to.forward(frame, Expected::ParseComplete, Undo::Nothing);
             }
+            return Ok(());
+        }
+        if self.is_large(parse.name) {
+            encode::parse(to.out, &Name::of_client(parse.name), parse.tail);
+            to.server.pipeline.push(Expected::ParseComplete, Fate::Forward, Undo::Nothing);
             return Ok(());
         }
         if self.statements.len() >= to.limits.statements_max {
@@ -157,24 +158,17 @@ impl Session {
         Ok(())
     }
 
-    /// True if a `Parse` of `text` is refused before its name is looked at, as in a failed block is all but its end.
-    ///
-    /// What would be put ahead of it there is refused too, and perhaps with another error.
-    fn is_refused(&self, text: &[u8], server: &ServerSide) -> bool {
-        if server.pipeline.status() != TransactionStatus::Failed {
-            return false;
-        }
-        let mut statements = statement::statements(text, self.options);
-        let command = statements.next().map_or(Command::Empty, |first| first.command());
-        let ends = matches!(
-            command,
-            Command::Empty
-                | Command::Commit
-                | Command::Rollback
-                | Command::RollbackTo
-                | Command::PrepareTransaction
-        );
-        !ends || statements.next().is_some()
+    fn parse_unnamed(
+        &mut self,
+        frame: Frame<'_>,
+        parse: &Parse<'_>,
+        effects: Effects,
+        to: &mut Destination<'_>,
+    ) -> Result<(), ClientFault> {
+        let tail = to.intern.hold(parse.tail)?;
+        let undo = self.replace_unnamed(to.server, Some(tail), effects);
+        to.forward(frame, Expected::ParseComplete, undo);
+        Ok(())
     }
 
     pub(super) fn replace_unnamed(

@@ -279,11 +279,33 @@ impl Session {
             named.changes.push(change);
         }
         for change in &named.changes {
-            if let Change::Prepare(name, _) | Change::Deallocate(name) = change {
+            if let Change::Prepare(name, _) | Change::Deallocate(name) = change
+                && !self.is_large(name)
+            {
                 self.own(server).unsure(name);
             }
         }
         Ok(named)
+    }
+
+    /// True if a `Parse` of `text` is refused before its name is looked at, as in a failed block is all but its end.
+    ///
+    /// What would be put ahead of it there is refused too, and perhaps with another error.
+    pub(super) fn is_refused(&self, text: &[u8], server: &ServerSide) -> bool {
+        if server.pipeline.status() != TransactionStatus::Failed {
+            return false;
+        }
+        let mut statements = statement::statements(text, self.options);
+        let command = statements.next().map_or(Command::Empty, |first| first.command());
+        let ends = matches!(
+            command,
+            Command::Empty
+                | Command::Commit
+                | Command::Rollback
+                | Command::RollbackTo
+                | Command::PrepareTransaction
+        );
+        !ends || statements.next().is_some()
     }
 
     /// Sees to it that `name` means on `server` what it means to the client, as far as there is need of it. True if
@@ -298,6 +320,9 @@ impl Session {
         if name.is_empty() || name.starts_with(SERVER_NAME_PREFIX) {
             // None of those that pgweir shares is the client's. It may have one if it is not known.
             evict(server, 0, Fate::Swallow, out);
+        }
+        if self.is_large(name) {
+            return false;
         }
         let known = server.own.as_ref().and_then(|own| own.get(name));
         let wanted = self.meaning_of(name);

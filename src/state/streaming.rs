@@ -15,6 +15,9 @@ use crate::wire::frame;
 use crate::wire::frontend::Bind;
 use crate::wire::{FrameError, FrontendTag, HEADER_LEN, Header, encode};
 
+/// Most names of statements that were too large to be kept.
+const LARGE_MAX: usize = 1000;
+
 impl Session {
     pub(super) fn stream(&mut self, rest: &mut &[u8], out: &mut Vec<u8>) {
         let (Streaming::Forward(left) | Streaming::Discard(left)) = self.streaming else { return };
@@ -115,6 +118,7 @@ impl Session {
                 if server.own.is_some() || self.sql.get(name).is_some() {
                     self.settle_name(name, Need::Presence, server, out);
                 }
+                self.note_large(name)?;
                 (Name::of_client(name), Undo::Nothing)
             }
         };
@@ -126,6 +130,27 @@ impl Session {
         *rest = text;
         self.streaming = if left > 0 { Streaming::Forward(left) } else { Streaming::No };
         Ok(true)
+    }
+
+    fn note_large(&mut self, name: &[u8]) -> Result<(), ClientFault> {
+        let large = &mut self.audit.large;
+        if self.sql.get(name).is_some() || large.iter().any(|known| **known == *name) {
+            return Ok(());
+        }
+        let bytes: usize = large.iter().map(|known| known.len()).sum();
+        if large.len() >= LARGE_MAX || bytes + name.len() > NAMES_MAX {
+            return Err(ClientFault::TooManyStatements);
+        }
+        large.push(name.into());
+        Ok(())
+    }
+
+    /// True if `name` is left to the server, which is the client's own: it may have a statement by it that was too
+    /// large to be kept, and says whether it does.
+    pub(super) fn is_large(&self, name: &[u8]) -> bool {
+        self.audit.large.iter().any(|large| **large == *name)
+            && self.statements.get(name).is_none()
+            && self.sql.get(name).is_none()
     }
 
     /// A `Bind` whose values do not fit a buffer: its names are at hand, the rest is streamed.

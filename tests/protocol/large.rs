@@ -124,6 +124,45 @@ fn a_streamed_statement_takes_the_name_of_one_that_failed() {
     assert!(answers[0].contains(&"DataRow 42".to_owned()), "{:?}", answers[0]);
 }
 
+#[test]
+fn the_name_of_a_streamed_statement_is_taken_until_it_is_free() {
+    let pgweir = Setup::before(shared()).target("max_connections = 1").start();
+    let large = format!("SELECT 42 /* {} */", "x".repeat(1_200_000));
+    let prepare = |sql: &str| [frontend::parse("s", sql), frontend::sync()].concat();
+    let run = [frontend::bind("", "s", &[]), frontend::execute("", 0), frontend::sync()].concat();
+    let query = frontend::query;
+    let batches = [
+        prepare(&large),
+        prepare("SELECT 1"),
+        run.clone(),
+        query("PREPARE s AS SELECT 2"),
+        query("EXECUTE s"),
+        query("DEALLOCATE s"),
+        run.clone(),
+        query("PREPARE s AS SELECT 3"),
+        prepare("SELECT 4"),
+        prepare(&large),
+        run.clone(),
+        query("DEALLOCATE s"),
+        prepare("SELECT 5"),
+        query("PREPARE s AS SELECT 6"),
+        run.clone(),
+        [frontend::close(b'S', "s"), frontend::sync()].concat(),
+        prepare(&large),
+        query("DISCARD ALL"),
+        prepare("SELECT 7"),
+        run,
+    ];
+    let (mut pooled, mut direct) = (pgweir.client(), shared().client());
+    for (number, batch) in batches.iter().enumerate() {
+        let answers = [&mut pooled, &mut direct].map(|client| {
+            client.send(batch);
+            client.until_ready()
+        });
+        assert_eq!(answers[0], answers[1], "{number}");
+    }
+}
+
 /// They are passed on in pieces, and what was told before them is answered only behind the last one.
 #[test]
 fn what_is_streamed_goes_on_behind_what_the_server_was_told_first() {
