@@ -384,7 +384,7 @@ impl Pool {
         if server.side.may_listen {
             return self.clean(server, Cleaning::Unlisten);
         }
-        if server.is_watched() {
+        if server.side.applied.ends_idle() {
             return self.clean(server, Cleaning::Unwatch);
         }
         if self.is_to_ask() {

@@ -8,6 +8,7 @@ use crate::state::TransactionStatus;
 use crate::state::pipeline::Pipeline;
 use crate::state::reply::Passing;
 use crate::state::session::{Sequences, ServerUnnamed};
+use crate::state::settings::IDLE_SESSION_TIMEOUT;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,19 +30,7 @@ pub enum Cleaning {
     Settle,
 }
 
-/// The setting that has PostgreSQL end a session between transactions, and whoever has its server then.
-///
-/// Source: <https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-IDLE-SESSION-TIMEOUT>
-const IDLE_SESSION_TIMEOUT: &str = "idle_session_timeout";
-
 impl Server {
-    /// True if a client's setting has PostgreSQL end the session once it has been idle for a time.
-    #[must_use]
-    pub fn is_watched(&self) -> bool {
-        let timeout = self.side.applied.get(IDLE_SESSION_TIMEOUT);
-        timeout.is_some_and(|value| value.bytes().any(|byte| matches!(byte, b'1'..=b'9')))
-    }
-
     /// Cleans a server that owes no reply.
     ///
     /// # Errors

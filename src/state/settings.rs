@@ -29,6 +29,11 @@ pub(super) const GOVERNS: [&str; 3] = [
     "default_transaction_read_only",
 ];
 
+/// The setting that has PostgreSQL end a session between transactions, and whoever has its server then.
+///
+/// Source: <https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-IDLE-SESSION-TIMEOUT>
+pub const IDLE_SESSION_TIMEOUT: &str = "idle_session_timeout";
+
 /// Settings that differ from what a fresh connection of this user has, sorted by name.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
@@ -36,6 +41,8 @@ pub struct Settings {
     hash: u64,
     /// One of [`GOVERNS`] is among them.
     governs: bool,
+    /// [`IDLE_SESSION_TIMEOUT`] is among them, and is not 0.
+    ends_idle: bool,
 }
 
 impl PartialEq for Settings {
@@ -78,7 +85,10 @@ impl Settings {
         // Nothing set hashes to 0, so that the empty default needs no computation.
         let hash = if entries.is_empty() { 0 } else { hasher.finish() };
         let governs = entries.iter().any(|(name, _)| GOVERNS.contains(&&**name));
-        Ok(Self { entries, hash, governs })
+        let ends_idle = entries.iter().any(|(name, value)| {
+            **name == *IDLE_SESSION_TIMEOUT && value.bytes().any(|byte| matches!(byte, b'1'..=b'9'))
+        });
+        Ok(Self { entries, hash, governs, ends_idle })
     }
 
     /// True if a fresh connection needs nothing.
@@ -91,6 +101,12 @@ impl Settings {
     #[must_use]
     pub(super) fn governs(&self) -> bool {
         self.governs
+    }
+
+    /// True if they have PostgreSQL end the session once it has been idle for a time.
+    #[must_use]
+    pub fn ends_idle(&self) -> bool {
+        self.ends_idle
     }
 
     /// A number that is equal for equal settings.
