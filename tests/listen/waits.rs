@@ -154,3 +154,17 @@ fn what_a_block_of_code_listens_on_is_heard_beside_what_its_client_does() {
     notifier.execute("NOTIFY by_code; NOTIFY by_text, 'z'");
     assert_eq!(unasked(&mut client), [notified("by_text", "z")]);
 }
+
+#[test]
+fn a_text_of_more_statements_than_are_followed_loses_no_channel() {
+    let pgweir = Setup::before(shared()).start();
+    let (mut client, mut other) = (pgweir.client(), pgweir.client());
+    client.execute(&("LISTEN many_a;".repeat(4096) + "LISTEN many_z"));
+    eventually("its server listens", || pinned(&pgweir) == 1.0);
+    other.execute("NOTIFY many_z, 'heard'");
+    assert_eq!(next(&mut client), notified("many_z", "heard"));
+    // What pgweir listens on for a client cannot be ended by what is not followed.
+    listen(&mut other, "many_x");
+    other.send(&frontend::query(&("UNLISTEN many_a;".repeat(4096) + "UNLISTEN many_x")));
+    assert_eq!(other.until_closed(), ["ErrorResponse FATAL 54000"]);
+}
