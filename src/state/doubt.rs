@@ -15,15 +15,27 @@ impl Due {
             }
         )
     }
+
+    /// True if the client's statement `name` is what the message has made: if it fails, there is none for PostgreSQL
+    /// either. One of another name may be the same to the server, and is there for PostgreSQL.
+    fn makes(&self, name: &[u8]) -> bool {
+        !self.is_put_before()
+            && match self.undo() {
+                Some(Undo::Parsed { name: made, .. } | Undo::Named { name: made, .. }) => {
+                    **made == *name
+                }
+                _ => true,
+            }
+    }
 }
 
 impl Pipeline {
-    /// True if an assumption that `concerns` the next message depends on the outcome of a batch
-    /// whose `Sync` was sent: what comes behind that is not skipped with it.
+    /// True if what the client's statement `name`, the server's of this number, is to the next message depends on the
+    /// outcome of a batch whose `Sync` was sent: what comes behind that is not skipped with it.
     ///
-    /// The first message of a batch cannot be skipped; it counts only if `may_fail`, or if pgweir put it there.
+    /// The first message of a batch cannot be skipped; it counts only if `may_fail`, or if it has not made `name`.
     #[must_use]
-    pub fn is_in_doubt(&self, concerns: impl Fn(&Undo) -> bool, may_fail: bool) -> bool {
+    pub fn is_in_doubt(&self, name: &[u8], number: Option<u64>, may_fail: bool) -> bool {
         if self.assumes_nothing() {
             return false;
         }
@@ -32,8 +44,8 @@ impl Pipeline {
             if due.is_sync() {
                 ended = true;
             } else if ended
-                && due.undo().is_some_and(&concerns)
-                && (may_fail || !self.begins_batch(at) || due.is_put_before())
+                && due.undo().is_some_and(|undo| undo.is_about(name, number))
+                && (may_fail || !self.begins_batch(at) || !due.makes(name))
             {
                 return true;
             }

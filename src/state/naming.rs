@@ -42,7 +42,7 @@ impl Session {
             },
             FrontendTag::CLOSE => match Object::read(body) {
                 Some(Object::Statement(name)) if !name.is_empty() => {
-                    server.pipeline.is_in_doubt(|undo| undo.is_about(name, None), true)
+                    server.pipeline.is_in_doubt(name, None, true)
                 }
                 _ => false,
             },
@@ -67,7 +67,7 @@ impl Session {
                 interned.ok().map(|statement| statement.id)
             }
         };
-        pipeline.is_in_doubt(|undo| undo.is_about(parse.name, id), true)
+        pipeline.is_in_doubt(parse.name, id, true)
     }
 
     pub(super) fn name_in_doubt(&self, name: &[u8], pipeline: &Pipeline) -> bool {
@@ -75,7 +75,7 @@ impl Session {
             return pipeline.is_unnamed_in_doubt();
         }
         let id = self.statements.get(name).map(|statement| statement.id);
-        pipeline.is_in_doubt(|undo| undo.is_about(name, id), false)
+        pipeline.is_in_doubt(name, id, false)
     }
 
     pub(super) fn parse(

@@ -182,6 +182,23 @@ fn a_name_in_doubt_is_waited_for() {
     }
 }
 
+/// To the server, both names are one statement, which it was told to forget before the new one was refused.
+#[test]
+fn a_name_for_a_statement_that_is_parsed_again_by_another_name_is_in_doubt() {
+    let (mut world, mut client, mut server) = (World::default(), client(1), ServerSide::default());
+    let replies = "ParseComplete ErrorResponse ReadyInFailed";
+    world.batch(&mut client, &mut server, "Parse t=SELECT 1, Bind nothing, Sync", replies);
+    let sent = world.send(&mut client, &mut server, "Parse s=SELECT 1, Sync");
+    assert_eq!(sent, "Close pgweir_1, Parse pgweir_1=SELECT 1, Sync");
+    answer(&mut client, &mut server, "CloseComplete");
+    let input = frontend("Bind t, Sync");
+    let (done, out) = world.translate(&mut client, &mut server, &input);
+    assert_eq!((done.consumed, out.len()), (0, 0));
+    answer(&mut client, &mut server, "ErrorResponse ReadyInFailed");
+    let sent = world.send(&mut client, &mut server, "Bind t, Sync");
+    assert_eq!(sent, "Parse pgweir_1=SELECT 1, Bind pgweir_1, Sync");
+}
+
 #[test]
 fn a_pipeline_of_statements_is_sent_without_waiting() {
     let (mut world, mut client, mut server) = (World::default(), client(1), ServerSide::default());

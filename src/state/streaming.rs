@@ -98,7 +98,7 @@ impl Session {
         };
         let known = self.statements.get(name).map(|known| known.id);
         if !name.is_empty()
-            && (server.pipeline.is_in_doubt(|undo| undo.is_about(name, known), true)
+            && (server.pipeline.is_in_doubt(name, known, true)
                 || self.awaits_names(name, Effects::NONE, server))
         {
             self.channels.take_wait();
