@@ -44,6 +44,17 @@ fn every_mode_keeps_the_books_in_order_with_tls() {
     keeps_the_books_in_order(&Endpoint::tls(pgweir.port(), &authority), &postgres);
 }
 
+/// There, wakers are taken by other threads than those that leave them.
+#[test]
+fn every_mode_keeps_the_books_in_order_on_threads_that_share_their_work() {
+    let postgres = Postgres::start(PgVersion::Installed);
+    let pgweir = Setup::before(&postgres)
+        .target(&format!("max_connections = {SERVERS_MAX}"))
+        .proxy("runtime = \"work-stealing\"")
+        .start();
+    keeps_the_books_in_order(&Endpoint::plain(pgweir.port()), &postgres);
+}
+
 /// The same program without pgweir, as a check of this test.
 #[test]
 fn every_mode_keeps_the_books_in_order_directly() {

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -196,7 +196,9 @@ impl Tasks {
             .map_err(StartError::io(what.clone()))?;
         let worker = |(index, handle): (usize, &Handle)| {
             let shard = Arc::clone(shared.metrics.shard(index));
-            let worker = Arc::new(Worker { index, shard, shared: Arc::clone(shared) });
+            let keeps_wakers = handle.runtime_flavor() == RuntimeFlavor::CurrentThread;
+            let shared = Arc::clone(shared);
+            let worker = Arc::new(Worker { index, shard, keeps_wakers, shared });
             (handle.clone(), worker)
         };
         let threads: Vec<_> = workers.handles.iter().enumerate().map(worker).collect();

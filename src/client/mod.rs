@@ -206,6 +206,9 @@ pub struct Worker {
     pub index: usize,
     /// Where it counts.
     pub shard: Arc<Shard>,
+    /// No other thread looks out for its sockets, so that wakers that were left with them stay: see
+    /// [`Stream::has_left_waker`].
+    pub keeps_wakers: bool,
     /// What all share.
     pub shared: Arc<Shared>,
 }

@@ -261,7 +261,7 @@ impl Client {
         let mut chunk = Chunk::take();
         let kept = server.held.len();
         let read = poll_read_behind(server, cx, &mut chunk);
-        self.server_sleeps = Stream::has_left_waker(&read);
+        self.server_sleeps = self.worker.keeps_wakers && Stream::has_left_waker(&read);
         let read = match ready!(read) {
             Ok(0) | Err(_) => return Poll::Ready(Err(End::ServerLost)),
             Ok(read) => read,

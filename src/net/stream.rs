@@ -60,6 +60,10 @@ impl Stream {
     ///
     /// A task that has used up its budget does not get as far as the socket: it is told to wait, and polled again
     /// at once. Source: <https://docs.rs/tokio/latest/tokio/task/coop/index.html>
+    ///
+    /// It stays there until there is something to read only if the reactor runs on the task's own thread. Another
+    /// thread first says that a socket is readable and then takes the waker: in between, the task may have read, and
+    /// left another waker, which is taken for what was read already.
     #[must_use]
     pub fn has_left_waker<T>(read: &Poll<T>) -> bool {
         read.is_pending() && coop::has_budget_remaining()
