@@ -42,6 +42,7 @@ use registry::Registry;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
@@ -214,6 +215,12 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// Whether the socket of which `read` is the result wakes the task when there is something to read, without being
+    /// asked before.
+    pub(crate) fn is_woken_after<T>(&self, read: &Poll<T>) -> bool {
+        self.keeps_wakers && Stream::has_left_waker(read)
+    }
+
     /// Counts an `ErrorResponse` that a client is sent.
     pub(crate) fn count_error(&self, message: &[u8]) {
         let fields = ErrorFields::read(message.get(HEADER_LEN..).unwrap_or_default());

@@ -8,7 +8,6 @@ use super::backlog::{Backlog, give_buffer, take_buffer};
 use super::registry::Activity;
 use super::serve::{Attachment, Client, End, PIECE_MAX};
 use crate::net::buffer::Chunk;
-use crate::net::stream::Stream;
 use crate::pool::Lease;
 use crate::pool::seat::Kick;
 use crate::server::Server;
@@ -261,7 +260,7 @@ impl Client {
         let mut chunk = Chunk::take();
         let kept = server.held.len();
         let read = poll_read_behind(server, cx, &mut chunk);
-        self.server_sleeps = self.worker.keeps_wakers && Stream::has_left_waker(&read);
+        self.server_sleeps = self.worker.is_woken_after(&read);
         let read = match ready!(read) {
             Ok(0) | Err(_) => return Poll::Ready(Err(End::ServerLost)),
             Ok(read) => read,

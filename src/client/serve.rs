@@ -313,7 +313,7 @@ impl Client {
         }
         let mut chunk = Chunk::take();
         let read = self.stream.poll_read(cx, &mut chunk);
-        self.sleeps = self.worker.keeps_wakers && Stream::has_left_waker(&read);
+        self.sleeps = self.worker.is_woken_after(&read);
         let read = match ready!(read) {
             Ok(0) | Err(_) => return Poll::Ready(self.sends_no_more()),
             Ok(read) => read,

@@ -11,6 +11,13 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+fn lets_in_again(pgweir: &Pgweir) {
+    eventually("there is room again", || {
+        let mut client = RawClient::connect(pgweir.port());
+        client.try_log_in(USER, PASSWORD, &[("database", DATABASE)]).is_ok()
+    });
+}
+
 #[test]
 fn waiting_for_a_server_ends_with_the_words_of_rds_proxy() {
     let pgweir = Setup::before(shared())
@@ -104,10 +111,7 @@ fn clients_beyond_the_maximum_are_told_and_cancel_requests_still_work() {
     cancel(pgweir.port(), clients[0].process_id, &clients[0].key);
     assert!(clients[0].until_ready().contains(&"ErrorResponse ERROR 57014".to_owned()));
     clients.pop();
-    eventually("there is room again", || {
-        let mut client = RawClient::connect(pgweir.port());
-        client.try_log_in(USER, PASSWORD, &[("database", DATABASE)]).is_ok()
-    });
+    lets_in_again(&pgweir);
 }
 
 #[test]
@@ -175,10 +179,7 @@ fn clients_leave_descriptors_for_servers_health_checks_and_refusals() {
     assert!(!pgweir.log().contains("cannot accept a client"));
     drop(silent);
     clients.pop();
-    eventually("there is room again", || {
-        let mut client = RawClient::connect(pgweir.port());
-        client.try_log_in(USER, PASSWORD, &[("database", DATABASE)]).is_ok()
-    });
+    lets_in_again(&pgweir);
 }
 
 #[test]

@@ -47,6 +47,14 @@ fn client_lines(sql: &str) -> usize {
     usize::from(sql.starts_with("SELECT"))
 }
 
+/// Both take values more often than a pool has them forgotten ahead of who has never read any.
+fn never_read(client: &mut RawClient, other: &mut RawClient) {
+    for _ in 0..600 {
+        other.execute("SELECT nextval('numbers')");
+        client.execute("SELECT setval('numbers', 1)");
+    }
+}
+
 #[test]
 fn nobody_reads_the_value_of_another() {
     let (_postgres, pgweir) = with_sequences(4);
@@ -189,11 +197,7 @@ fn functions_read_no_values_of_others() {
     let pgweir = Setup::before(&postgres).target("max_connections = 1").start();
     let (mut client, mut other) = (pgweir.client(), pgweir.client());
     for sql in ["SELECT latest()", "SELECT * FROM seen"] {
-        // More often than a pool tries it of itself.
-        for _ in 0..600 {
-            other.execute("SELECT nextval('numbers')");
-            client.execute("SELECT setval('numbers', 1)");
-        }
+        never_read(&mut client, &mut other);
         other.execute("SELECT nextval('numbers')");
         let answer = client.query(sql);
         assert_eq!(answer[answer.len() - 2..], UNDEFINED, "{sql}");
@@ -204,11 +208,7 @@ fn functions_read_no_values_of_others() {
 fn a_call_by_number_in_a_block_that_fails_is_answered() {
     let (_postgres, pgweir) = with_sequences(1);
     let (mut client, mut other) = (pgweir.client(), pgweir.client());
-    // Who never reads has nothing forgotten ahead.
-    for _ in 0..600 {
-        other.execute("SELECT nextval('numbers')");
-        client.execute("SELECT setval('numbers', 1)");
-    }
+    never_read(&mut client, &mut other);
     other.execute("SELECT nextval('numbers')");
     let calls = frontend::function_call(2559, &[]);
     let failing = [frontend::query("BEGIN"), frontend::query("SELECT 1/0"), calls].concat();
@@ -239,11 +239,7 @@ fn what_was_discarded_is_told_on_no_server() {
 fn a_do_may_commit_where_a_server_has_values_of_others() {
     let (_postgres, pgweir) = with_sequences(1);
     let (mut client, mut other) = (pgweir.client(), pgweir.client());
-    // Who never reads has nothing forgotten ahead.
-    for _ in 0..600 {
-        other.execute("SELECT nextval('numbers')");
-        client.execute("SELECT setval('numbers', 1)");
-    }
+    never_read(&mut client, &mut other);
     let commits = "DO $$ BEGIN INSERT INTO plain VALUES (1); COMMIT; END $$";
     let run = [frontend::bind("", "", &[]), frontend::execute("", 0), frontend::sync()];
     let parse = frontend::parse("", commits);
@@ -274,11 +270,7 @@ fn what_reads_values_in_a_block_that_fails_is_answered_in_a_pipeline_too() {
         for messages in [batch.concat(), frontend::query(statement)] {
             let (_postgres, pgweir) = with_sequences(1);
             let (mut client, mut other) = (pgweir.client(), pgweir.client());
-            // Who never reads has nothing forgotten ahead.
-            for _ in 0..600 {
-                other.execute("SELECT nextval('numbers')");
-                client.execute("SELECT setval('numbers', 1)");
-            }
+            never_read(&mut client, &mut other);
             other.execute("SELECT nextval('numbers')");
             let failing = [frontend::query("BEGIN"), frontend::query("SELECT 1/0"), messages];
             client.send(&failing.concat());
